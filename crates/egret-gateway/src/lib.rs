@@ -1,0 +1,2 @@
+//! From a caught connection to its record.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! From policy text to decision.
+#![forbid(unsafe_code)]

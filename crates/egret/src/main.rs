@@ -1,0 +1,3 @@
+//! The front door.
+#![forbid(unsafe_code)]
+fn main() {}
