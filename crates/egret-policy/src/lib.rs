@@ -1,2 +1,33 @@
 //! From policy text to decision.
+//!
+//! [`Policy::parse`] turns a file into a validated [`Policy`], [`Policy::compile`] turns that into a [`Matcher`], and
+//! [`Matcher::decide`] answers, for one [`Destination`], with a [`Permit`] or a [`Denial`]. A permit says what has to
+//! be resolved ([`Permit::lookup`]) and judges the answer ([`Permit::vet`]); only the [`Vetted`] addresses that come
+//! out of that may be dialled. Neither can be made in any other way, so a caller cannot forget a step.
+//!
+//! Everything here is a function of its arguments: no IO, no clock, no threads. The same policy and the same
+//! destination give the same decision for ever, on any machine.
+//!
+//! Not here: reading files, resolving names, opening connections, and telling anybody about a refusal.
 #![forbid(unsafe_code)]
+
+mod addr;
+mod denial;
+mod destination;
+mod host;
+mod matcher;
+mod names;
+mod permit;
+mod policy;
+mod reason;
+mod rule;
+
+pub use addr::{Class, HostAddresses, class_of};
+pub use denial::{Denial, Hint};
+pub use destination::{Destination, Malformed, Target};
+pub use host::{BadSandboxId, Host, SandboxId};
+pub use matcher::{Matcher, Spoken};
+pub use permit::{Lookup, Permit, Vetted};
+pub use policy::{Filesystem, FlagError, HostGatewayPorts, Parsed, Policy, PolicyErrors, Warning};
+pub use reason::{Reason, UnknownReason};
+pub use rule::RuleId;

@@ -1,0 +1,277 @@
+//! A refusal: its reason, what was refused, the entry that decided, and what would change it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+
+use crate::addr::Class;
+use crate::destination::{Destination, Malformed, Target};
+use crate::host::Host;
+use crate::reason::Reason;
+use crate::rule::RuleId;
+
+/// Why something was refused.
+///
+/// Displays as one sentence without line breaks or control characters, safe for logs and error bodies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    reason: Reason,
+    subject: Subject,
+    rule: Option<RuleId>,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Subject {
+    Destination(Destination),
+    Name(Host),
+    Text(Box<str>),
+}
+
+/// What more there is to say than the reason says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A stage of the decision; the reason says it all.
+    Decision,
+    /// A deny entry, and whether the policy would allow it otherwise.
+    Deny { allowed_otherwise: bool },
+    /// An address that the name resolved to.
+    Address(IpAddr),
+    /// A stage outside this crate, in its own words.
+    Told(Box<str>),
+}
+
+impl Denial {
+    /// A refusal by a stage that policy does not see, such as a name that did not resolve or a limit that was reached.
+    ///
+    /// `destination` and `message` may hold anything; control characters are escaped when the denial is shown. A
+    /// reason that speaks of something allowed is taken for [`Reason::DeniedDefault`]: a denial denies.
+    pub fn new(reason: Reason, destination: impl Into<String>, message: impl Into<String>) -> Self {
+        let reason = match reason.is_allowed() {
+            true => Reason::DeniedDefault,
+            false => reason,
+        };
+        Self {
+            reason,
+            subject: Subject::Text(destination.into().into()),
+            rule: None,
+            cause: Cause::Told(message.into().into()),
+        }
+    }
+
+    pub(crate) fn of(
+        reason: Reason,
+        destination: &Destination,
+        rule: Option<RuleId>,
+        cause: Cause,
+    ) -> Self {
+        Self {
+            reason,
+            subject: Subject::Destination(destination.clone()),
+            rule,
+            cause,
+        }
+    }
+
+    pub(crate) fn of_name(reason: Reason, name: &Host, rule: Option<RuleId>) -> Self {
+        Self {
+            reason,
+            subject: Subject::Name(name.clone()),
+            rule,
+            cause: Cause::Decision,
+        }
+    }
+
+    /// The stable reason; never one of the allowed ones.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The entry that decided, if one did.
+    pub fn rule(&self) -> Option<&RuleId> {
+        self.rule.as_ref()
+    }
+
+    /// What was refused, as `host:port`, as a name alone (a DNS question), or as the client wrote it.
+    pub fn destination(&self) -> String {
+        match &self.subject {
+            Subject::Destination(destination) => destination.to_string(),
+            Subject::Name(name) => name.to_string(),
+            Subject::Text(text) => text.escape_debug().to_string(),
+        }
+    }
+
+    /// The address that was refused, where a name resolved to one that may not be dialled.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.cause {
+            Cause::Address(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// The smallest change that would allow it; none where nothing can.
+    pub fn hint(&self) -> Option<Hint> {
+        hint(self)
+    }
+}
+
+impl From<Malformed> for Denial {
+    fn from(malformed: Malformed) -> Self {
+        Self::new(
+            Reason::DeniedMalformed,
+            malformed.text(),
+            malformed.flaw().to_string(),
+        )
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is refused ({})", self.destination(), self.reason)?;
+        match &self.cause {
+            Cause::Told(message) => write!(f, ": {}", message.escape_debug()),
+            Cause::Address(address) => write!(
+                f,
+                ": it resolved to {address}; {}",
+                lower_first(self.reason.meaning())
+            ),
+            Cause::Decision | Cause::Deny { .. } => {
+                write!(f, ": {}", lower_first(self.reason.meaning()))
+            }
+        }?;
+        match &self.rule {
+            Some(rule) => write!(f, " [{rule}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Denial {}
+
+fn lower_first(sentence: &str) -> String {
+    let mut chars = sentence.trim_end_matches('.').chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+/// The smallest change that would allow what was refused.
+///
+/// Displays as the flag for `egret run` where there is one, else as the change to the policy; serialises as that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    flag: Option<String>,
+    change: String,
+}
+
+impl Hint {
+    /// The flag for `egret run`, such as `--allow api.github.com:443`; none where only the policy can say it.
+    pub fn flag(&self) -> Option<&str> {
+        self.flag.as_deref()
+    }
+
+    /// The change to the policy, as an instruction.
+    pub fn change(&self) -> &str {
+        &self.change
+    }
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.flag().unwrap_or(&self.change))
+    }
+}
+
+impl Serialize for Hint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+fn hint(denial: &Denial) -> Option<Hint> {
+    let (with_port, port) = match &denial.subject {
+        Subject::Destination(destination) => (destination.to_string(), Some(destination.port())),
+        Subject::Name(name) => (name.to_string(), None),
+        Subject::Text(_) => return None,
+    };
+    let literal = match &denial.subject {
+        Subject::Destination(destination) => matches!(destination.target(), Target::Address(_)),
+        _ => false,
+    };
+    let in_file = denial.rule.as_ref().filter(|rule| !rule.is_flag());
+    match denial.reason {
+        Reason::DeniedDefault | Reason::DeniedLiteralAddress => Some(allow(&with_port)),
+        Reason::DeniedPort => Some(match (in_file, port) {
+            (Some(rule), Some(port)) => Hint {
+                flag: allow(&with_port).flag,
+                change: format!("add port {port} to the entry at {rule}"),
+            },
+            _ => allow(&with_port),
+        }),
+        Reason::DeniedHostGateway => Some(match port {
+            Some(port) => Hint {
+                flag: Some(format!("--allow-docker-gateway={port}")),
+                change: format!("set `host_gateway: [{port}]`"),
+            },
+            None => Hint {
+                flag: Some("--allow-docker-gateway".to_owned()),
+                change: "set `host_gateway: allow`".to_owned(),
+            },
+        }),
+        Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved => {
+            grant(denial, &with_port, literal)
+        }
+        Reason::DeniedRule => {
+            let rule = denial.rule.as_ref()?;
+            let also = match denial.cause {
+                Cause::Deny {
+                    allowed_otherwise: false,
+                } => format!(", and add `{with_port}` to `allow`"),
+                _ => String::new(),
+            };
+            Some(Hint {
+                flag: None,
+                change: format!("remove or narrow the deny entry ({rule}){also}"),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn allow(what: &str) -> Hint {
+    Hint {
+        flag: Some(format!("--allow {what}")),
+        change: format!("add `{what}` to `allow`"),
+    }
+}
+
+/// What opens a private or reserved address: `addresses` for a name, an address entry for a literal.
+fn grant(denial: &Denial, with_port: &str, literal: bool) -> Option<Hint> {
+    match denial.cause {
+        Cause::Address(address) if !literal => grantable(address).then(|| Hint {
+            flag: None,
+            change: match denial.rule.as_ref() {
+                Some(rule) if !rule.is_flag() => {
+                    format!("add `addresses: [{address}]` to the entry at {rule}")
+                }
+                _ => format!(
+                    "give `{with_port}` an entry in the policy with `addresses: [{address}]`"
+                ),
+            },
+        }),
+        _ => match &denial.subject {
+            Subject::Destination(destination) => match destination.target() {
+                Target::Address(address) if grantable(*address) => Some(allow(with_port)),
+                _ => None,
+            },
+            _ => None,
+        },
+    }
+}
+
+fn grantable(address: IpAddr) -> bool {
+    let class: Class = crate::addr::class_of(address);
+    class.can_be_granted()
+}
