@@ -1,1 +1,27 @@
-//! From a `Spec` to a confined process.
+//! From a [`Spec`] to a confined process.
+//!
+//! A sandbox is a set of namespaces with a network that leads nowhere but to listeners, which are handed out to whoever
+//! ordered it. This crate builds it, proves that it is sealed, starts a program in it and waits for the program's end. Who
+//! may connect where is decided elsewhere: nothing here knows of policies.
+//!
+//! - [`prepare`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
+//! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
+//! - All unsafe code of the project is in the private module `sys`.
+
+mod channel;
+mod doors;
+mod error;
+pub mod jail;
+mod prepare;
+mod spec;
+mod sys;
+mod terminal;
+
+pub use channel::Ended;
+pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
+pub use error::{Error, Step};
+pub use prepare::{Killer, Prepared, Running, Sealed, prepare};
+pub use spec::{Files, Mark, Spec};
+pub use sys::interfaces::addresses;
+pub use sys::process::die_by;
+pub use sys::signals::Signals;

@@ -1,0 +1,165 @@
+//! The socket pair between a jail and the process that asked for it.
+//!
+//! Each end can only say what is its to say: [`Outside`] sends [`Order`]s and receives [`Report`]s, [`Inside`] the other
+//! way round. A message is a length, then JSON; descriptors travel with the first byte of a message. The peer is a process
+//! of our own that runs none of the user's code, so a broken message is a bug or a dead peer, and ends the sandbox.
+
+use crate::doors::Doors;
+use crate::error::Step;
+use crate::spec::Spec;
+use rustix::cmsg_space;
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What the outside tells a jail.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Order {
+    /// What to build.
+    Build(Box<Spec>),
+    /// The user and group ids are mapped; go on.
+    Mapped,
+    /// The gateway stands: start the program.
+    Release,
+    /// Send this signal to the program.
+    Signal(i32),
+    /// Let the program, which was stopped, continue in the foreground or where it is.
+    Continue,
+}
+
+/// What a jail tells the outside.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) enum Report {
+    /// The namespaces are there; the ids have to be mapped from outside.
+    Unshared,
+    /// The first process of the sandbox, by its id outside. It reports from here on.
+    Init(i32),
+    /// Sealed. The listeners come along, for so many address families; probes that carry `nonce` are on their way.
+    Sealed { families: usize, nonce: String },
+    /// The program could not be started.
+    NotStarted { errno: i32 },
+    /// The program runs.
+    Started,
+    /// The program was stopped by a signal.
+    Stopped(i32),
+    /// The program has ended.
+    Ended(Ended),
+    /// A step of building the jail failed; nothing was started.
+    Failed { step: Step, errno: Option<i32>, message: String },
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Ended {
+    /// By exiting with this status.
+    Status(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// The end of the process that asked for the jail.
+#[derive(Debug)]
+pub(crate) struct Outside(File);
+
+/// The end of the jail.
+#[derive(Debug)]
+pub(crate) struct Inside(File);
+
+/// Both ends, neither of which survives an exec.
+pub(crate) fn pair() -> io::Result<(Outside, OwnedFd)> {
+    let (outside, inside) = net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    Ok((Outside(outside.into()), inside))
+}
+
+impl Outside {
+    pub(crate) fn send(&mut self, order: &Order) -> io::Result<()> {
+        send(&mut self.0, order, &[])
+    }
+
+    /// The next report; `None` when the jail is gone.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
+        receive(&mut self.0)
+    }
+}
+
+impl Inside {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self(socket.into())
+    }
+
+    pub(crate) fn send(&mut self, report: &Report) -> io::Result<()> {
+        send(&mut self.0, report, &[])
+    }
+
+    pub(crate) fn send_doors(&mut self, doors: &Doors, nonce: &str) -> io::Result<()> {
+        let report = Report::Sealed { families: doors.captured.len(), nonce: nonce.to_owned() };
+        send(&mut self.0, &report, &doors.descriptors())
+    }
+
+    /// The next order; `None` when the outside is gone.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<Order>> {
+        Ok(receive(&mut self.0)?.map(|(order, _)| order))
+    }
+}
+
+impl AsFd for Outside {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Inside {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Two address families with four sockets each.
+const MOST_DESCRIPTORS: usize = 8;
+
+fn send(socket: &mut File, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    let frame = [&length.to_ne_bytes()[..], &body].concat();
+
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    let sent = net::sendmsg(&*socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    socket.write_all(frame.get(sent..).unwrap_or_default())
+}
+
+fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received =
+        net::recvmsg(&*socket, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(io::Error::other("descriptors were lost on the way"));
+    }
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            descriptors.extend(passed);
+        }
+    }
+    if let Some(rest) = length.get_mut(received.bytes..) {
+        socket.read_exact(rest)?;
+    }
+    let mut body = vec![0; u32::from_ne_bytes(length) as usize];
+    socket.read_exact(&mut body)?;
+    Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+}

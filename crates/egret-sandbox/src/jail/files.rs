@@ -1,0 +1,530 @@
+//! The file system that the program sees.
+//!
+//! The plan is a tree of [`Kind`]s: what the [`Spec`](crate::Spec) marks, together with the sandbox's own `/proc`, `/dev`,
+//! `/tmp` and so on. [`build`] lays the plan out on an empty root and pivots into it.
+//!
+//! A directory in which nothing is hidden is one bind mount of the real one. A directory that has something to hide is
+//! built anew: an empty directory into which everything but the hidden is mounted piece by piece. So what is hidden is
+//! not there, rather than there and unreadable. Inside a directory that the program may write to this cannot be done (a
+//! file made in there has to be made in the real one), so there an empty file or directory covers what is hidden.
+//!
+//! Paths are never followed through symbolic links while laying out: whoever made the plan resolved them.
+
+use crate::error::{Cause, at};
+use crate::spec::{Files, Mark};
+use crate::sys::mounts::{Attributes, Reach, restrict};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, RawMode};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+};
+use rustix::process::{chdir, fchdir, pivot_root};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+type Result<T, E = Cause> = std::result::Result<T, E>;
+
+/// What stands at a path of the sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Nothing.
+    Hide,
+    /// What is there outside; unchangeable.
+    Read,
+    /// What is there outside.
+    Write,
+    /// An empty directory of the sandbox's own, in memory, with this mode.
+    Private(RawMode),
+    /// A file with this text.
+    Text(String),
+    /// A device of the machine.
+    Device,
+    /// A symbolic link.
+    Link(&'static str),
+    /// A file system that the kernel makes for these namespaces.
+    Kernel(&'static str),
+}
+
+/// One path of the plan; a path without a kind is there to lead to others.
+#[derive(Debug, Default)]
+struct Node {
+    kind: Option<Kind>,
+    children: BTreeMap<OsString, Node>,
+}
+
+/// Builds the file system, and makes it this process's root. Returns the paths that can be written to.
+pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
+    // Nothing that is mounted outside from now on appears in here, and nothing in here out there.
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(at("/"))?;
+    let plan = plan(files, hostname)?;
+    let root = new_mount("tmpfs", &[("mode", "0755")])?;
+    // The new root has to hang somewhere until it is the root, and every machine has /proc.
+    attach(&root, fs::CWD, "/proc", MoveMountFlags::empty()).map_err(at("/proc"))?;
+    let builder = Builder { root: root.as_fd() };
+    builder.blank()?;
+    builder.rebuild(root.as_fd(), Path::new("/"), &plan, true)?;
+    builder.cover_proc()?;
+    builder.remove_blank()?;
+    set_read_only(root.as_fd())?;
+
+    fchdir(&root)?;
+    pivot_root(".", ".")?;
+    // The old root now lies over the new one; taking it away leaves the new one alone.
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")?;
+
+    let mut writable = Vec::new();
+    plan.collect_writable(PathBuf::from("/"), &mut writable);
+    Ok(writable)
+}
+
+// ---- the plan ----
+
+fn plan(files: &Files, hostname: &str) -> Result<Node> {
+    let mut plan = Node { kind: Some(Kind::Read), ..Node::default() };
+    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    // Any address would do as a name server, since port 53 is caught wherever it is.
+    let resolver = "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n";
+    for (path, kind) in [
+        ("/proc", Kind::Kernel("proc")),
+        ("/sys", Kind::Kernel("sysfs")),
+        ("/dev", Kind::Private(0o755)),
+        ("/dev/null", Kind::Device),
+        ("/dev/zero", Kind::Device),
+        ("/dev/full", Kind::Device),
+        ("/dev/random", Kind::Device),
+        ("/dev/urandom", Kind::Device),
+        ("/dev/tty", Kind::Device),
+        ("/dev/pts", Kind::Kernel("devpts")),
+        ("/dev/shm", Kind::Private(0o1777)),
+        ("/dev/ptmx", Kind::Link("pts/ptmx")),
+        ("/dev/fd", Kind::Link("/proc/self/fd")),
+        ("/dev/stdin", Kind::Link("/proc/self/fd/0")),
+        ("/dev/stdout", Kind::Link("/proc/self/fd/1")),
+        ("/dev/stderr", Kind::Link("/proc/self/fd/2")),
+        ("/run", Kind::Private(0o755)),
+        ("/tmp", Kind::Private(0o1777)),
+        ("/var/tmp", Kind::Private(0o1777)),
+        ("/etc/hosts", Kind::Text(hosts)),
+        ("/etc/resolv.conf", Kind::Text(resolver.into())),
+    ] {
+        // resolv.conf is often a link that leads into /run. In /dev the links are what is wanted.
+        let path = Path::new(path);
+        if path.starts_with("/dev") { plan.insert(path, kind)? } else { plan.insert(&resolved(path), kind)? }
+    }
+    let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
+    plan.insert(Path::new(&runtime), Kind::Private(0o700))?;
+    if !Path::new("/var/run").is_symlink() {
+        plan.insert(Path::new("/var/run"), Kind::Private(0o755))?;
+    }
+    for (path, mark) in &files.marks {
+        let kind = match mark {
+            Mark::Hide => Kind::Hide,
+            Mark::Read => Kind::Read,
+            Mark::Write => Kind::Write,
+        };
+        plan.insert(path, kind)?;
+    }
+    for path in &files.protected {
+        plan.protect(path)?;
+    }
+    Ok(plan)
+}
+
+/// `path` with its symbolic links followed, or as it stands where it leads nowhere.
+fn resolved(path: &Path) -> PathBuf {
+    if let Ok(target) = path.canonicalize() {
+        return target;
+    }
+    match std::fs::read_link(path) {
+        Ok(target) => path.parent().unwrap_or(Path::new("/")).join(target).components().fold(
+            PathBuf::new(),
+            |mut clean, component| {
+                if component == Component::ParentDir { clean.pop(); } else { clean.push(component); }
+                clean
+            },
+        ),
+        Err(_) => path.to_owned(),
+    }
+}
+
+impl Node {
+    fn insert(&mut self, path: &Path, kind: Kind) -> Result<()> {
+        let mut node = self;
+        for component in path.components() {
+            match component {
+                Component::RootDir => {}
+                Component::Normal(name) => node = node.children.entry(name.to_owned()).or_default(),
+                _ => return Err(at(path)(io::Error::from(io::ErrorKind::InvalidInput))),
+            }
+        }
+        node.kind = Some(kind);
+        Ok(())
+    }
+
+    /// Makes the file at `path` unchangeable if it lies where the program can write.
+    ///
+    /// A mount over the file itself is not enough: its directory could be renamed and another put in its place. A
+    /// mount point cannot be renamed, so each directory on the way becomes one.
+    fn protect(&mut self, path: &Path) -> Result<()> {
+        let mut node = self;
+        let mut writable = false;
+        let names: Vec<&OsStr> = path.iter().skip(1).collect();
+        for (depth, name) in names.iter().enumerate() {
+            node = node.children.entry(name.into()).or_default();
+            writable = match node.kind {
+                Some(Kind::Write) => true,
+                Some(_) => false,
+                None => writable,
+            };
+            if writable && node.kind.is_none() {
+                let last = depth + 1 == names.len();
+                node.kind = Some(if last { Kind::Read } else { Kind::Write });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether anything at or beneath this node is there for the program to see.
+    fn shows_something(&self) -> bool {
+        matches!(&self.kind, Some(kind) if *kind != Kind::Hide) || self.children.values().any(Self::shows_something)
+    }
+
+    /// Whether nothing is lost if the place for this node does not exist: there is nothing to hide there, and what would
+    /// be put there is a convenience.
+    fn may_be_missing(&self) -> bool {
+        !matches!(&self.kind, Some(Kind::Read | Kind::Write | Kind::Device))
+            && self.children.values().all(Self::may_be_missing)
+    }
+
+    fn hides_a_child(&self) -> bool {
+        self.children.values().any(|child| child.kind == Some(Kind::Hide))
+    }
+
+    fn collect_writable(&self, path: PathBuf, found: &mut Vec<PathBuf>) {
+        if matches!(self.kind, Some(Kind::Write | Kind::Private(_) | Kind::Kernel("proc" | "devpts") | Kind::Device)) {
+            found.push(path.clone());
+        }
+        for (name, child) in &self.children {
+            child.collect_writable(path.join(name), found);
+        }
+    }
+}
+
+// ---- laying it out ----
+
+/// A hidden file's stand-in where it has to have one.
+const BLANK: &str = ".blank";
+
+struct Builder<'a> {
+    root: BorrowedFd<'a>,
+}
+
+impl Builder<'_> {
+    /// Fills the empty directory `target` with what is at `path` outside (if `list`) and with what `node` plans there.
+    fn rebuild(&self, target: BorrowedFd<'_>, path: &Path, node: &Node, list: bool) -> Result<()> {
+        if list {
+            for entry in std::fs::read_dir(path).map_err(at(path))? {
+                let entry = entry.map_err(at(path))?;
+                let name = entry.file_name();
+                if !node.children.contains_key(&name) {
+                    self.show(target, &name, &entry.path(), Kind::Read)?;
+                }
+            }
+        }
+        for (name, child) in &node.children {
+            let inherited = if list { Kind::Read } else { Kind::Hide };
+            self.place_new(target, name, &path.join(name), child, inherited)?;
+        }
+        Ok(())
+    }
+
+    /// Places `node` in `directory`, which is one of ours and does not have `name` yet.
+    fn place_new(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        node: &Node,
+        inherited: Kind,
+    ) -> Result<()> {
+        match node.kind.as_ref().unwrap_or(&inherited) {
+            Kind::Hide if !node.shows_something() => Ok(()),
+            Kind::Hide => {
+                let target = make_directory(directory, name, 0o755).map_err(at(path))?;
+                self.rebuild(target.as_fd(), path, node, false)
+            }
+            Kind::Read if node.hides_a_child() && path.is_dir() => {
+                let target = make_directory(directory, name, 0o755).map_err(at(path))?;
+                copy_owner(path, target.as_fd()).map_err(at(path))?;
+                self.rebuild_or_cover(target.as_fd(), path, node)
+            }
+            kind @ (Kind::Read | Kind::Write | Kind::Device) => {
+                if self.show(directory, name, path, kind.clone())? {
+                    self.place_children_over(path, node, kind)?;
+                }
+                Ok(())
+            }
+            Kind::Private(mode) => {
+                make_directory(directory, name, *mode).map_err(at(path))?;
+                let mount = private_mount(*mode)?;
+                attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))?;
+                self.rebuild(mount.as_fd(), path, node, false)
+            }
+            Kind::Text(text) => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                let file = fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).map_err(at(path))?;
+                io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes()).map_err(at(path))
+            }
+            Kind::Link(to) => fs::symlinkat(*to, directory, name).map_err(at(path)),
+            Kind::Kernel(kind) => {
+                make_directory(directory, name, 0o755).map_err(at(path))?;
+                match kernel_mount(kind) {
+                    Ok(mount) => attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path)),
+                    // A container engine may have covered parts of /sys, and the kernel then gives us no fresh one:
+                    // without it a program knows less about the machine, and that is all.
+                    Err(_) if *kind == "sysfs" => Ok(()),
+                    Err(cause) => Err(cause),
+                }
+            }
+        }
+    }
+
+    /// Places what `node` plans beneath `path`, where the real directory is already mounted as `around`.
+    fn place_children_over(&self, path: &Path, node: &Node, around: &Kind) -> Result<()> {
+        for (name, child) in &node.children {
+            self.place_over(&path.join(name), child, around)?;
+        }
+        Ok(())
+    }
+
+    fn place_over(&self, path: &Path, node: &Node, around: &Kind) -> Result<()> {
+        let target = match self.open(path) {
+            Ok(target) => target,
+            // Nothing there to cover or to show.
+            Err(cause) if cause.errno == Some(Errno::NOENT.raw_os_error()) && node.may_be_missing() => return Ok(()),
+            Err(cause) => return Err(cause),
+        };
+        let over = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        match node.kind.as_ref().unwrap_or(around) {
+            Kind::Hide => self.cover(&target, path, node),
+            Kind::Read if node.hides_a_child() => {
+                let mount = private_mount(0o755)?;
+                copy_owner(path, mount.as_fd()).map_err(at(path))?;
+                attach(&mount, &target, "", over).map_err(at(path))?;
+                self.rebuild_or_cover(mount.as_fd(), path, node)?;
+                set_read_only(mount.as_fd())
+            }
+            kind @ (Kind::Read | Kind::Write | Kind::Device) => {
+                if node.kind.is_some() {
+                    let mount = clone(path, kind)?;
+                    attach(&mount, &target, "", over).map_err(at(path))?;
+                }
+                self.place_children_over(path, node, kind)
+            }
+            Kind::Private(mode) => {
+                let mount = private_mount(*mode)?;
+                attach(&mount, &target, "", over).map_err(at(path))?;
+                self.rebuild(mount.as_fd(), path, node, false)
+            }
+            Kind::Text(_) => {
+                // Written into a file system of its own, since a file has to be somewhere to be mounted.
+                let mount = private_mount(0o755)?;
+                attach(&mount, self.root, BLANK_DIRECTORY, MoveMountFlags::empty()).map_err(at(path))?;
+                let bare = Node { kind: node.kind.clone(), ..Node::default() };
+                self.place_new(mount.as_fd(), OsStr::new("text"), path, &bare, Kind::Hide)?;
+                let file = clone_at(mount.as_fd(), OsStr::new("text"), &Kind::Read).map_err(at(path))?;
+                attach(&file, &target, "", over).map_err(at(path))?;
+                let staging = Path::new("/proc").join(BLANK_DIRECTORY);
+                unmount(&staging, UnmountFlags::DETACH).map_err(at(path))
+            }
+            Kind::Link(_) | Kind::Kernel(_) => {
+                Err(at(path)(io::Error::other("a link or kernel file system cannot be laid over a file")))
+            }
+        }
+    }
+
+    /// Rebuilds a directory without what it hides; where it cannot be listed, covers what it hides instead.
+    fn rebuild_or_cover(&self, target: BorrowedFd<'_>, path: &Path, node: &Node) -> Result<()> {
+        match self.rebuild(target, path, node, true) {
+            Err(cause) if cause.errno == Some(Errno::ACCESS.raw_os_error()) => {
+                let real = clone(path, &Kind::Read)?;
+                attach(&real, target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH).map_err(at(path))?;
+                self.place_children_over(path, node, &Kind::Read)
+            }
+            done => done,
+        }
+    }
+
+    /// Lays something empty over `target`, with what `node` shows beneath it.
+    fn cover(&self, target: &OwnedFd, path: &Path, node: &Node) -> Result<()> {
+        let over = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let stat = fs::fstat(target).map_err(at(path))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let mount = private_mount(0o755)?;
+            attach(&mount, target, "", over).map_err(at(path))?;
+            self.rebuild(mount.as_fd(), path, node, false)?;
+            set_read_only(mount.as_fd())
+        } else {
+            let blank = clone_at(self.root, OsStr::new(BLANK), &Kind::Read).map_err(at(path))?;
+            attach(&blank, target, "", over).map_err(at(path))
+        }
+    }
+
+    /// Mounts what is at `path` outside as `name` in `directory`. Sockets and what has vanished are left out.
+    fn show(&self, directory: BorrowedFd<'_>, name: &OsStr, path: &Path, kind: Kind) -> Result<bool> {
+        let file_type = match fs::lstat(path) {
+            Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(at(path)(errno)),
+        };
+        match file_type {
+            FileType::Symlink => {
+                let target = fs::readlinkat(fs::CWD, path, Vec::new()).map_err(at(path))?;
+                fs::symlinkat(&target, directory, name).map_err(at(path))?;
+                return Ok(false);
+            }
+            FileType::Socket => return Ok(false),
+            FileType::Directory => {
+                make_directory(directory, name, 0o755).map_err(at(path))?;
+            }
+            _ => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).map_err(at(path))?;
+            }
+        }
+        let mount = clone(path, &kind)?;
+        attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))?;
+        Ok(true)
+    }
+
+    /// Opens a path of the new root, refusing to follow links.
+    fn open(&self, path: &Path) -> Result<OwnedFd> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        fs::openat2(self.root, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(at(path))
+    }
+
+    /// Makes the empty file, and the directory where texts are written, for as long as building takes.
+    fn blank(&self) -> Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        fs::openat(self.root, BLANK, flags, Mode::from_raw_mode(0o444)).map_err(at(BLANK))?;
+        make_directory(self.root, OsStr::new(BLANK_DIRECTORY), 0o700).map_err(at(BLANK_DIRECTORY))?;
+        Ok(())
+    }
+
+    fn remove_blank(&self) -> Result<()> {
+        fs::unlinkat(self.root, BLANK, AtFlags::empty()).map_err(at(BLANK))?;
+        fs::unlinkat(self.root, BLANK_DIRECTORY, AtFlags::REMOVEDIR).map_err(at(BLANK_DIRECTORY))
+    }
+
+    /// Closes what `/proc` leaves open to a program that runs as the machine's root, capabilities or not: system-wide
+    /// settings are made read-only, and windows into the kernel and its keys are covered.
+    fn cover_proc(&self) -> Result<()> {
+        for name in ["sys", "bus", "fs", "irq", "acpi", "sysrq-trigger", "scsi"] {
+            let path = Path::new("/proc").join(name);
+            let Ok(target) = self.open(&path) else { continue };
+            let mount = clone_at(target.as_fd(), OsStr::new(""), &Kind::Read).map_err(at(&path))?;
+            attach(&mount, &target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH).map_err(at(&path))?;
+        }
+        for name in ["kcore", "keys", "kmsg", "timer_list", "sched_debug", "latency_stats"] {
+            let path = Path::new("/proc").join(name);
+            let Ok(target) = self.open(&path) else { continue };
+            self.cover(&target, &path, &Node::default())?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a text is written before it is mounted.
+const BLANK_DIRECTORY: &str = ".text";
+
+fn make_directory(directory: BorrowedFd<'_>, name: &OsStr, mode: RawMode) -> rustix::io::Result<OwnedFd> {
+    fs::mkdirat(directory, name, Mode::from_raw_mode(mode))?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(directory, name, flags, Mode::empty())
+}
+
+/// Gives a rebuilt directory the mode of the real one, and its owner where that can be said in this user namespace.
+fn copy_owner(from: &Path, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let stat = fs::stat(from)?;
+    let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
+    match fs::fchown(to, Some(uid), Some(gid)) {
+        Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+}
+
+// ---- mounts ----
+
+/// A detached copy of what is mounted at `path`, with all that is mounted beneath it.
+fn clone(path: &Path, kind: &Kind) -> Result<OwnedFd> {
+    clone_at(fs::CWD, path.as_os_str(), kind).map_err(at(path))
+}
+
+fn clone_at(directory: BorrowedFd<'_>, name: &OsStr, kind: &Kind) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    if name.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
+    let tree = open_tree(directory, name, flags)?;
+    let attributes = Attributes { read_only: *kind == Kind::Read, no_devices: *kind != Kind::Device };
+    restrict(tree.as_fd(), attributes, Reach::Tree)?;
+    Ok(tree)
+}
+
+fn attach(
+    mount: &OwnedFd,
+    directory: impl AsFd,
+    name: impl rustix::path::Arg,
+    flags: MoveMountFlags,
+) -> rustix::io::Result<()> {
+    move_mount(mount, "", directory, name, flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+fn new_mount(kind: &str, options: &[(&str, &str)]) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(at(kind))?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value).map_err(at(kind))?;
+    }
+    fsconfig_create(context.as_fd()).map_err(at(kind))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at(kind))
+}
+
+fn private_mount(mode: RawMode) -> Result<OwnedFd> {
+    new_mount("tmpfs", &[("mode", &format!("{mode:o}"))])
+}
+
+fn kernel_mount(kind: &str) -> Result<OwnedFd> {
+    match kind {
+        "devpts" => {
+            // Terminals are devices, so this one file system must not be mounted `nodev`.
+            let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(at(kind))?;
+            for (key, value) in [("ptmxmode", "0666"), ("mode", "0620")] {
+                fsconfig_set_string(context.as_fd(), key, value).map_err(at(kind))?;
+            }
+            fsconfig_create(context.as_fd()).map_err(at(kind))?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at(kind))
+        }
+        "sysfs" => {
+            let mount = new_mount(kind, &[])?;
+            set_read_only(mount.as_fd())?;
+            Ok(mount)
+        }
+        _ => new_mount(kind, &[]),
+    }
+}
+
+fn set_read_only(mount: BorrowedFd<'_>) -> Result<()> {
+    Ok(restrict(mount, Attributes { read_only: true, no_devices: true }, Reach::One)?)
+}

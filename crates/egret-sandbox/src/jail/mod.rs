@@ -1,0 +1,136 @@
+//! Building the sandbox, from inside.
+//!
+//! This runs in a process of its own: `egret` starts itself again as `egret jail`, so there is one thread, and memory that
+//! holds nothing of the gateway's. [`enter`] is the whole order of things; the order is the security. Everything that could
+//! fail is done before the program starts, and any failure ends the jail with nothing started.
+
+mod files;
+mod init;
+mod netlink;
+mod privileges;
+mod seal;
+mod syscalls;
+
+pub(crate) use seal::{PROBED, PROBED_PORT};
+
+use crate::channel::{Inside, Order, Report};
+use crate::error::{Cause, Step};
+use crate::spec::Spec;
+use crate::sys::process::{Forked, fork_sibling, unshare};
+use rustix::process::{DumpableBehavior, Pid, Signal, getpid, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::thread::UnshareFlags;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+/// Builds a sandbox as the process at the other end of `socket` orders, runs the program in it and watches over it.
+///
+/// To be called first thing in a process that was started for it.
+pub fn enter(socket: OwnedFd) -> ExitCode {
+    let mut channel = Inside::new(socket);
+    match build_and_run(&mut channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ending::Orphaned) => ExitCode::FAILURE,
+        Err(Ending::Failed(step, Cause { errno, message })) => {
+            // If nobody hears it, then nobody waits for this sandbox any more either.
+            match channel.send(&Report::Failed { step, errno, message }) {
+                Ok(()) | Err(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Why building stopped.
+enum Ending {
+    /// The process that wanted the sandbox is gone, and the sandbox with it.
+    Orphaned,
+    /// A step failed.
+    Failed(Step, Cause),
+}
+
+trait During<T> {
+    /// Says in which step of building this happened.
+    fn during(self, step: Step) -> Result<T, Ending>;
+}
+
+impl<T, E: Into<Cause>> During<T> for Result<T, E> {
+    fn during(self, step: Step) -> Result<T, Ending> {
+        self.map_err(|cause| Ending::Failed(step, cause.into()))
+    }
+}
+
+fn build_and_run(channel: &mut Inside) -> Result<(), Ending> {
+    let Order::Build(spec) = next(channel)? else { return Err(Ending::Orphaned) };
+    unshare_all().during(Step::Namespaces)?;
+
+    // Ids are mapped by the process outside: only there can root map more than itself.
+    channel.send(&Report::Unshared).during(Step::Ids)?;
+    let Order::Mapped = next(channel)? else { return Err(Ending::Orphaned) };
+
+    // A process namespace begins with the next child. It becomes our parent's, and we are done.
+    match fork_sibling().during(Step::Namespaces)? {
+        Forked::Parent(pid) => {
+            channel.send(&Report::Init(pid.as_raw_nonzero().get())).during(Step::Namespaces)?;
+            Ok(())
+        }
+        Forked::Child => as_init(channel, &spec),
+    }
+}
+
+/// The rest, as the first process of the sandbox.
+fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
+    // If the gateway's process dies, so does this one, and with it every process of the sandbox. Only from here on: a
+    // change of capabilities, such as unshare made, clears the setting.
+    set_parent_process_death_signal(Some(Signal::KILL)).during(Step::Watch)?;
+    // The program runs as the same user. Without this it could trace us and read what we have open.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
+    if getpid() != Pid::INIT {
+        return Err(Ending::Failed(Step::Namespaces, io::Error::other("not the first process of the sandbox").into()));
+    }
+
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+    let doors = seal::seal().during(Step::Seal)?;
+    let nonce = nonce().during(Step::Seal)?;
+    let probe = seal::Probe::send(&doors, nonce.as_bytes()).during(Step::Seal)?;
+    channel.send_doors(&doors, &nonce).during(Step::Seal)?;
+    // From here on only the gateway can accept what the sandbox connects.
+    drop(doors);
+
+    let hostname = rustix::system::uname();
+    let writable = files::build(&spec.files, &hostname.nodename().to_string_lossy()).during(Step::Files)?;
+    rustix::process::umask(umask);
+    privileges::drop_capabilities().during(Step::Privileges)?;
+
+    let Order::Release = next(channel)? else { return Err(Ending::Orphaned) };
+    drop(probe);
+    init::run(channel, spec, &writable).during(Step::Watch)
+}
+
+/// All namespaces but the one for time.
+fn unshare_all() -> rustix::io::Result<()> {
+    let all = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWPID
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWCGROUP;
+    unshare(all)
+}
+
+fn next(channel: &mut Inside) -> Result<Order, Ending> {
+    match channel.receive() {
+        Ok(Some(order)) => Ok(order),
+        Ok(None) | Err(_) => Err(Ending::Orphaned),
+    }
+}
+
+/// Something that nobody but this jail and its outside can know.
+fn nonce() -> rustix::io::Result<String> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled < bytes.len() {
+        return Err(rustix::io::Errno::AGAIN);
+    }
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

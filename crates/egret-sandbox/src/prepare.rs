@@ -1,0 +1,292 @@
+//! The outside of a sandbox: ordering it, making sure that it is sealed, starting the program, waiting for its end.
+//!
+//! ```text
+//! prepare ──▶ Prepared ──release──▶ Running ──wait──▶ Ended
+//! ```
+//!
+//! A [`Prepared`] sandbox stands and is sealed, and nothing of the user's has run in it. Only its `release` starts the
+//! program, so that a gateway can stand before there is anything to let through. Dropping any of them ends the sandbox.
+
+use crate::channel::{self, Ended, Order, Outside, Report};
+use crate::doors::Doors;
+use crate::error::{Cause, Error, Step, at};
+use crate::jail::{PROBED, PROBED_PORT};
+use crate::spec::Spec;
+use crate::sys::signals::{Signals, kill};
+use crate::terminal::Terminal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::sockopt;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, geteuid, getegid, pidfd_open, pidfd_send_signal, waitpid};
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::Command;
+
+/// Builds a sealed sandbox for `spec`. The program is not started yet.
+///
+/// The calling process starts itself again as `egret jail FD`, where [`crate::jail`] does the work.
+///
+/// # Errors
+/// If any part of the confinement cannot be had. Nothing is left behind then.
+pub fn prepare(spec: Spec) -> Result<Prepared, Error> {
+    let program = spec.program.to_string_lossy().into_owned();
+    let (mut channel, inside) = channel::pair().map_err(Error::Spawn)?;
+    let mut jail = spawn_jail(&inside)?;
+    drop(inside);
+
+    channel.send(&Order::Build(Box::new(spec))).map_err(Error::Channel)?;
+    let Report::Unshared = next(&mut channel)?.0 else { return Err(Error::Vanished) };
+    map_ids(jail.id()).map_err(|cause| Error::jail(Step::Ids, cause))?;
+    channel.send(&Order::Mapped).map_err(Error::Channel)?;
+
+    let Report::Init(pid) = next(&mut channel)?.0 else { return Err(Error::Vanished) };
+    let init = Init::new(pid).map_err(Error::Spawn)?;
+    // The process that made the namespaces has handed over to the sandbox's first process, and ends.
+    jail.wait().map_err(Error::Spawn)?;
+
+    let (Report::Sealed { families, nonce }, descriptors) = next(&mut channel)? else { return Err(Error::Vanished) };
+    let doors = Doors::from_descriptors(families, descriptors)
+        .ok_or_else(|| Error::NotSealed("the listeners did not arrive".into()))?;
+    prove(&doors, nonce.as_bytes())?;
+    Ok(Prepared { program, doors, channel, init })
+}
+
+/// A sandbox that stands, is sealed, and has not run anything yet.
+#[derive(Debug)]
+pub struct Prepared {
+    program: String,
+    doors: Doors,
+    channel: Outside,
+    init: Init,
+}
+
+impl Prepared {
+    /// The sockets through which the sandbox's traffic arrives, for the gateway; and what is left to release.
+    #[must_use]
+    pub fn split(self) -> (Doors, Sealed) {
+        (self.doors, Sealed { program: self.program, channel: self.channel, init: self.init })
+    }
+}
+
+/// A prepared sandbox whose listeners have been handed to the gateway.
+#[derive(Debug)]
+pub struct Sealed {
+    program: String,
+    channel: Outside,
+    init: Init,
+}
+
+impl Sealed {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// If the last confinements fail or the program cannot be executed.
+    pub fn release(mut self) -> Result<Running, Error> {
+        self.channel.send(&Order::Release).map_err(Error::Channel)?;
+        match next(&mut self.channel)?.0 {
+            Report::Started => Ok(Running { channel: self.channel, init: self.init }),
+            Report::NotStarted { errno } => Err(Error::Program { program: self.program, errno }),
+            _ => Err(Error::Vanished),
+        }
+    }
+}
+
+/// A program in its sandbox.
+#[derive(Debug)]
+pub struct Running {
+    channel: Outside,
+    init: Init,
+}
+
+impl Running {
+    /// A handle that can end the sandbox at once, from anywhere.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn killer(&self) -> io::Result<Killer> {
+        Ok(Killer(self.init.pidfd.try_clone()?))
+    }
+
+    /// Waits until the program has ended, passing on the signals that arrive meanwhile and following it when it is
+    /// stopped, as the shell expects of a child. `reload` is called for a SIGHUP that someone sent (one from the kernel,
+    /// which means that the terminal is gone, is passed on).
+    ///
+    /// # Errors
+    /// If contact with the sandbox is lost; it is ended then.
+    pub fn wait(mut self, signals: &Signals, mut reload: impl FnMut()) -> Result<Ended, Error> {
+        let terminal = Terminal::current();
+        loop {
+            let mut ready = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            match poll(&mut ready, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(Error::Channel(errno.into())),
+            }
+            let [from_jail, _] = &ready;
+            let report_waits = !from_jail.revents().is_empty();
+            while let Some(signal) = signals.next().map_err(Error::Channel)? {
+                match signal.number {
+                    libc::SIGHUP if !signal.from_kernel => reload(),
+                    // The program, being in the foreground with us, has these already when they came from the keyboard.
+                    _ if signal.from_kernel && terminal.is_shared() => {}
+                    libc::SIGCHLD | libc::SIGCONT | libc::SIGTTIN | libc::SIGTTOU => {}
+                    number => self.channel.send(&Order::Signal(number)).map_err(Error::Channel)?,
+                }
+            }
+            if !report_waits {
+                continue;
+            }
+            match next(&mut self.channel)?.0 {
+                Report::Ended(ended) => {
+                    terminal.take_back();
+                    return Ok(ended);
+                }
+                Report::Stopped(_) => {
+                    terminal.stop_with_program().map_err(Error::Channel)?;
+                    self.channel.send(&Order::Continue).map_err(Error::Channel)?;
+                }
+                _ => return Err(Error::Vanished),
+            }
+        }
+    }
+}
+
+/// Ends a sandbox.
+#[derive(Debug)]
+pub struct Killer(OwnedFd);
+
+impl Killer {
+    /// Ends every process of the sandbox. It is no error if they have ended already.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.0, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// The first process of a sandbox, which is our child; ended and reaped when dropped.
+#[derive(Debug)]
+struct Init {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Init {
+    fn new(pid: i32) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { pid, pidfd }),
+            Err(errno) => {
+                kill(pid.as_raw_nonzero().get(), libc::SIGKILL)?;
+                Err(errno.into())
+            }
+        }
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        // The process is our child and not reaped before this, so neither call can fail but for having been done.
+        if pidfd_send_signal(&self.pidfd, Signal::KILL).is_ok() {
+            while let Err(Errno::INTR) = waitpid(Some(self.pid), WaitOptions::empty()) {}
+        }
+    }
+}
+
+/// The next report; a failure that the jail reports becomes our error.
+fn next(channel: &mut Outside) -> Result<(Report, Vec<OwnedFd>), Error> {
+    match channel.receive().map_err(Error::Channel)? {
+        Some((Report::Failed { step, errno, message }, _)) => Err(Error::jail(step, Cause { errno, message })),
+        Some(report) => Ok(report),
+        None => Err(Error::Vanished),
+    }
+}
+
+/// Starts this very program again; the end of the channel is the one descriptor it gets besides the standard ones.
+fn spawn_jail(inside: &OwnedFd) -> Result<std::process::Child, Error> {
+    let number = inside.as_raw_fd().to_string();
+    let spawn = || -> io::Result<std::process::Child> {
+        fcntl_setfd(inside, FdFlags::empty())?;
+        Command::new("/proc/self/exe").arg("jail").arg(number).env_clear().spawn()
+    };
+    spawn().map_err(Error::Spawn)
+}
+
+/// Gives the sandbox's user namespace the ids of this process: all of them where we may (as root), else our own.
+fn map_ids(pid: u32) -> Result<(), Cause> {
+    let write = |name: &str, text: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::write(&path, text).map_err(at(path))
+    };
+    let identity = |name: &str| -> Result<String, Cause> {
+        let path = format!("/proc/self/{name}");
+        let map = std::fs::read_to_string(&path).map_err(at(path))?;
+        // Each line is "first-inside first-outside count"; what is inside for us is what the new namespace is given.
+        Ok(map
+            .lines()
+            .filter_map(|line| {
+                let mut numbers = line.split_whitespace();
+                let (first, count) = (numbers.next()?, numbers.nth(1)?);
+                Some(format!("{first} {first} {count}\n"))
+            })
+            .collect())
+    };
+    if write("uid_map", &identity("uid_map")?).is_ok() {
+        return write("gid_map", &identity("gid_map")?);
+    }
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    write("setgroups", "deny")?; // without it an ordinary user may not map a group (user_namespaces(7))
+    write("uid_map", &format!("{uid} {uid} 1\n"))?;
+    write("gid_map", &format!("{gid} {gid} 1\n"))
+}
+
+/// How long a probe that was sent before its listeners were may take to arrive.
+const PROBE_PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+/// Looks at what arrives: connections and queries that set out for documentation addresses must be there, with the nonce.
+fn prove(doors: &Doors, nonce: &[u8]) -> Result<(), Error> {
+    let not_sealed = |what: String| Error::NotSealed(what);
+    for ((listener, dns), wanted) in doors.captured.iter().zip(&doors.dns_udp).zip(PROBED) {
+        let wanted = SocketAddr::new(wanted, PROBED_PORT);
+        let arrived = captured(listener, nonce).map_err(|error| not_sealed(format!("no probe to {wanted}: {error}")))?;
+        if arrived != wanted {
+            return Err(not_sealed(format!("a probe to {wanted} arrived as one to {arrived}")));
+        }
+        let mut query = vec![0; nonce.len() + 1];
+        let query_arrived = wait_readable(dns).and_then(|()| dns.recv(&mut query));
+        let length = query_arrived.map_err(|error| not_sealed(format!("no DNS probe to {}: {error}", wanted.ip())))?;
+        if query.get(..length) != Some(nonce) {
+            return Err(not_sealed("a DNS probe arrived altered".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Accepts a probe and returns where it wanted to go.
+fn captured(listener: &TcpListener, nonce: &[u8]) -> io::Result<SocketAddr> {
+    wait_readable(listener)?;
+    let (mut probe, _) = listener.accept()?;
+    probe.set_nonblocking(true)?;
+    let mut text = vec![0; nonce.len()];
+    wait_readable(&probe)?;
+    probe.read_exact(&mut text)?;
+    if text != nonce {
+        return Err(io::Error::other("something else than the probe arrived"));
+    }
+    Ok(match listener.local_addr()?.ip() {
+        IpAddr::V4(_) => sockopt::ip_original_dst(&probe)?.into(),
+        IpAddr::V6(_) => sockopt::ipv6_original_dst(&probe)?.into(),
+    })
+}
+
+fn wait_readable(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
+    let mut ready = [PollFd::new(socket, PollFlags::IN)];
+    match poll(&mut ready, Some(&PROBE_PATIENCE))? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,63 @@
+//! The terminal that egret shares with the program.
+
+use crate::sys::signals::kill;
+use rustix::process::{Pid, getpgrp};
+use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
+use std::fs::File;
+use std::io;
+
+/// The controlling terminal, if there is one.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    file: Option<File>,
+    ours: Pid,
+}
+
+impl Terminal {
+    pub(crate) fn current() -> Self {
+        let file = File::options().read(true).write(true).open("/dev/tty").ok().filter(|file| isatty(file));
+        Self { file, ours: getpgrp() }
+    }
+
+    /// Whether the foreground group is ours, so that what is typed reaches the program as it reaches us.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.foreground().is_none_or(|group| group == self.ours)
+    }
+
+    /// Makes our group the foreground again: a shell in the sandbox had put its own there, and cannot name ours.
+    pub(crate) fn take_back(&self) {
+        if let Some(file) = &self.file
+            && self.foreground().is_some_and(|group| group != self.ours && !exists(group))
+        {
+            // SIGTTOU is blocked, so this works from the background; a terminal that is gone meanwhile needs none of it.
+            if let Err(error) = tcsetpgrp(file, self.ours) {
+                let _gone: rustix::io::Errno = error;
+            }
+        }
+    }
+
+    /// Stops this process, since the program was stopped; returns once it was told to continue.
+    pub(crate) fn stop_with_program(&self) -> io::Result<()> {
+        let before = self.foreground().filter(|group| *group != self.ours);
+        if let (Some(file), Some(_)) = (&self.file, before) {
+            tcsetpgrp(file, self.ours)?;
+        }
+        kill(rustix::process::getpid().as_raw_nonzero().get(), libc::SIGSTOP)?;
+        // A shell has resumed us. If that was `fg`, what had the terminal in the sandbox gets it again.
+        if let (Some(file), Some(group)) = (&self.file, before)
+            && self.foreground() == Some(self.ours)
+            && exists(group)
+        {
+            tcsetpgrp(file, group)?;
+        }
+        Ok(())
+    }
+
+    fn foreground(&self) -> Option<Pid> {
+        self.file.as_ref().and_then(|file| tcgetpgrp(file).ok())
+    }
+}
+
+fn exists(group: Pid) -> bool {
+    rustix::process::test_kill_process_group(group).is_ok()
+}
