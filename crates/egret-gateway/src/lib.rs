@@ -1,2 +1,332 @@
 //! From a caught connection to its record.
+//!
+//! A sandbox has no network; its connections and DNS questions end at sockets ([`Doors`]) that are handed
+//! to a [`Gateway`]. For each connection the gateway decides, resolves, vets, dials, looks at what is
+//! spoken, relays, and records; [`flow`] is that on one page. The doors differ in how they read a request
+//! and how they say no, never in what is allowed.
+//!
+//! Promises: only [`dial`] opens outbound sockets, and it takes a [`Permit`](egret_policy::Permit), which only
+//! the policy can make; no byte of a connection goes out before its decision is in the audit log; everything
+//! that a sandbox can make grow has a bound. There is no unsafe code here and no process is started.
+//!
+//! Not here: what is allowed (`egret-policy`), the sandbox itself (`egret-sandbox`), and reading the
+//! environment or arguments (`egret`).
 #![forbid(unsafe_code)]
+
+pub mod audit;
+mod dial;
+mod door;
+mod flow;
+mod inspect;
+mod limits;
+mod names;
+mod refused;
+mod relay;
+mod resolve;
+mod sessions;
+mod summary;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use egret_policy::{Destination, HostAddresses, Matcher, Reason, SandboxId};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+pub use dial::{UpstreamProxy, UpstreamProxyError};
+pub use limits::Limits;
+pub use resolve::{ResolverConfig, ResolverError, Servers};
+pub use summary::Refusal;
+
+use audit::{Door, Event, Record};
+use dial::Dialler;
+use limits::{Bucket, Limit};
+use names::Names;
+use refused::Refused;
+use relay::Pool;
+use resolve::Resolver;
+use sessions::Sessions;
+use summary::Summary;
+
+/// What a gateway is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// The sandbox whose connections come in; its name is in every record.
+    pub sandbox: SandboxId,
+    /// What is allowed.
+    pub matcher: Arc<Matcher>,
+    /// What counts as the host.
+    pub hosts: HostAddresses,
+    /// How names are looked up.
+    pub resolver: ResolverConfig,
+    /// A proxy that every connection has to go through.
+    pub upstream_proxy: Option<UpstreamProxy>,
+    /// The bounds.
+    pub limits: Limits,
+    /// Where everything is recorded.
+    pub audit: audit::Log,
+}
+
+/// The sockets at which a sandbox's connections end. They have to be non-blocking.
+///
+/// There is one of each for every address family that the sandbox has.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Where redirected TCP connections arrive; `SO_ORIGINAL_DST` tells where they were going.
+    pub captured: Vec<std::net::TcpListener>,
+    /// Where `CONNECT`, forward HTTP and SOCKS5 are spoken.
+    pub proxy: Vec<std::net::TcpListener>,
+    /// DNS over TCP.
+    pub dns_tcp: Vec<std::net::TcpListener>,
+    /// DNS over UDP.
+    pub dns_udp: Vec<std::net::UdpSocket>,
+}
+
+/// A gateway cannot be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Names cannot be looked up.
+    #[error(transparent)]
+    Resolver(#[from] ResolverError),
+}
+
+/// Carries a sandbox's connections.
+pub struct Gateway {
+    sandbox: SandboxId,
+    matcher: ArcSwap<Matcher>,
+    hosts: ArcSwap<HostAddresses>,
+    dialler: Dialler,
+    limits: Limits,
+    log: audit::Log,
+    names: Names,
+    pool: Pool,
+    sessions: Arc<Sessions>,
+    summary: Summary,
+    handshakes: AtomicUsize,
+    recording: Mutex<Recording>,
+    asked: Mutex<Asked>,
+    closing: watch::Sender<bool>,
+}
+
+/// How many refusals may still be recorded one by one.
+struct Recording {
+    bucket: Bucket,
+    /// Refusals since the last finding that were counted only.
+    skipped: u64,
+}
+
+/// What the sandbox has asked its resolver.
+struct Asked {
+    bucket: Bucket,
+    /// Names whose refusal is on record, each with its reason.
+    refused: HashSet<(String, Reason)>,
+}
+
+impl Gateway {
+    /// Sets a gateway up. It does nothing until [`serve`](Self::serve) runs.
+    ///
+    /// # Errors
+    /// The resolver's configuration cannot be read or used.
+    pub fn new(config: Config) -> Result<Arc<Self>, StartError> {
+        let Config { sandbox, matcher, hosts, resolver, upstream_proxy, limits, audit } = config;
+        let resolver = Resolver::new(&resolver, limits.resolve_time)?;
+        Ok(Arc::new(Self {
+            sandbox,
+            matcher: ArcSwap::new(matcher),
+            hosts: ArcSwap::from_pointee(hosts),
+            dialler: Dialler::new(resolver, upstream_proxy, limits.connect_time),
+            log: audit,
+            names: Names::new(limits.names),
+            pool: Pool::default(),
+            sessions: Sessions::new(limits.connections),
+            summary: Summary::default(),
+            handshakes: AtomicUsize::new(0),
+            recording: Mutex::new(Recording {
+                bucket: Bucket::new(limits.refusals_per_second, limits.refusal_burst),
+                skipped: 0,
+            }),
+            asked: Mutex::new(Asked { bucket: Bucket::new(limits.dns_per_second, limits.dns_per_second), refused: HashSet::new() }),
+            closing: watch::Sender::new(false),
+            limits,
+        }))
+    }
+
+    /// Takes connections from `doors` until [`shutdown`](Self::shutdown) or until it is dropped; dropping it ends
+    /// all connections. Runs in a tokio runtime with IO and time, best a `current_thread` one of its own.
+    ///
+    /// # Errors
+    /// A socket cannot be used with the runtime (it is blocking, or the runtime has no IO).
+    pub async fn serve(self: Arc<Self>, doors: Doors) -> io::Result<()> {
+        let mut tasks = JoinSet::new();
+        for listener in doors.captured {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Captured));
+        }
+        for listener in doors.proxy {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Proxy));
+        }
+        for listener in doors.dns_tcp {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Dns));
+        }
+        for socket in doors.dns_udp {
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            tasks.spawn(door::dns::serve_udp(self.clone(), socket));
+        }
+        while tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Replaces the policy for everything from now on. Connections that are open are put to the new one;
+    /// those that it would not allow are reset, and their `close` records say why.
+    ///
+    /// `source` is recorded: where the policy came from.
+    pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str) {
+        self.matcher.store(matcher.clone());
+        let record = Record::new(Event::Policy, self.log.id(), self.sandbox.as_str()).action("replaced").message(source.to_owned());
+        // A log that cannot be written stops new connections by itself; the new policy applies all the same.
+        let _ = self.log.write_now(&record);
+        self.sessions.decide_again(&matcher, &self.hosts.load());
+    }
+
+    /// Replaces what counts as the host, for connections made from now on.
+    pub fn set_hosts(&self, hosts: HostAddresses) {
+        self.hosts.store(Arc::new(hosts));
+    }
+
+    /// What was refused so far, grouped by destination and reason, the most frequent first.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        self.summary.refusals()
+    }
+
+    /// Closes the doors and all connections, and waits until each of them is on record.
+    pub async fn shutdown(&self) {
+        self.closing.send_replace(true);
+        self.sessions.close_all();
+        self.drained().await;
+    }
+
+    /// Waits until the doors are to be shut.
+    async fn until_closing(&self) {
+        // The sender is our own field: it cannot be gone.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Waits until no connection is open any more.
+    async fn drained(&self) {
+        // Whatever still hangs on after this has a log that cannot be written.
+        let _ = timeout(self.limits.audit_wait + Duration::from_secs(1), self.sessions.drained()).await;
+    }
+
+    /// Counts a refusal and puts it on record.
+    async fn refused(&self, id: &str, door: Door, destination: Option<&Destination>, refused: &Refused) {
+        self.refused_with(id, door, destination, refused, |record| record).await;
+    }
+
+    /// The same, with `add` putting more into the record.
+    async fn refused_with(
+        &self,
+        id: &str,
+        door: Door,
+        destination: Option<&Destination>,
+        refused: &Refused,
+        add: impl FnOnce(Record) -> Record,
+    ) {
+        if let Some(denial) = refused.denial() {
+            let text = destination.map_or_else(|| denial.destination(), ToString::to_string);
+            self.summary.count(text, denial);
+            if !self.may_record().await {
+                return;
+            }
+        }
+        let mut record = self.record(Event::Decision, id).door(door).refused(refused);
+        match (destination, refused.denial()) {
+            (Some(destination), _) => record = record.destination(destination),
+            (None, Some(denial)) => record.host = Some(denial.destination()).filter(|text| !text.is_empty()),
+            (None, None) => {}
+        }
+        // Nothing passes in any case; the log itself counts what it could not take.
+        let _ = self.log.write(&add(record), self.limits.audit_wait).await;
+    }
+
+    /// Whether one more refusal may be recorded by itself; a flood becomes findings instead.
+    async fn may_record(&self) -> bool {
+        let skipped = {
+            let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+            if !recording.bucket.take() {
+                recording.skipped += 1;
+                return false;
+            }
+            std::mem::take(&mut recording.skipped)
+        };
+        if skipped > 0 {
+            let mut finding = self
+                .record(Event::Finding, &self.log.id())
+                .action("refusal_flood")
+                .message("refusals came faster than they are recorded one by one; these were counted only");
+            finding.reason = Some(Reason::DeniedLimit.code().into());
+            finding.limit = Some("refusal_records".into());
+            finding.count = Some(skipped);
+            let _ = self.log.write(&finding, self.limits.audit_wait).await;
+        }
+        true
+    }
+
+    /// Whether the sandbox may ask one more DNS question now.
+    fn dns_bucket(&self) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).bucket.take()
+    }
+
+    /// Whether this is the first time that `name` is refused for `reason`. Forgets everything once it
+    /// remembers too much; names are then recorded once more.
+    fn first_asked(&self, name: &str, reason: Reason) -> bool {
+        let refused = &mut self.asked.lock().unwrap_or_else(PoisonError::into_inner).refused;
+        if refused.len() >= NAMES_REMEMBERED {
+            refused.clear();
+        }
+        refused.insert((name.to_owned(), reason))
+    }
+
+    fn record(&self, event: Event, id: &str) -> Record {
+        Record::new(event, id.to_owned(), self.sandbox.as_str())
+    }
+
+    /// A place among those whose request has not been read yet.
+    fn handshake(self: &Arc<Self>) -> Option<Handshake> {
+        if self.handshakes.fetch_add(1, Ordering::Relaxed) >= self.limits.handshakes {
+            self.handshakes.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Handshake(self.clone()))
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("sandbox", &self.sandbox).finish_non_exhaustive()
+    }
+}
+
+/// Held while a client's request is being read.
+struct Handshake(Arc<Gateway>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Audit the refusal of a connection that could not even be read.
+async fn turned_away(gateway: &Gateway, door: Door, limit: Limit) {
+    gateway.refused(&gateway.log.id(), door, None, &Refused::limit(limit, "")).await;
+}
+
+/// Refused names that are remembered so as to be recorded once.
+const NAMES_REMEMBERED: usize = 8_192;

@@ -1,0 +1,196 @@
+//! The file that records go to.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use egret_policy::SandboxId;
+use thiserror::Error;
+use tokio::time::{Instant, sleep};
+
+use super::record::{Event, Record};
+
+/// An open audit log. Clones write to the same file.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sink: Mutex<Sink>,
+    /// What every id of this run begins with, so that ids of different runs differ.
+    prefix: String,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Sink {
+    file: File,
+    /// The line being made; kept for its memory.
+    line: Vec<u8>,
+    /// The rest of a line of which the file took only the beginning. Goes first, always.
+    rest: Vec<u8>,
+    /// How often `rest` was filled; tells whose line it is.
+    torn: u64,
+    /// Records given up on since the last that could be written.
+    lost: u64,
+}
+
+/// A record did not get into the log.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    /// The file did not take the record within the time that connections wait for it.
+    #[error("cannot write the audit log: {0}; make room for it or make it writable")]
+    Write(#[from] io::Error),
+}
+
+impl Log {
+    /// Opens `path` for appending, creating it readable for its owner only.
+    ///
+    /// # Errors
+    /// Whatever opening the file meets.
+    pub fn to_file(path: impl AsRef<Path>) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        Self::from_file(file)
+    }
+
+    /// Writes to `file`, which has to be open for appending if anything else writes to it too.
+    ///
+    /// # Errors
+    /// The kernel gave no random bytes for the ids.
+    pub fn from_file(file: File) -> io::Result<Self> {
+        let sink = Sink { file, line: Vec::with_capacity(512), rest: Vec::new(), torn: 0, lost: 0 };
+        Ok(Self(Arc::new(Inner { sink: Mutex::new(sink), prefix: random_prefix()?, next: AtomicU64::new(1) })))
+    }
+
+    /// Records that a sandbox or a part of it started or stopped; `action` is one word such as `start`.
+    ///
+    /// # Errors
+    /// The record did not get into the file.
+    pub fn lifecycle(&self, sandbox: &SandboxId, action: &'static str, message: &str) -> Result<(), AuditError> {
+        let record = Record::new(Event::Lifecycle, self.id(), &sandbox.to_string()).action(action).message(message.to_owned());
+        self.write_now(&record)
+    }
+
+    /// An id no other event has: short, and made to be searched for.
+    pub(crate) fn id(&self) -> String {
+        let mut id = String::with_capacity(16);
+        id.push_str(&self.0.prefix);
+        id.push('-');
+        base36(self.0.next.fetch_add(1, Ordering::Relaxed), &mut id);
+        id
+    }
+
+    /// Writes `record` at once or not at all.
+    pub(crate) fn write_now(&self, record: &Record) -> Result<(), AuditError> {
+        Ok(self.attempt(record, &mut None)?)
+    }
+
+    /// Writes `record`, trying for up to `wait`. When this returns an error, the record is not in the
+    /// log as a whole, and what it would have recorded must not happen.
+    pub(crate) async fn write(&self, record: &Record, wait: Duration) -> Result<(), AuditError> {
+        let mut torn = None;
+        let Err(mut error) = self.attempt(record, &mut torn) else { return Ok(()) };
+        let deadline = Instant::now() + wait;
+        while Instant::now() < deadline {
+            sleep(RETRY).await;
+            match self.attempt(record, &mut torn) {
+                Ok(()) => return Ok(()),
+                Err(again) => error = again,
+            }
+        }
+        self.sink().lost += 1;
+        Err(error.into())
+    }
+
+    /// `torn` remembers, from one attempt to the next, that the file took a part of this very line.
+    fn attempt(&self, record: &Record, torn: &mut Option<u64>) -> io::Result<()> {
+        let sink = &mut *self.sink();
+        sink.finish_rest()?;
+        if *torn == Some(sink.torn) {
+            return Ok(());
+        }
+        if sink.lost > 0 {
+            let mut finding = Record::new(Event::Finding, self.id(), &record.sandbox)
+                .action("records_lost")
+                .message("records could not be written; what they would have recorded was refused or had ended");
+            finding.count = Some(sink.lost);
+            sink.append(&finding)?;
+            sink.lost = 0;
+        }
+        let before = sink.torn;
+        let outcome = sink.append(record);
+        if sink.torn != before {
+            *torn = Some(sink.torn);
+        }
+        outcome
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        // A panic while the lock was held leaves at worst a line unfinished, which `rest` knows about.
+        self.0.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.line.clear();
+        record.line(&mut self.line)?;
+        let taken = write_some(&mut self.file, &self.line)?;
+        if let Some(rest) = self.line.get(taken..).filter(|rest| !rest.is_empty()) {
+            self.rest.extend_from_slice(rest);
+            self.torn += 1;
+            return self.finish_rest();
+        }
+        Ok(())
+    }
+
+    fn finish_rest(&mut self) -> io::Result<()> {
+        while !self.rest.is_empty() {
+            let taken = write_some(&mut self.file, &self.rest)?;
+            self.rest.drain(..taken.min(self.rest.len()));
+        }
+        Ok(())
+    }
+}
+
+/// One `write(2)` that took at least a byte.
+fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn random_prefix() -> io::Result<String> {
+    let mut bytes = [0_u8; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let mut prefix = String::with_capacity(8);
+    // 36^6 is the largest power that fits: six characters, always.
+    base36(u64::from(u32::from_le_bytes(bytes)) % 36_u64.pow(6) + 36_u64.pow(6), &mut prefix);
+    prefix.remove(0);
+    Ok(prefix)
+}
+
+fn base36(mut number: u64, text: &mut String) {
+    let mut digits = [0_u8; 13];
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz".get((number % 36) as usize).copied().unwrap_or(b'0');
+        number /= 36;
+        used += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    text.extend(digits.iter().skip(digits.len() - used).map(|&digit| char::from(digit)));
+}
+
+/// How long to wait between two attempts at a file that refuses.
+const RETRY: Duration = Duration::from_millis(50);

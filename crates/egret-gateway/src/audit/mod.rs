@@ -1,0 +1,17 @@
+//! The audit log: what was decided, and how it ended.
+//!
+//! One JSON object a line, described field by field in `docs/audit-log.md`. [`Record`] is that
+//! object, read and written by the same type; [`Log`] is the file.
+//!
+//! Promises: a record is one `write(2)` on a file opened for appending; control and bidirectional
+//! characters reach the file only as `\u` escapes; and [`Log::write`] comes back only once the record
+//! is in the file, or with the news that it is not, in which case the caller lets nothing pass.
+//!
+//! Not here: what is worth recording ([`crate::flow`] and the doors decide that).
+
+mod log;
+mod record;
+
+pub use log::{AuditError, Log};
+pub use record::{Door, Event, Record, Verdict};
+pub(crate) use record::inert_json;

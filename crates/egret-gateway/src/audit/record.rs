@@ -1,0 +1,283 @@
+//! One line of the audit log.
+
+use std::borrow::Cow;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use egret_policy::{Denial, Destination, Permit, Target};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::refused::Refused;
+
+/// The version of the format that this crate writes, in every record's `v`.
+const VERSION: u32 = 1;
+
+/// One event. Fields that say nothing about an event are absent from its line.
+///
+/// `docs/audit-log.md` has the meaning of each field for each event, and the promise about how the
+/// format may change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of the format: 1.
+    pub v: u32,
+    /// When, in UTC, RFC 3339 with microseconds.
+    pub time: String,
+    /// Which connection, request or question this is about; the same in a refusal and in all records about one connection.
+    pub id: String,
+    /// The sandbox's name.
+    pub sandbox: String,
+    /// What kind of event.
+    pub event: Event,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// The decision's reason code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Cow<'static, str>>,
+    /// The policy entry that decided, as `file:line`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The entry's own `reason:` text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// The name, or the literal address, that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// All addresses that the name resolved to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// The address that was connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialled: Option<SocketAddr>,
+    /// How the request came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub door: Option<Door>,
+    /// The program that asked, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// The HTTP method, where Egret reads requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The HTTP path without its query, where Egret reads requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The record type of a DNS question, such as `A`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// Bytes sent to the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_up: Option<u64>,
+    /// Bytes received from the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_down: Option<u64>,
+    /// How long it lasted, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// Which bound was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Cow<'static, str>>,
+    /// What happened, in one word, for `lifecycle`, `policy` and `finding`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Cow<'static, str>>,
+    /// How many events a `finding` stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// One sentence for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Cow<'static, str>>,
+    /// The smallest change that would allow what was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The kinds of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Event {
+    /// A connection or request was allowed or refused.
+    Decision,
+    /// An allowed connection or request ended.
+    Close,
+    /// A name was refused to the sandbox's resolver.
+    Dns,
+    /// The policy was loaded or replaced.
+    Policy,
+    /// A sandbox or its gateway started or stopped.
+    Lifecycle,
+    /// Something that deserves a look, such as a flood of refusals.
+    Finding,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It may pass.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// The ways into the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Door {
+    /// An HTTP `CONNECT` request.
+    Connect,
+    /// A plain HTTP request with an absolute URI.
+    Forward,
+    /// SOCKS version 5 (or 4, which is always refused).
+    Socks,
+    /// A connection that the sandbox made directly and that was redirected.
+    Captured,
+    /// A DNS question.
+    Dns,
+}
+
+impl Record {
+    /// A record of `event` now, with nothing else in it yet.
+    pub(crate) fn new(event: Event, id: String, sandbox: &str) -> Self {
+        Self {
+            v: VERSION,
+            time: format!("{:.6}", Timestamp::now()),
+            id,
+            sandbox: sandbox.to_owned(),
+            event,
+            verdict: None,
+            reason: None,
+            rule: None,
+            note: None,
+            host: None,
+            port: None,
+            addresses: Vec::new(),
+            dialled: None,
+            door: None,
+            executable: None,
+            method: None,
+            path: None,
+            query: None,
+            bytes_up: None,
+            bytes_down: None,
+            duration_ms: None,
+            limit: None,
+            action: None,
+            count: None,
+            message: None,
+            hint: None,
+        }
+    }
+
+    pub(crate) fn door(mut self, door: Door) -> Self {
+        self.door = Some(door);
+        self
+    }
+
+    pub(crate) fn destination(mut self, destination: &Destination) -> Self {
+        self.host = Some(match destination.target() {
+            Target::Name(name) => name.as_str().to_owned(),
+            Target::Address(address) => address.to_string(),
+        });
+        self.port = Some(destination.port());
+        self
+    }
+
+    pub(crate) fn permit(mut self, permit: &Permit) -> Self {
+        self.verdict = Some(Verdict::Allow);
+        self.reason = Some(permit.reason().code().into());
+        self.rule = permit.rule().map(ToString::to_string);
+        self.note = permit.note().map(str::to_owned);
+        self.destination(permit.destination())
+    }
+
+    pub(crate) fn denial(mut self, denial: &Denial) -> Self {
+        self.verdict = Some(Verdict::Deny);
+        self.reason = Some(denial.reason().code().into());
+        self.rule = denial.rule().map(ToString::to_string);
+        self.message = Some(denial.to_string().into());
+        self.hint = denial.hint().map(|hint| hint.to_string());
+        self
+    }
+
+    pub(crate) fn refused(mut self, refused: &Refused) -> Self {
+        match refused {
+            Refused::Denied(denial) => self.denial(denial),
+            Refused::Limit { limit, denial } => {
+                self.limit = Some(limit.name().into());
+                self.denial(denial)
+            }
+            Refused::Unreachable { reason, rule, message, addresses, .. } => {
+                self.verdict = Some(Verdict::Allow);
+                self.reason = Some(reason.code().into());
+                self.rule = rule.clone();
+                self.addresses.clone_from(addresses);
+                self.message = Some(message.clone().into());
+                self
+            }
+        }
+    }
+
+    pub(crate) fn action(mut self, action: &'static str) -> Self {
+        self.action = Some(action.into());
+        self
+    }
+
+    pub(crate) fn message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Appends the record's line, newline included.
+    pub(crate) fn line(&self, line: &mut Vec<u8>) -> io::Result<()> {
+        let mut json = serde_json::Serializer::with_formatter(&mut *line, Inert);
+        self.serialize(&mut json)?;
+        line.push(b'\n');
+        Ok(())
+    }
+}
+
+/// Serialises like [`serde_json`]'s compact form, with every character that a terminal or an editor
+/// might obey written as an escape.
+pub(crate) fn inert_json(value: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(256);
+    let mut json = serde_json::Serializer::with_formatter(&mut text, Inert);
+    // Writing to memory does not fail and our values have text keys only; an empty body is the worst case.
+    if value.serialize(&mut json).is_err() {
+        text.clear();
+    }
+    text
+}
+
+struct Inert;
+
+impl serde_json::ser::Formatter for Inert {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for character in fragment.chars() {
+            if commands(character) {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            } else {
+                let mut utf8 = [0; 4];
+                writer.write_all(character.encode_utf8(&mut utf8).as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether something that shows text may act on this character instead of showing it: controls
+/// (C0, DEL, C1), line and paragraph separators, bidirectional controls, invisible and tag characters.
+fn commands(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}

@@ -1,0 +1,64 @@
+//! The proxy port: HTTP `CONNECT`, and the way to the two others that are spoken on the same port.
+
+use std::sync::Arc;
+
+use egret_policy::{Denial, Destination};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Client, Reply, forward, socks};
+use crate::audit::Door;
+use crate::flow::{self, reset};
+use crate::inspect::http::head::{BadHead, Framing, Request};
+use crate::inspect::http::{Input, NoRequest};
+use crate::limits::Limit;
+use crate::refused::Refused;
+use crate::{Gateway, Handshake, turned_away};
+
+/// Tells from the first byte what a client of the proxy port speaks.
+pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: Handshake) {
+    let mut input = Input::default();
+    match timeout(gateway.limits.handshake_time, input.fill(&stream)).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return,
+        Err(_) => {
+            reset(&stream);
+            return turned_away(&gateway, Door::Connect, Limit::HandshakeTime).await;
+        }
+    }
+    match input.bytes().first() {
+        Some(4 | 5) => socks::enter(gateway, stream, input, handshake).await,
+        Some(20..=24) => {
+            reset(&stream);
+            let refused = Refused::protocol("", "TLS was begun with the proxy itself; it is spoken to in plain HTTP or SOCKS5");
+            gateway.refused(&gateway.log.id(), Door::Connect, None, &refused).await;
+        }
+        _ => http(gateway, stream, input, handshake).await,
+    }
+}
+
+async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handshake: Handshake) {
+    let request = input.request(&stream, &gateway.limits, true).await;
+    drop(handshake);
+    match request {
+        Ok(request) if request.method() == "CONNECT" => {
+            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            flow::carry(&gateway, client, wanted(&request)).await;
+        }
+        Ok(request) => Box::pin(forward::enter(gateway, stream, input, request)).await,
+        Err(NoRequest::End | NoRequest::Gone) => {}
+        Err(NoRequest::Refused(refused)) => {
+            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            flow::carry(&gateway, client, Err(refused)).await;
+        }
+    }
+}
+
+/// The destination of a `CONNECT` request (RFC 9110 9.3.6): host and port, both of them.
+pub(super) fn wanted(request: &Request) -> Result<Destination, Refused> {
+    request.host()?;
+    if request.framing()? != Framing::Length(0) {
+        return Err(BadHead::Malformed("a CONNECT request has no body").into());
+    }
+    Destination::from_authority(request.target(), None).map_err(|malformed| Denial::from(malformed).into())
+}

@@ -1,0 +1,301 @@
+//! Plain HTTP requests with an absolute URI: a forward proxy.
+//!
+//! Every request is a decision of its own, with its own records. Connections to servers are kept for the
+//! next request of the same client to the same destination; they are never shared between clients.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use egret_policy::Destination;
+use tokio::net::TcpStream;
+
+use super::{Client, Reply, part, send};
+use crate::audit::{Door, Event};
+use crate::flow::{self, Traffic, Tunnel, record_close, reset};
+use crate::inspect::http::head::{BadHead, Framing, Request};
+use crate::inspect::http::{
+    Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange, method_allowed, required_host,
+};
+use crate::limits::Limit;
+use crate::refused::Refused;
+use crate::relay::{self, Half};
+use crate::sessions::Lost;
+use crate::Gateway;
+
+/// A connection to a server, between requests.
+struct Upstream {
+    tunnel: Tunnel,
+    input: Input,
+    addresses: Vec<IpAddr>,
+    dialled: SocketAddr,
+}
+
+/// What becomes of the client's connection after a request.
+enum Next {
+    Request,
+    /// It has its answer and is closed; `unread` if it may have sent more.
+    Close { unread: bool },
+    Reset,
+}
+
+pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, first: Request) {
+    let mut upstreams = Vec::new();
+    let mut request = first;
+    loop {
+        if request.method() == "CONNECT" {
+            // A client that was refused something, or that has finished with plain requests, may go on to this.
+            drop(upstreams);
+            let wanted = super::connect::wanted(&request);
+            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            return flow::carry(&gateway, client, wanted).await;
+        }
+        match carry(&gateway, &stream, &mut input, &mut upstreams, &request).await {
+            Next::Request => {}
+            Next::Close { unread } => return part(&stream, unread || !input.bytes().is_empty()).await,
+            Next::Reset => return reset(&stream),
+        }
+        request = match next_request(&gateway, &stream, &mut input, &mut upstreams).await {
+            Ok(request) => request,
+            Err(NoRequest::End) => return,
+            Err(NoRequest::Gone) => return reset(&stream),
+            Err(NoRequest::Refused(refused)) => {
+                let client = Client { stream, input, door: Door::Forward, reply: Reply::Http };
+                return flow::carry(&gateway, client, Err(refused)).await;
+            }
+        };
+    }
+}
+
+/// Waits for another request, and lets go of connections that a new policy takes away meanwhile.
+async fn next_request(
+    gateway: &Arc<Gateway>,
+    stream: &TcpStream,
+    input: &mut Input,
+    upstreams: &mut Vec<Upstream>,
+) -> Result<Request, NoRequest> {
+    loop {
+        // Without a server's connection nothing else counts this one.
+        let handshake = if upstreams.is_empty() {
+            match gateway.handshake() {
+                Some(handshake) => Some(handshake),
+                None => return Err(NoRequest::Refused(Refused::limit(Limit::Handshakes, ""))),
+            }
+        } else {
+            None
+        };
+        tokio::select! {
+            request = input.request(stream, &gateway.limits, upstreams.is_empty()) => {
+                return match request {
+                    // It was merely idle.
+                    Err(NoRequest::Refused(Refused::Limit { limit: Limit::HandshakeTime, .. })) if handshake.is_some() => Err(NoRequest::End),
+                    request => request,
+                };
+            }
+            () = gateway.sessions.decided_again() => upstreams.retain(|upstream| upstream.tunnel.session.open.lost().is_none()),
+        }
+    }
+}
+
+/// Carries one request.
+async fn carry(
+    gateway: &Arc<Gateway>,
+    client: &TcpStream,
+    input: &mut Input,
+    upstreams: &mut Vec<Upstream>,
+    request: &Request,
+) -> Next {
+    let id = gateway.log.id();
+    let (destination, target, framing) = match read(request) {
+        Ok(read) => read,
+        Err(refused) => return refuse(gateway, client, &id, None, request, &refused, true).await,
+    };
+    let with_body = framing != Framing::Length(0);
+    loop {
+        let since = Instant::now();
+        let reused = match reuse(gateway, upstreams, &destination, request, &id).await {
+            Ok(reused) => reused,
+            Err(refused) => return refuse(gateway, client, &id, Some(&destination), request, &refused, with_body).await,
+        };
+        let again = reused.is_some();
+        let mut upstream = match reused {
+            Some(upstream) => upstream,
+            None => {
+                let add = described(request, target);
+                match flow::open(gateway, Door::Forward, Ok(destination.clone()), &id, add).await {
+                    Ok(opened) => Upstream {
+                        tunnel: opened.tunnel,
+                        input: Input::starting_with(opened.early),
+                        addresses: opened.addresses,
+                        dialled: opened.to,
+                    },
+                    Err(refused) => return refuse(gateway, client, &id, Some(&destination), request, &refused, with_body).await,
+                }
+            }
+        };
+        let host = host_field(&destination);
+        let line = Line { target, host: &host, bound: false };
+        let mut traffic = Traffic::default();
+        let ends = Ends { client, input: &mut *input, server: &upstream.tunnel.server, server_input: &mut upstream.input };
+        let ended = tokio::select! {
+            biased;
+            lost = upstream.tunnel.session.open.until_lost() => Err(Stopped::Lost(lost)),
+            ended = exchange(ends, request, &line, framing, &gateway.limits, &gateway.pool, &mut traffic) => ended.map_err(Stopped::Broken),
+        };
+        if let (true, false, Err(Stopped::Broken(Broken::Server { untouched: true, .. }))) = (again, with_body, &ended) {
+            // The server closed a kept connection just as we used it: nothing has happened yet.
+            record_close(gateway, &id, Door::Forward, &destination, since, traffic, None).await;
+            continue;
+        }
+        if let Ok(After::Upgraded) = ended {
+            let (up, down) = upgraded(gateway, client, input, &mut upstream).await;
+            traffic.up += up;
+            traffic.down += down;
+        }
+        let why = match &ended {
+            Err(Stopped::Lost(Lost::Denied(denial))) => Some(denial.reason()),
+            _ => None,
+        };
+        if ended.is_err() {
+            reset(&upstream.tunnel.server);
+        }
+        record_close(gateway, &id, Door::Forward, &destination, since, traffic, why).await;
+        return match ended {
+            Ok(After::Next { client, server }) => {
+                if server && upstreams.len() < KEPT {
+                    upstreams.push(upstream);
+                }
+                if client { Next::Request } else { Next::Close { unread: with_body } }
+            }
+            Ok(After::Upgraded) => Next::Close { unread: false },
+            Err(Stopped::Lost(_) | Stopped::Broken(Broken::Off)) => Next::Reset,
+            Err(Stopped::Broken(Broken::Server { why, .. })) => {
+                let message = format!("`{destination}` is allowed, but {why}");
+                let refused = Refused::unreachable(&upstream.tunnel.permit, Vec::new(), message);
+                say(client, &refused, &id, Some(&destination)).await
+            }
+            Err(Stopped::Broken(Broken::Request(why))) => {
+                refuse(gateway, client, &id, Some(&destination), request, &Refused::malformed(why), true).await
+            }
+        };
+    }
+}
+
+enum Stopped {
+    Lost(Lost),
+    Broken(Broken),
+}
+
+/// What a request wants: its destination, the target in origin form, and its framing.
+fn read(request: &Request) -> Result<(Destination, &str, Framing), Refused> {
+    if request.target().starts_with('/') || request.target() == "*" {
+        return Err(BadHead::Malformed(
+            "this is an HTTP proxy: requests to it name the whole URI, as clients do that have it in `http_proxy`, or use CONNECT",
+        )
+        .into());
+    }
+    let absolute = Absolute::parse(request.target())?;
+    let destination = absolute.destination()?;
+    method_allowed(request, &destination)?;
+    let framing = request.framing()?;
+    agree(&destination, required_host(request)?)?;
+    Ok((destination, absolute.path, framing))
+}
+
+/// A kept connection to `destination`, decided on again and recorded for this request.
+async fn reuse(
+    gateway: &Gateway,
+    upstreams: &mut Vec<Upstream>,
+    destination: &Destination,
+    request: &Request,
+    id: &str,
+) -> Result<Option<Upstream>, Refused> {
+    while let Some(at) = upstreams.iter().position(|upstream| upstream.tunnel.permit.destination() == destination) {
+        let mut upstream = upstreams.swap_remove(at);
+        if !upstream.is_quiet() {
+            continue;
+        }
+        let hosts = gateway.hosts.load();
+        let permit = gateway.matcher.load().decide(destination, &hosts)?;
+        permit.vet(&upstream.addresses, &hosts)?;
+        let mut record = gateway.record(Event::Decision, id).door(Door::Forward).permit(&permit);
+        record.addresses.clone_from(&upstream.addresses);
+        record.dialled = Some(upstream.dialled);
+        upstream.tunnel.permit = permit;
+        let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
+        let record = described(request, path)(record);
+        if gateway.log.write(&record, gateway.limits.audit_wait).await.is_err() {
+            return Err(Refused::limit(Limit::AuditLog, destination.to_string()));
+        }
+        return Ok(Some(upstream));
+    }
+    Ok(None)
+}
+
+impl Upstream {
+    /// Whether it is still open and the server has said nothing unasked.
+    fn is_quiet(&self) -> bool {
+        let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        self.tunnel.session.open.lost().is_none()
+            && self.input.bytes().is_empty()
+            && self.tunnel.server.try_read(&mut [0]).as_ref().is_err_and(would_block)
+    }
+}
+
+/// Carries WebSocket frames until the end, and says how many bytes went each way.
+async fn upgraded(gateway: &Gateway, client: &TcpStream, input: &mut Input, upstream: &mut Upstream) -> (u64, u64) {
+    let mut up = Half::starting_with(std::mem::take(input).into_bytes());
+    let mut down = Half::starting_with(std::mem::take(&mut upstream.input).into_bytes());
+    let server = &upstream.tunnel.server;
+    let whole = tokio::select! {
+        biased;
+        _ = upstream.tunnel.session.open.until_lost() => false,
+        ended = relay::both(client, server, &mut up, &mut down, &gateway.pool) => ended.is_ok(),
+    };
+    if !whole {
+        reset(client);
+        reset(server);
+    }
+    (up.moved(), down.moved())
+}
+
+/// The `Host` field that goes with `destination`: without the port that `http:` has anyway.
+fn host_field(destination: &Destination) -> String {
+    let text = destination.to_string();
+    match text.strip_suffix(":80") {
+        Some(host) if destination.port() == 80 => host.to_owned(),
+        _ => text,
+    }
+}
+
+/// Puts a refusal on record and answers with it. The connection goes on unless a body is in the way.
+async fn refuse(
+    gateway: &Gateway,
+    client: &TcpStream,
+    id: &str,
+    destination: Option<&Destination>,
+    request: &Request,
+    refused: &Refused,
+    with_body: bool,
+) -> Next {
+    let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
+    gateway.refused_with(id, Door::Forward, destination, refused, described(request, path)).await;
+    if with_body || !request.keeps_alive() {
+        return say(client, refused, id, destination).await;
+    }
+    match send(client, &refused.http_response(id, destination, true)).await {
+        Ok(()) => Next::Request,
+        Err(_) => Next::Reset,
+    }
+}
+
+/// Answers, and ends the connection.
+async fn say(client: &TcpStream, refused: &Refused, id: &str, destination: Option<&Destination>) -> Next {
+    match send(client, &refused.http_response(id, destination, false)).await {
+        Ok(()) => Next::Close { unread: true },
+        Err(_) => Next::Reset,
+    }
+}
+
+/// Connections to servers that one client's connection keeps.
+const KEPT: usize = 8;

@@ -1,0 +1,204 @@
+//! The ways in.
+//!
+//! A door reads a request and knows how to say yes and no in its protocol; that is all. Whatever it has read
+//! goes to [`crate::flow`], and the decision there is the same for every door.
+
+mod captured;
+mod connect;
+pub(crate) mod dns;
+mod forward;
+mod socks;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use egret_policy::Destination;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::audit::Door;
+use crate::flow::reset;
+use crate::inspect::first::{First, Sniffer};
+use crate::inspect::http::Input;
+use crate::limits::Limit;
+use crate::refused::Refused;
+use crate::{Gateway, Handshake, turned_away};
+
+/// What is spoken at a listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Captured,
+    Proxy,
+    Dns,
+}
+
+/// Takes connections until the gateway shuts down, then waits for those it took.
+pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, kind: Kind) {
+    let mut connections = JoinSet::new();
+    let closing = gateway.until_closing();
+    tokio::pin!(closing);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = &mut closing => break,
+        };
+        match accepted {
+            Ok((stream, _)) => match gateway.handshake() {
+                Some(handshake) => {
+                    connections.spawn(enter(gateway.clone(), stream, kind, handshake));
+                }
+                None => {
+                    reset(&stream);
+                    drop(stream);
+                    turned_away(&gateway, kind.door(), Limit::Handshakes).await;
+                }
+            },
+            // The client was gone again before we came to it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            // No descriptors or no memory: those that are open go on, and some will close.
+            Err(_) => sleep(BREATH).await,
+        }
+    }
+    drop(listener);
+    gateway.drained().await;
+    connections.shutdown().await;
+}
+
+async fn enter(gateway: Arc<Gateway>, stream: TcpStream, kind: Kind, handshake: Handshake) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    match kind {
+        Kind::Captured => captured::enter(gateway, stream, handshake).await,
+        Kind::Proxy => connect::enter(gateway, stream, handshake).await,
+        Kind::Dns => dns::serve_tcp(gateway, stream, handshake).await,
+    }
+}
+
+impl Kind {
+    fn door(self) -> Door {
+        match self {
+            Self::Captured => Door::Captured,
+            Self::Proxy => Door::Connect,
+            Self::Dns => Door::Dns,
+        }
+    }
+}
+
+/// A client whose request has been read.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    /// What it has sent beyond the request.
+    pub(crate) input: Input,
+    pub(crate) door: Door,
+    pub(crate) reply: Reply,
+}
+
+/// How a client is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Http,
+    Socks5,
+    Socks4,
+    /// It does not know that it is talking to us.
+    Nothing,
+}
+
+impl Client {
+    /// Tells the client that its connection is there.
+    pub(crate) async fn accept(&mut self) -> io::Result<()> {
+        match self.reply {
+            Reply::Http => send(&self.stream, b"HTTP/1.1 200 Connection established\r\n\r\n").await,
+            Reply::Socks5 => send(&self.stream, &socks::granted()).await,
+            Reply::Socks4 | Reply::Nothing => Ok(()),
+        }
+    }
+
+    /// Tells the client that there will be no connection, and why as far as its protocol can say so.
+    pub(crate) async fn refuse(mut self, refused: &Refused, id: &str, destination: Option<&Destination>) {
+        let http = match self.reply {
+            Reply::Http => true,
+            Reply::Nothing => self.looks_like_http().await,
+            Reply::Socks5 | Reply::Socks4 => false,
+        };
+        let answer = match self.reply {
+            Reply::Http | Reply::Nothing if http => refused.http_response(id, destination, false),
+            Reply::Socks5 => socks::refusal(refused).to_vec(),
+            Reply::Socks4 => socks::refusal_4().to_vec(),
+            Reply::Http | Reply::Nothing => {
+                reset(&self.stream);
+                return;
+            }
+        };
+        if send(&self.stream, &answer).await.is_ok() {
+            part(&self.stream, !self.input.bytes().is_empty()).await;
+        }
+    }
+
+    /// Whether a client that was captured begins with a plain HTTP request, and soon.
+    async fn looks_like_http(&mut self) -> bool {
+        let mut sniffer = Sniffer::default();
+        let look = async {
+            loop {
+                let seen = self.input.bytes().len();
+                match self.input.fill(&self.stream).await {
+                    Ok(0) | Err(_) => return false,
+                    Ok(_) => match sniffer.push(self.input.bytes().get(seen..).unwrap_or_default()) {
+                        First::Hold | First::Watch => {}
+                        First::Http => return true,
+                        _ => return false,
+                    },
+                }
+            }
+        };
+        timeout(MOMENT, look).await.unwrap_or(false)
+    }
+}
+
+/// Writes all of `bytes`.
+pub(crate) async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Closes a connection after a last answer. Where the client has sent, or still sends, more than was read,
+/// closing at once would be a reset, which may overtake the answer.
+pub(crate) async fn part(stream: &TcpStream, unread: bool) {
+    if !unread {
+        return;
+    }
+    if rustix::net::shutdown(stream, rustix::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let drain = async {
+        let mut rest = Input::default();
+        let mut drained = 0;
+        while let Ok(read @ 1..) = rest.fill(stream).await {
+            drained += read;
+            if drained > DRAIN {
+                return;
+            }
+            rest.consume(read);
+        }
+    };
+    let _ = timeout(PARTING, drain).await;
+}
+
+/// How long accepting pauses when the system has nothing to accept with.
+const BREATH: Duration = Duration::from_millis(20);
+/// How long a refused captured connection may take to show that it is HTTP.
+const MOMENT: Duration = Duration::from_millis(20);
+/// How long, and how much, is read from a client that has its answer.
+const PARTING: Duration = Duration::from_millis(500);
+const DRAIN: usize = 256 << 10;

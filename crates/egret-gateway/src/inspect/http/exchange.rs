@@ -1,0 +1,256 @@
+//! One request and its response.
+//!
+//! Heads are written anew from what was read, never passed on as they came, and without the fields that
+//! are about one connection only (RFC 9110 7.6.1). The request's body and the response move at the same
+//! time, so a server may answer, or say `100 Continue`, whenever it likes.
+
+use std::io::Write as _;
+
+use tokio::net::TcpStream;
+
+use super::body::{Body, Cut};
+use super::head::{BadHead, Framing, Request, Response, has_token};
+use super::input::Input;
+use crate::door::send;
+use crate::flow::Traffic;
+use crate::limits::Limits;
+use crate::relay::Pool;
+
+/// Both ends of an exchange.
+pub(crate) struct Ends<'a> {
+    pub(crate) client: &'a TcpStream,
+    pub(crate) input: &'a mut Input,
+    pub(crate) server: &'a TcpStream,
+    pub(crate) server_input: &'a mut Input,
+}
+
+/// What is sent in place of the client's request line and `Host`.
+pub(crate) struct Line<'a> {
+    /// In origin form, or `*`.
+    pub(crate) target: &'a str,
+    pub(crate) host: &'a str,
+    /// Whether the client's connection ends when the server's does.
+    pub(crate) bound: bool,
+}
+
+/// What the two connections are good for after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    Next { client: bool, server: bool },
+    /// Both sides now speak WebSocket frames.
+    Upgraded,
+}
+
+/// An exchange that did not come to its end.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The client went away, or the server did in the middle of its answer: nothing more can be said.
+    Off,
+    /// The server went away before its answer; `untouched` if not a byte of it had come.
+    Server { untouched: bool, why: &'static str },
+    /// The request's body is malformed and nothing was answered yet.
+    Request(&'static str),
+}
+
+/// Sends `request` to the server and the answer to the client.
+pub(crate) async fn exchange(
+    ends: Ends<'_>,
+    request: &Request,
+    line: &Line<'_>,
+    framing: Framing,
+    limits: &Limits,
+    pool: &Pool,
+    traffic: &mut Traffic,
+) -> Result<After, Broken> {
+    let Ends { client, input, server, server_input } = ends;
+    let mut body = Body::from(framing);
+    let mut first = request_head(request, line);
+    // The head and what is here of the body go out in one write.
+    if !body.is_complete() {
+        let taken = body.take(input.bytes()).map_err(early)?;
+        first.extend_from_slice(input.bytes().get(..taken).unwrap_or_default());
+        input.consume(taken);
+    }
+    send(server, &first).await.map_err(|_| Broken::Server { untouched: true, why: CLOSED })?;
+    traffic.up += first.len() as u64;
+    drop(first);
+
+    let mut answered = false;
+    let mut sent = body.is_complete();
+    let response = respond(client, server, server_input, request, line.bound, limits, pool, &mut traffic.down, &mut answered);
+    if sent {
+        return response.await;
+    }
+    let rest = async {
+        let passed = body.pass(client, input, server, pool, &mut traffic.up).await;
+        match passed {
+            // A server that has heard enough answers and closes: its answer is what counts.
+            Ok(()) | Err(Cut::To) => Ok(()),
+            Err(cut) => Err(cut),
+        }
+    };
+    tokio::pin!(response, rest);
+    let after = loop {
+        tokio::select! {
+            after = &mut response => break after?,
+            passed = &mut rest, if !sent => match passed {
+                Ok(()) => sent = true,
+                Err(cut) => return Err(early(cut)),
+            }
+        }
+    };
+    Ok(match after {
+        // The rest of the body would be taken for a request.
+        After::Next { .. } if !sent => After::Next { client: false, server: false },
+        after => after,
+    })
+}
+
+fn early(cut: Cut) -> Broken {
+    match cut {
+        Cut::Bad(why) => Broken::Request(why),
+        Cut::From | Cut::To => Broken::Off,
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one half of `exchange`, split off only to run beside the other")]
+async fn respond(
+    client: &TcpStream,
+    server: &TcpStream,
+    input: &mut Input,
+    request: &Request,
+    bound: bool,
+    limits: &Limits,
+    pool: &Pool,
+    moved: &mut u64,
+    answered: &mut bool,
+) -> Result<After, Broken> {
+    let mut interim = 0;
+    let response = loop {
+        let response = head(server, input, limits).await?;
+        match response.status {
+            101 => break response,
+            100..200 if interim < INTERIM => {
+                interim += 1;
+                if request.minor == 1 {
+                    let head = response_head(&response, true, false);
+                    send(client, &head).await.map_err(|_| Broken::Off)?;
+                    *moved += head.len() as u64;
+                    *answered = true;
+                }
+            }
+            100..200 => return Err(Broken::Server { untouched: false, why: "the server sends interim responses without end" }),
+            _ => break response,
+        }
+    };
+    if response.status == 101 {
+        if !request.asks_for_websocket() {
+            return Err(Broken::Server { untouched: false, why: "the server switched protocols without having been asked to" });
+        }
+        let head = response_head(&response, true, true);
+        send(client, &head).await.map_err(|_| Broken::Off)?;
+        *moved += head.len() as u64;
+        return Ok(After::Upgraded);
+    }
+    let framing = response.framing(request.method()).map_err(bad_answer)?;
+    let until_close = framing == Framing::UntilClose;
+    let server_stays = request.minor == 1 && response.keeps_alive() && !until_close;
+    let client_stays = request.minor == 1 && request.keeps_alive() && !until_close && (server_stays || !bound);
+    let mut first = response_head(&response, client_stays, false);
+    let mut body = Body::from(framing);
+    if !body.is_complete() {
+        let taken = body.take(input.bytes()).map_err(|_| Broken::Server { untouched: false, why: GARBLED })?;
+        first.extend_from_slice(input.bytes().get(..taken).unwrap_or_default());
+        input.consume(taken);
+    }
+    send(client, &first).await.map_err(|_| Broken::Off)?;
+    *moved += first.len() as u64;
+    *answered = true;
+    drop(first);
+    body.pass(server, input, client, pool, moved).await.map_err(|_| Broken::Off)?;
+    // Something behind the response belongs to no request of ours.
+    let server_stays = server_stays && input.bytes().is_empty();
+    Ok(After::Next { client: client_stays && (server_stays || !bound), server: server_stays })
+}
+
+async fn head(server: &TcpStream, input: &mut Input, limits: &Limits) -> Result<Response, Broken> {
+    loop {
+        if !input.bytes().is_empty()
+            && let Some((response, length)) = Response::parse(input.bytes(), limits).map_err(bad_answer)?
+        {
+            input.consume(length);
+            return Ok(response);
+        }
+        let untouched = input.bytes().is_empty();
+        if !matches!(input.fill(server).await, Ok(1..)) {
+            return Err(Broken::Server { untouched, why: CLOSED });
+        }
+    }
+}
+
+fn bad_answer(bad: BadHead) -> Broken {
+    let why = match bad {
+        BadHead::Malformed(why) => why,
+        BadHead::Limit(_) => "the head of the server's answer is too large",
+    };
+    Broken::Server { untouched: false, why }
+}
+
+fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
+    let mut head = Vec::with_capacity(1024);
+    head.extend_from_slice(request.method().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(line.target.as_bytes());
+    // Writing to memory does not fail.
+    let _ = write!(head, " HTTP/1.{}\r\nhost: {}\r\n", request.minor, line.host);
+    fields(&mut head, || request.fields(), |name| !REQUEST_ONLY_HERE.iter().any(|other| name.eq_ignore_ascii_case(other)));
+    if request.asks_for_websocket() {
+        head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+fn response_head(response: &Response, keep: bool, upgrade: bool) -> Vec<u8> {
+    let mut head = Vec::with_capacity(1024);
+    let _ = write!(head, "HTTP/1.1 {} {}\r\n", response.status, response.phrase());
+    fields(&mut head, || response.fields(), |name| !RESPONSE_ONLY_HERE.iter().any(|other| name.eq_ignore_ascii_case(other)));
+    if upgrade {
+        head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    } else if !keep {
+        head.extend_from_slice(b"connection: close\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Writes the fields that are meant for the other side: those that `wanted` names, without what a
+/// `Connection` field declares to be about this connection. Framing is never dropped that way.
+fn fields<'a, I>(head: &mut Vec<u8>, all: impl Fn() -> I, wanted: impl Fn(&str) -> bool)
+where
+    I: Iterator<Item = (&'a str, &'a [u8])>,
+{
+    let declared = |name: &str| {
+        !FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing))
+            && all().any(|(other, value)| other.eq_ignore_ascii_case("connection") && has_token(value, name))
+    };
+    for (name, value) in all().filter(|(name, _)| wanted(name) && !declared(name)) {
+        head.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value);
+        head.extend_from_slice(b"\r\n");
+    }
+}
+
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+/// Fields about the client's connection; `host` is written from what was decided on.
+const REQUEST_ONLY_HERE: [&str; 9] = [
+    "host", "connection", "proxy-connection", "keep-alive", "proxy-authorization", "proxy-authenticate", "te", "upgrade",
+    "http2-settings",
+];
+const RESPONSE_ONLY_HERE: [&str; 5] = ["connection", "proxy-connection", "keep-alive", "proxy-authenticate", "upgrade"];
+
+/// Interim responses to one request.
+const INTERIM: u32 = 16;
+const CLOSED: &str = "the server closed the connection instead of answering";
+const GARBLED: &str = "the body of the server's answer is malformed";

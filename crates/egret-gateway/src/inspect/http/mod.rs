@@ -1,0 +1,209 @@
+//! HTTP/1 requests, one by one.
+//!
+//! On a connection on which HTTP is spoken no byte is passed on unread: each request is parsed
+//! ([`head`]), checked, and written anew ([`exchange`]), so a second request cannot go where the first
+//! one could not. [`tunnel`] does that for a connection that was opened for one destination; the forward
+//! door does it for requests that each name their own.
+
+mod body;
+mod exchange;
+pub(crate) mod head;
+mod input;
+
+use std::sync::Arc;
+
+use egret_policy::{Denial, Destination, Reason, Spoken};
+use tokio::net::TcpStream;
+
+use crate::Gateway;
+use crate::audit::{Door, Record};
+use crate::door::{part, send};
+use crate::flow::{Ending, Traffic, Tunnel};
+use crate::refused::Refused;
+use crate::relay::{self, Half};
+use head::{BadHead, Request};
+
+pub(crate) use exchange::{After, Broken, Ends, Line, exchange};
+pub(crate) use input::{Input, NoRequest};
+
+/// Carries the requests on a connection that was opened for `tunnel`'s destination.
+pub(crate) async fn tunnel(
+    gateway: &Arc<Gateway>,
+    door: Door,
+    client: &TcpStream,
+    mut input: Input,
+    tunnel: &Tunnel,
+    traffic: &mut Traffic,
+    id: &str,
+) -> Result<(), Ending> {
+    let mut server_input = Input::default();
+    let mut first = true;
+    loop {
+        let request = match input.request(client, &gateway.limits, first).await {
+            Ok(request) => request,
+            Err(NoRequest::End) => return Ok(()),
+            Err(NoRequest::Gone) => return Err(Ending::Broken),
+            Err(NoRequest::Refused(refused)) => return refuse(gateway, door, client, tunnel, id, None, refused).await,
+        };
+        first = false;
+        let checked = check(gateway, tunnel, &request);
+        let (framing, line) = match checked {
+            Ok(checked) => checked,
+            Err(refused) => return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await,
+        };
+        let ends = Ends { client, input: &mut input, server: &tunnel.server, server_input: &mut server_input };
+        match exchange(ends, &request, &line, framing, &gateway.limits, &gateway.pool, traffic).await {
+            Ok(After::Next { client: true, server: true }) => {}
+            Ok(After::Next { .. }) => {
+                part(client, !input.bytes().is_empty()).await;
+                return Ok(());
+            }
+            Ok(After::Upgraded) => {
+                let mut up = Half::starting_with(input.into_bytes());
+                let mut down = Half::starting_with(server_input.into_bytes());
+                let ended = relay::both(client, &tunnel.server, &mut up, &mut down, &gateway.pool).await;
+                traffic.up += up.moved();
+                traffic.down += down.moved();
+                return Ok(ended?);
+            }
+            Err(Broken::Off) => return Err(Ending::Broken),
+            Err(Broken::Server { why, .. }) => {
+                answer(client, &unreachable(tunnel, why), tunnel.permit.destination(), id).await;
+                return Ok(());
+            }
+            Err(Broken::Request(why)) => {
+                return refuse(gateway, door, client, tunnel, id, Some(&request), Refused::malformed(why)).await;
+            }
+        }
+    }
+}
+
+/// Whether `request` may go where this connection leads, and how it is written there.
+fn check<'a>(gateway: &Gateway, tunnel: &'a Tunnel, request: &'a Request) -> Result<(head::Framing, Line<'a>), Refused> {
+    let destination = tunnel.permit.destination();
+    method_allowed(request, destination)?;
+    let host = required_host(request)?;
+    let framing = request.framing()?;
+    let matcher = gateway.matcher.load();
+    matcher.confirm(&tunnel.permit, Spoken::Host(host))?;
+    let target = match request.target() {
+        target if target.starts_with('/') => target,
+        "*" if request.method() == "OPTIONS" => "*",
+        target => {
+            let absolute = Absolute::parse(target)?;
+            matcher.confirm(&tunnel.permit, Spoken::Host(Some(absolute.authority)))?;
+            agree(&absolute.destination()?, host)?;
+            absolute.path
+        }
+    };
+    Ok((framing, Line { target, host: host.unwrap_or_default(), bound: true }))
+}
+
+/// A request target in absolute form (RFC 9112 3.2.2) with the scheme `http`.
+pub(crate) struct Absolute<'a> {
+    pub(crate) authority: &'a str,
+    /// Path and query, in origin form.
+    pub(crate) path: &'a str,
+}
+
+impl<'a> Absolute<'a> {
+    pub(crate) fn parse(target: &'a str) -> Result<Self, Refused> {
+        let bad = |why| Refused::from(BadHead::Malformed(why));
+        let (scheme, rest) = target.split_once("://").ok_or_else(|| bad("the request target is not a URI"))?;
+        if !scheme.eq_ignore_ascii_case("http") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let message = "only `http:` URIs are forwarded; for `https:` make a tunnel with CONNECT";
+            return Err(Refused::protocol(host, message));
+        }
+        if rest.contains('#') || rest.contains('\\') {
+            return Err(bad("the request target has a character that URIs do not have"));
+        }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        match path {
+            "" => Ok(Self { authority, path: "/" }),
+            path if path.starts_with('/') => Ok(Self { authority, path }),
+            _ => Err(bad("the request target has a query and no path")),
+        }
+    }
+
+    pub(crate) fn destination(&self) -> Result<Destination, Refused> {
+        Destination::from_authority(self.authority, Some(80)).map_err(|malformed| Denial::from(malformed).into())
+    }
+}
+
+/// The `Host` field has to name what the request's URI names (RFC 9112 3.2.2 would ignore it; a server that
+/// does not is how requests end up elsewhere).
+pub(crate) fn agree(destination: &Destination, host: Option<&str>) -> Result<(), Refused> {
+    let Some(host) = host else { return Ok(()) };
+    if Destination::from_authority(host, Some(80)).is_ok_and(|named| named == *destination) {
+        return Ok(());
+    }
+    let message = "the Host field names another destination than the request's URI";
+    Err(Denial::new(Reason::DeniedNameMismatch, destination.to_string(), message).into())
+}
+
+/// HTTP/1.1 wants a Host field in every request.
+pub(crate) fn required_host(request: &Request) -> Result<Option<&str>, Refused> {
+    match request.host()? {
+        None if request.minor == 1 => Err(BadHead::Malformed("the request has no Host field").into()),
+        host => Ok(host),
+    }
+}
+
+/// CONNECT would make a tunnel in the tunnel, and TRACE sends back what the client may not see.
+pub(crate) fn method_allowed(request: &Request, destination: &Destination) -> Result<(), Refused> {
+    match request.method() {
+        method @ ("CONNECT" | "TRACE") => {
+            Err(Refused::protocol(destination.to_string(), format!("the method {method} is not carried here")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts the request's method and path, without the query, on record.
+pub(crate) fn described(request: &Request, path: &str) -> impl FnOnce(Record) -> Record {
+    let short = |text: &str| text.chars().take(DESCRIBED).collect::<String>();
+    let method = short(request.method());
+    let path = short(path.split('?').next().unwrap_or_default());
+    move |mut record| {
+        record.method = Some(method);
+        record.path = Some(path);
+        record
+    }
+}
+
+/// Answers with a refusal, which ends the connection, and puts it on record.
+async fn refuse(
+    gateway: &Gateway,
+    door: Door,
+    client: &TcpStream,
+    tunnel: &Tunnel,
+    id: &str,
+    request: Option<&Request>,
+    refused: Refused,
+) -> Result<(), Ending> {
+    let destination = tunnel.permit.destination();
+    match request {
+        Some(request) => {
+            let add = described(request, request.target().split("://").last().unwrap_or_default());
+            gateway.refused_with(id, door, Some(destination), &refused, add).await;
+        }
+        None => gateway.refused(id, door, Some(destination), &refused).await,
+    }
+    answer(client, &refused, destination, id).await;
+    Err(Ending::Answered(refused.reason()))
+}
+
+async fn answer(client: &TcpStream, refused: &Refused, destination: &Destination, id: &str) {
+    if send(client, &refused.http_response(id, Some(destination), false)).await.is_ok() {
+        part(client, true).await;
+    }
+}
+
+fn unreachable(tunnel: &Tunnel, why: &str) -> Refused {
+    Refused::unreachable(&tunnel.permit, Vec::new(), format!("`{}` is allowed, but {why}", tunnel.permit.destination()))
+}
+
+/// Characters of a method or path that are put on record.
+const DESCRIBED: usize = 1_024;

@@ -1,0 +1,293 @@
+//! From a name to its addresses.
+//!
+//! Names are absolute: no search list is applied, so what was decided is what is asked. The hosts file
+//! comes first, then the configured servers, for A and AAAA both; aliases are followed by the resolver
+//! and all addresses are returned, good and bad, because the permit has to see every one of them.
+//!
+//! Answers are kept for as long as their TTL says (not at all for a TTL of 0) in a bounded cache, and
+//! several connections that ask for one name at once share one question.
+//!
+//! Not here: whether an address may be dialled (`Permit::vet`).
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use egret_policy::Host;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig as HickoryConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{TokioResolver, system_conf};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Where names are looked up.
+#[derive(Debug, Clone)]
+pub struct ResolverConfig {
+    /// The servers that are asked.
+    pub servers: Servers,
+    /// The hosts file that is read first, normally `/etc/hosts`; read again when it changes.
+    pub hosts_file: Option<PathBuf>,
+}
+
+/// Which DNS servers are asked.
+#[derive(Debug, Clone)]
+pub enum Servers {
+    /// Those that this file names, normally `/etc/resolv.conf`. Its search list is not used.
+    File(PathBuf),
+    /// Exactly these, over UDP and TCP.
+    These(Vec<SocketAddr>),
+}
+
+impl ResolverConfig {
+    /// As this machine resolves names: `/etc/hosts`, then the servers in `/etc/resolv.conf`.
+    pub fn system() -> Self {
+        Self { servers: Servers::File("/etc/resolv.conf".into()), hosts_file: Some("/etc/hosts".into()) }
+    }
+
+    /// `/etc/hosts`, then exactly these servers.
+    pub fn servers(servers: Vec<SocketAddr>) -> Self {
+        Self { servers: Servers::These(servers), hosts_file: Some("/etc/hosts".into()) }
+    }
+}
+
+/// The resolver cannot be set up.
+#[derive(Debug, Error)]
+pub enum ResolverError {
+    /// The list of servers cannot be read.
+    #[error("cannot read `{path}`: {source}; name a DNS server instead")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What reading it met.
+        source: io::Error,
+    },
+    /// The list of servers is there and cannot be used.
+    #[error("cannot use the DNS servers in `{path}`: {message}")]
+    Servers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The library refused the configuration.
+    #[error("cannot set up the resolver: {0}")]
+    Setup(String),
+}
+
+/// Why a name has no addresses, in words that follow the name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unresolved {
+    /// The servers say so.
+    NoAddress,
+    /// Nobody answered in time.
+    Late(Duration),
+    /// Something else went wrong.
+    Failed(String),
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoAddress => f.write_str("no such name, or it has no address"),
+            Self::Late(after) => write!(f, "no DNS server answered within {} s", after.as_secs_f32()),
+            Self::Failed(message) => write!(f, "the DNS lookup failed: {message}"),
+        }
+    }
+}
+
+pub(crate) type Answer = Result<Arc<[IpAddr]>, Unresolved>;
+
+/// Looks names up.
+pub(crate) struct Resolver {
+    dns: TokioResolver,
+    hosts: Option<HostsFile>,
+    within: Duration,
+    known: Mutex<HashMap<Host, Known>>,
+}
+
+enum Known {
+    /// Good until then.
+    Answer { addresses: Arc<[IpAddr]>, until: Instant },
+    /// Somebody is asking; the answer will be here.
+    Asking(watch::Receiver<Option<Answer>>),
+}
+
+impl Resolver {
+    pub(crate) fn new(config: &ResolverConfig, within: Duration) -> Result<Self, ResolverError> {
+        let servers = match &config.servers {
+            Servers::These(addresses) => addresses.iter().map(|&address| server(address)).collect(),
+            Servers::File(path) => servers_in(path)?,
+        };
+        let mut options = ResolverOpts::default();
+        options.ndots = 0;
+        options.timeout = (within / 3).max(Duration::from_millis(50));
+        options.attempts = 2;
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+        options.try_tcp_on_error = true;
+        let dns = TokioResolver::builder_with_config(
+            HickoryConfig::from_parts(None, Vec::new(), servers),
+            TokioRuntimeProvider::default(),
+        )
+        .with_options(options)
+        .build()
+        .map_err(|error| ResolverError::Setup(error.to_string()))?;
+        let hosts = config.hosts_file.clone().map(HostsFile::new);
+        Ok(Self { dns, hosts, within, known: Mutex::default() })
+    }
+
+    /// All addresses of `name`.
+    pub(crate) async fn addresses(&self, name: &Host) -> Answer {
+        if let Some(addresses) = self.hosts.as_ref().and_then(|hosts| hosts.addresses(name)) {
+            return Ok(addresses);
+        }
+        loop {
+            let mut others = match self.look(name) {
+                Seen::Answer(addresses) => return Ok(addresses),
+                Seen::Asking(others) => others,
+                Seen::Nothing(tell) => return self.ask(name, tell).await,
+            };
+            match others.wait_for(Option::is_some).await.map(|answer| answer.clone()) {
+                Ok(Some(answer)) => return answer,
+                // Whoever asked went away before there was an answer: it is our turn.
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    fn look(&self, name: &Host) -> Seen {
+        let mut known = self.known();
+        match known.get(name) {
+            Some(Known::Answer { addresses, until }) if Instant::now() < *until => return Seen::Answer(addresses.clone()),
+            Some(Known::Asking(others)) if others.has_changed().is_ok() => return Seen::Asking(others.clone()),
+            _ => {}
+        }
+        if known.len() >= CACHE {
+            let now = Instant::now();
+            known.retain(|_, entry| match entry {
+                Known::Answer { until, .. } => now < *until,
+                Known::Asking(others) => others.has_changed().is_ok(),
+            });
+            if known.len() >= CACHE {
+                known.retain(|_, entry| matches!(entry, Known::Asking(_)));
+            }
+        }
+        let (tell, others) = watch::channel(None);
+        known.insert(name.clone(), Known::Asking(others));
+        Seen::Nothing(tell)
+    }
+
+    async fn ask(&self, name: &Host, tell: watch::Sender<Option<Answer>>) -> Answer {
+        // The dot makes it absolute.
+        let looked_up = timeout(self.within, self.dns.lookup_ip(format!("{name}."))).await;
+        let (answer, until) = match looked_up {
+            Err(_) => (Err(Unresolved::Late(self.within)), None),
+            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => (Err(Unresolved::NoAddress), None),
+            Ok(Err(error)) => (Err(Unresolved::Failed(error.to_string())), None),
+            Ok(Ok(found)) => {
+                let addresses: Arc<[IpAddr]> = found.iter().collect();
+                if addresses.is_empty() {
+                    (Err(Unresolved::NoAddress), None)
+                } else {
+                    (Ok(addresses), Some(found.valid_until()))
+                }
+            }
+        };
+        match (&answer, until) {
+            (Ok(addresses), Some(until)) if Instant::now() < until => {
+                self.known().insert(name.clone(), Known::Answer { addresses: addresses.clone(), until });
+            }
+            _ => {
+                self.known().remove(name);
+            }
+        }
+        tell.send_replace(Some(answer.clone()));
+        answer
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Host, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Seen {
+    Answer(Arc<[IpAddr]>),
+    Asking(watch::Receiver<Option<Answer>>),
+    Nothing(watch::Sender<Option<Answer>>),
+}
+
+fn server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}
+
+fn servers_in(path: &Path) -> Result<Vec<NameServerConfig>, ResolverError> {
+    let text = std::fs::read(path).map_err(|source| ResolverError::Read { path: path.into(), source })?;
+    let (config, _) = system_conf::parse_resolv_conf(text)
+        .map_err(|error| ResolverError::Servers { path: path.into(), message: error.to_string() })?;
+    Ok(config.name_servers().to_vec())
+}
+
+/// A hosts file, read when first needed and again whenever it has changed.
+struct HostsFile {
+    path: PathBuf,
+    read: Mutex<HostsRead>,
+}
+
+#[derive(Default)]
+struct HostsRead {
+    looked: Option<Instant>,
+    stamp: Option<(SystemTime, u64)>,
+    names: HashMap<Host, Arc<[IpAddr]>>,
+}
+
+impl HostsFile {
+    fn new(path: PathBuf) -> Self {
+        Self { path, read: Mutex::default() }
+    }
+
+    fn addresses(&self, name: &Host) -> Option<Arc<[IpAddr]>> {
+        let read = &mut *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.looked.is_none_or(|at| at.elapsed() >= HOSTS_FRESH) {
+            read.looked = Some(Instant::now());
+            let stamp = std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
+            if stamp != read.stamp {
+                read.names = std::fs::read(&self.path).map(|text| parse_hosts(&text)).unwrap_or_default();
+                read.stamp = stamp;
+            }
+        }
+        read.names.get(name).cloned()
+    }
+}
+
+/// hosts(5): an address, then its names; `#` begins a comment. Lines that say something else are skipped,
+/// as the C library does.
+fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
+    let mut names: HashMap<Host, Vec<IpAddr>> = HashMap::new();
+    for line in String::from_utf8_lossy(text).lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+        for name in words.filter_map(|word| word.parse::<Host>().ok()) {
+            let addresses = names.entry(name).or_default();
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    names.into_iter().map(|(name, addresses)| (name, addresses.into())).collect()
+}
+
+/// Names kept in the cache.
+const CACHE: usize = 8_192;
+/// How long a hosts file is taken to be unchanged.
+const HOSTS_FRESH: Duration = Duration::from_secs(1);

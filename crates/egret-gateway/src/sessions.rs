@@ -1,0 +1,186 @@
+//! The connections that are open, so that a new policy can be put to them.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Spoken};
+use tokio::sync::Notify;
+
+use crate::limits::Limit;
+use crate::refused::Refused;
+
+/// All open connections of a gateway.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    most: usize,
+    taken: AtomicUsize,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Open>>>,
+    /// Told when connections have been put to a new policy.
+    again: Notify,
+    /// Told when a connection has ended.
+    ended: Notify,
+}
+
+/// One connection that was allowed.
+#[derive(Debug)]
+pub(crate) struct Open {
+    destination: Destination,
+    addresses: Vec<IpAddr>,
+    spoken: OnceLock<String>,
+    lost: OnceLock<Lost>,
+    wake: Notify,
+}
+
+/// Why an open connection is to be closed.
+#[derive(Debug, Clone)]
+pub(crate) enum Lost {
+    /// The policy that applies now would not allow it.
+    Denied(Denial),
+    /// The gateway shuts down.
+    Shutdown,
+}
+
+/// A place among the open connections; leaving it is dropping it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    sessions: Arc<Sessions>,
+    number: u64,
+    pub(crate) open: Arc<Open>,
+}
+
+/// The right to open one connection, taken before anything is spent on it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    sessions: Arc<Sessions>,
+}
+
+impl Sessions {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            taken: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+            open: Mutex::default(),
+            again: Notify::new(),
+            ended: Notify::new(),
+        })
+    }
+
+    pub(crate) fn slot(self: &Arc<Self>, destination: &Destination) -> Result<Slot, Refused> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::limit(Limit::Connections, destination.to_string()));
+        }
+        Ok(Slot { sessions: self.clone() })
+    }
+
+    /// Puts every open connection to `matcher` again, and tells those that lost their grant.
+    pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
+        let open: Vec<_> = self.all().values().cloned().collect();
+        for open in open {
+            open.decide_again(matcher, hosts);
+        }
+        self.again.notify_waiters();
+    }
+
+    pub(crate) fn close_all(&self) {
+        let open: Vec<_> = self.all().values().cloned().collect();
+        for open in open {
+            open.lose(Lost::Shutdown);
+        }
+        self.again.notify_waiters();
+    }
+
+    /// Waits until the next time that connections are put to a policy, or closed.
+    pub(crate) async fn decided_again(&self) {
+        self.again.notified().await;
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.all().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Turns the right into an entry among the open connections.
+    pub(crate) fn enter(self, destination: Destination, addresses: Vec<IpAddr>) -> Session {
+        let open = Arc::new(Open { destination, addresses, spoken: OnceLock::new(), lost: OnceLock::new(), wake: Notify::new() });
+        let sessions = self.sessions.clone();
+        // The session holds a place of its own; this one's is given back when `self` goes.
+        sessions.taken.fetch_add(1, Ordering::Relaxed);
+        let number = sessions.next.fetch_add(1, Ordering::Relaxed);
+        sessions.all().insert(number, open.clone());
+        Session { sessions, number, open }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.sessions.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.sessions.all().remove(&self.number);
+        self.sessions.taken.fetch_sub(1, Ordering::Relaxed);
+        self.sessions.ended.notify_waiters();
+    }
+}
+
+impl Open {
+    /// Puts this connection to `matcher`; one that would not be allowed today is told so.
+    pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
+        let decided = matcher.decide(&self.destination, hosts).and_then(|permit| {
+            permit.vet(&self.addresses, hosts)?;
+            match self.spoken.get() {
+                Some(name) => matcher.confirm(&permit, Spoken::Sni(Some(name))),
+                None => Ok(()),
+            }
+        });
+        if let Err(denial) = decided {
+            self.lose(Lost::Denied(denial));
+        }
+    }
+
+    /// Remembers the server name that the client put into its ClientHello.
+    pub(crate) fn speaks(&self, server_name: &str) {
+        let _ = self.spoken.set(server_name.to_owned());
+    }
+
+    /// Why it has to be closed, if it has to.
+    pub(crate) fn lost(&self) -> Option<&Lost> {
+        self.lost.get()
+    }
+
+    /// Waits until it has to be closed.
+    pub(crate) async fn until_lost(&self) -> Lost {
+        loop {
+            let woken = self.wake.notified();
+            if let Some(lost) = self.lost.get() {
+                return lost.clone();
+            }
+            woken.await;
+        }
+    }
+
+    fn lose(&self, why: Lost) {
+        let _ = self.lost.set(why);
+        // One waits at most, and if nobody does yet, the next to wait is told at once.
+        self.wake.notify_one();
+    }
+}
