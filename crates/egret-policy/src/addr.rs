@@ -52,6 +52,14 @@ impl Class {
         }
     }
 
+    /// The word for it in a sentence.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::LinkLocal => "link-local",
+            other => other.as_str(),
+        }
+    }
+
     /// Whether an entry's `addresses`, or an `address:` entry, can open it.
     pub const fn can_be_granted(self) -> bool {
         matches!(self, Self::Public | Self::Reserved | Self::Private)
@@ -145,7 +153,7 @@ impl HostAddresses {
     }
 }
 
-const DOCKER_BRIDGE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
+pub(crate) const DOCKER_BRIDGE: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 17, 0, 1));
 
 /// The class of an address, as far as it can be told without knowing the host: never [`Class::Host`].
 pub fn class_of(address: IpAddr) -> Class {

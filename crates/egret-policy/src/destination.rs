@@ -72,6 +72,28 @@ impl Destination {
         Ok(Self { target, port })
     }
 
+    /// Reads a destination as a person writes it: `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT`, an IPv6 address without
+    /// brackets and port, or an `http` or `https` URL, of which the path is left aside. Without a port: 443, but 80 for
+    /// an `http` URL.
+    ///
+    /// # Errors
+    /// [`Malformed`] as for [`Destination::parse`], and for a URL of another scheme.
+    pub fn from_user(text: &str) -> Result<Self, Malformed> {
+        let (authority, default_port) = match text.split_once("://") {
+            Some((scheme, rest)) => {
+                let port = match scheme {
+                    _ if scheme.eq_ignore_ascii_case("https") => 443,
+                    _ if scheme.eq_ignore_ascii_case("http") => 80,
+                    _ => return Err(Malformed::new(text, Flaw::Scheme)),
+                };
+                (rest.split(['/', '?', '#']).next().unwrap_or(rest), port)
+            }
+            None if text.parse::<Ipv6Addr>().is_ok() => return Self::parse(text, "443"),
+            None => (text, 443),
+        };
+        Self::from_authority(authority, Some(default_port)).map_err(|bad| Malformed::new(text, bad.flaw))
+    }
+
     /// Puts a target and a port together.
     ///
     /// # Errors
@@ -177,6 +199,8 @@ pub(crate) enum Flaw {
         "brackets belong around an IPv6 address, as in `[2001:db8::1]:443`, and around nothing else"
     )]
     Brackets,
+    #[error("only `http` and `https` URLs are understood")]
+    Scheme,
     #[error("the port is missing")]
     NoPort,
     #[error("the port has to be 1 to 65535 in plain digits without leading zeros")]

@@ -61,14 +61,40 @@ pub(crate) fn canonical_name(text: &str) -> Result<String, Flaw> {
     if name.split('.').any(|label| label.len() > MAX_LABEL) {
         return Err(Flaw::LongLabel);
     }
-    let last = name.rsplit('.').next().unwrap_or_default();
-    if is_number(last) {
-        return Err(Flaw::NumericName);
+    match ends_in_number(&name) {
+        true => Err(Flaw::NumericName),
+        false => Ok(name),
     }
-    Ok(name)
+}
+
+/// The canonical spelling of one label.
+pub(crate) fn canonical_label(text: &str) -> Result<String, Flaw> {
+    if text.len() > 4 * MAX_LABEL {
+        return Err(Flaw::LongLabel);
+    }
+    if let Some(bad) = text.chars().find(|&c| c == '.' || !allowed_in_name(c)) {
+        return Err(Flaw::Character(bad));
+    }
+    let label = to_ascii(text)?;
+    match label.len() {
+        0 => Err(Flaw::EmptyLabel),
+        _ if label.contains('.') => Err(Flaw::Idna),
+        1..=MAX_LABEL => Ok(label),
+        _ => Err(Flaw::LongLabel),
+    }
+}
+
+/// Whether a last label makes common parsers take the whole host for an IPv4 address.
+pub(crate) fn ends_in_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_hex = |hex: &str| hex.bytes().all(|b| b.is_ascii_hexdigit());
+    last.bytes().all(|b| b.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(is_hex)
 }
 
 fn to_ascii(text: &str) -> Result<String, Flaw> {
+    if text.is_ascii() && !may_have_punycode(text) {
+        return Ok(text.to_ascii_lowercase());
+    }
     let idna = Uts46::new();
     let ascii = idna
         .to_ascii(
@@ -97,17 +123,14 @@ fn to_ascii(text: &str) -> Result<String, Flaw> {
     }
 }
 
+/// Whether a label could begin with `xn--`, and so has to decode to what IDNA allows.
+fn may_have_punycode(text: &str) -> bool {
+    text.as_bytes().windows(4).any(|four| four.eq_ignore_ascii_case(b"xn--"))
+}
+
 /// Letters, digits, hyphen and the underscore of service names; of what lies beyond ASCII, IDNA judges.
 fn allowed_in_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') || !c.is_ascii()
-}
-
-/// Whether a last label makes common parsers take the whole host for an IPv4 address.
-fn is_number(label: &str) -> bool {
-    label.bytes().all(|b| b.is_ascii_digit())
-        || label
-            .strip_prefix("0x")
-            .is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 impl FromStr for Host {

@@ -40,6 +40,26 @@ pub enum Spoken<'a> {
     Host(Option<&'a str>),
 }
 
+/// A step of the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    SpecialName,
+    AddressClass,
+    Deny,
+    HostGateway,
+    Allow,
+    Default,
+}
+
+/// How a step came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It had nothing to say.
+    Pass,
+    Allow,
+    Deny,
+}
+
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) default: Default,
@@ -77,32 +97,46 @@ impl Matcher {
     /// # Errors
     /// A [`Denial`] with the reason, and the entry that decided if one did.
     pub fn decide(&self, to: &Destination, hosts: &HostAddresses) -> Result<Permit, Denial> {
+        self.decide_seen(to, hosts, &mut |_, _, _| {})
+    }
+
+    /// As [`Self::decide`], showing each step that was taken, how it came out, and the entry that spoke.
+    pub(crate) fn decide_seen(
+        &self,
+        to: &Destination,
+        hosts: &HostAddresses,
+        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
+    ) -> Result<Permit, Denial> {
         match to.target() {
-            Target::Name(name) => self.decide_name(name, to),
-            Target::Address(address) => self.decide_address(*address, to, hosts),
+            Target::Name(name) => self.decide_name(name, to, see),
+            Target::Address(address) => self.decide_address(*address, to, hosts, see),
         }
     }
 
-    fn decide_name(&self, name: &Host, to: &Destination) -> Result<Permit, Denial> {
-        let compiled = &*self.compiled;
+    fn decide_name(
+        &self,
+        name: &Host,
+        to: &Destination,
+        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
+    ) -> Result<Permit, Denial> {
         let special = special(name);
-        match special {
-            Some(Special::Metadata) => return Err(self.refuse(Reason::DeniedAddressMetadata, to)),
-            Some(Special::Loopback) => return Err(self.refuse(Reason::DeniedAddressLoopback, to)),
-            Some(Special::HostGateway) | None => {}
+        let never = match special {
+            Some(Special::Metadata) => Some(Reason::DeniedAddressMetadata),
+            Some(Special::Loopback) => Some(Reason::DeniedAddressLoopback),
+            Some(Special::HostGateway) | None => None,
+        };
+        if let Some(reason) = never {
+            see(Step::SpecialName, Outcome::Deny, None);
+            return Err(self.refuse(reason, to));
         }
-        let granted = self.grant_name(name, to, special);
-        if let Some(entry) = compiled.deny_names.denies(name.as_str(), to.port()) {
-            let allowed_otherwise = granted.is_ok();
-            let rule = Some(compiled.rule_of(entry).clone());
-            return Err(Denial::of(
-                Reason::DeniedRule,
-                to,
-                rule,
-                Cause::Deny { allowed_otherwise },
-            ));
+        see(Step::SpecialName, Outcome::Pass, None);
+        if let Found::Entry(deny) = self.compiled.deny_names.find(name.as_str(), to.port()) {
+            see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
+            let otherwise = self.grant_name(name, to, special, &mut |_, _, _| {});
+            return Err(self.refuse_by_deny(deny, to, otherwise.is_ok()));
         }
-        granted
+        see(Step::Deny, Outcome::Pass, None);
+        self.grant_name(name, to, special, see)
     }
 
     fn grant_name(
@@ -110,29 +144,42 @@ impl Matcher {
         name: &Host,
         to: &Destination,
         special: Option<Special>,
+        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
         let compiled = &*self.compiled;
         if special == Some(Special::HostGateway) {
             if compiled.opens_host_gateway(to.port()) {
+                see(Step::HostGateway, Outcome::Allow, None);
                 return Ok(self.permit(Reason::AllowedHostGateway, to, None));
             }
-            return match compiled.allow_names.exact(name.as_str(), to.port()) {
-                Found::Entry(grant) => Ok(self.permit(Reason::AllowedHostGateway, to, Some(grant))),
+            // Only an entry that writes the name out opens it: no pattern means the host.
+            return match compiled.allow_names.find_exact(name.as_str(), to.port()) {
+                Found::Entry(grant) => {
+                    see(Step::HostGateway, Outcome::Allow, Some(compiled.rule(grant)));
+                    Ok(self.permit(Reason::AllowedHostGateway, to, Some(grant)))
+                }
                 Found::OtherPort(_) | Found::Nothing => {
+                    see(Step::HostGateway, Outcome::Deny, None);
                     Err(self.refuse(Reason::DeniedHostGateway, to))
                 }
             };
         }
-        match (
-            compiled.allow_names.allows(name.as_str(), to.port()),
-            compiled.default,
-        ) {
-            (Found::Entry(grant), _) => Ok(self.permit(Reason::AllowedRule, to, Some(grant))),
-            (_, Default::AllowPublic) => Ok(self.permit(Reason::AllowedDefaultPublic, to, None)),
-            (Found::OtherPort(entry), Default::Deny) => {
-                Err(self.refuse_by(Reason::DeniedPort, entry, to))
+        see(Step::HostGateway, Outcome::Pass, None);
+        let found = compiled.allow_names.find(name.as_str(), to.port());
+        if let Found::Entry(grant) = found {
+            see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
+            return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
+        }
+        see(Step::Allow, Outcome::Pass, compiled.rule_of_other_port(found));
+        match (compiled.default, found) {
+            (Default::AllowPublic, _) => {
+                see(Step::Default, Outcome::Allow, None);
+                Ok(self.permit(Reason::AllowedDefaultPublic, to, None))
             }
-            (Found::Nothing, Default::Deny) => Err(self.refuse(Reason::DeniedDefault, to)),
+            (Default::Deny, found) => {
+                see(Step::Default, Outcome::Deny, None);
+                Err(self.refuse_unnamed(found, Reason::DeniedDefault, to))
+            }
         }
     }
 
@@ -141,23 +188,21 @@ impl Matcher {
         address: IpAddr,
         to: &Destination,
         hosts: &HostAddresses,
+        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
         let class = hosts.class_of(address);
         if !class.can_be_granted() && class != Class::Host {
+            see(Step::AddressClass, Outcome::Deny, None);
             return Err(self.refuse(class.denied(), to));
         }
-        let granted = self.grant_address(address, class, to);
-        if let Some(grant) = self.compiled.deny_address(address, to.port()) {
-            let allowed_otherwise = granted.is_ok();
-            let rule = Some(self.compiled.rule(grant).clone());
-            return Err(Denial::of(
-                Reason::DeniedRule,
-                to,
-                rule,
-                Cause::Deny { allowed_otherwise },
-            ));
+        see(Step::AddressClass, Outcome::Pass, None);
+        if let Some(deny) = self.compiled.deny_address(address, to.port()) {
+            see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
+            let otherwise = self.grant_address(address, class, to, &mut |_, _, _| {});
+            return Err(self.refuse_by_deny(deny, to, otherwise.is_ok()));
         }
-        granted
+        see(Step::Deny, Outcome::Pass, None);
+        self.grant_address(address, class, to, see)
     }
 
     fn grant_address(
@@ -165,24 +210,33 @@ impl Matcher {
         address: IpAddr,
         class: Class,
         to: &Destination,
+        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
         let compiled = &*self.compiled;
         if class == Class::Host {
-            return match compiled.opens_host_gateway(to.port()) {
+            let open = compiled.opens_host_gateway(to.port());
+            see(Step::HostGateway, if open { Outcome::Allow } else { Outcome::Deny }, None);
+            return match open {
                 true => Ok(self.permit(Reason::AllowedHostGateway, to, None)),
                 false => Err(self.refuse(Reason::DeniedHostGateway, to)),
             };
         }
-        match (
-            compiled.allow_nets.find(address, to.port()),
-            compiled.default,
-        ) {
-            (Found::Entry(grant), _) => Ok(self.permit(Reason::AllowedRule, to, Some(grant))),
-            (_, Default::AllowPublic) if class == Class::Public => {
+        see(Step::HostGateway, Outcome::Pass, None);
+        let found = compiled.allow_nets.find(address, to.port());
+        if let Found::Entry(grant) = found {
+            see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
+            return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
+        }
+        see(Step::Allow, Outcome::Pass, compiled.rule_of_other_port(found));
+        match compiled.default {
+            Default::AllowPublic if class == Class::Public => {
+                see(Step::Default, Outcome::Allow, None);
                 Ok(self.permit(Reason::AllowedDefaultPublic, to, None))
             }
-            (Found::OtherPort(entry), _) => Err(self.refuse_by(Reason::DeniedPort, entry, to)),
-            (Found::Nothing, _) => Err(self.refuse(class.denied(), to)),
+            Default::AllowPublic | Default::Deny => {
+                see(Step::Default, Outcome::Deny, None);
+                Err(self.refuse_unnamed(found, class.denied(), to))
+            }
         }
     }
 
@@ -199,13 +253,14 @@ impl Matcher {
             Some(Special::Loopback) => return refuse(Reason::DeniedAddressLoopback),
             Some(Special::HostGateway) | None => {}
         }
-        if let Some(entry) = compiled.deny_names.denies_every_port(name.as_str()) {
-            let rule = Some(compiled.rule_of(entry).clone());
+        // Port 0 is what stands for every port; no destination has it.
+        if let Found::Entry(deny) = compiled.deny_names.find(name.as_str(), 0) {
+            let rule = Some(compiled.rule(deny).clone());
             return Err(Denial::of_name(Reason::DeniedRule, name, rule));
         }
         match special {
             Some(_) => match compiled.host_gateway.is_some()
-                || compiled.allow_names.knows_exact(name.as_str())
+                || compiled.allow_names.find_exact(name.as_str(), 0) != Found::Nothing
             {
                 true => Ok(()),
                 false => refuse(Reason::DeniedHostGateway),
@@ -249,13 +304,12 @@ impl Matcher {
             (Target::Address(address), Some(said)) => {
                 match parse_target(said.trim_start_matches('[').trim_end_matches(']')) {
                     Ok(Target::Address(said)) if said == *address => Ok(()),
-                    Ok(Target::Name(name)) => match self
-                        .compiled
-                        .deny_names
-                        .denies(name.as_str(), decided.port())
-                    {
-                        None => Ok(()),
-                        Some(entry) => Err(self.refuse_by(Reason::DeniedRule, entry, decided)),
+                    Ok(Target::Name(name)) => match self.compiled.deny_names.find(name.as_str(), decided.port()) {
+                        Found::Entry(deny) => {
+                            let rule = Some(self.compiled.rule(deny).clone());
+                            Err(Denial::of(Reason::DeniedRule, decided, rule, Cause::Decision))
+                        }
+                        Found::OtherPort(_) | Found::Nothing => Ok(()),
                     },
                     _ => Err(mismatch()),
                 }
@@ -271,9 +325,17 @@ impl Matcher {
         Denial::of(reason, to, None, Cause::Decision)
     }
 
-    fn refuse_by(&self, reason: Reason, entry: u32, to: &Destination) -> Denial {
-        let rule = self.compiled.rule_of(entry).clone();
-        Denial::of(reason, to, Some(rule), Cause::Decision)
+    fn refuse_by_deny(&self, deny: Grant, to: &Destination, allowed_otherwise: bool) -> Denial {
+        let rule = Some(self.compiled.rule(deny).clone());
+        Denial::of(Reason::DeniedRule, to, rule, Cause::Deny { allowed_otherwise })
+    }
+
+    /// No entry allows it: because of the port, if one names it otherwise.
+    fn refuse_unnamed(&self, found: Found, reason: Reason, to: &Destination) -> Denial {
+        match self.compiled.rule_of_other_port(found) {
+            Some(rule) => Denial::of(Reason::DeniedPort, to, Some(rule.clone()), Cause::Decision),
+            None => self.refuse(reason, to),
+        }
     }
 }
 
@@ -300,6 +362,13 @@ fn is_spelling_of(said: &str, name: &Host) -> bool {
 impl Compiled {
     fn rule_of(&self, entry: u32) -> &RuleId {
         &self.entry(entry).rule
+    }
+
+    fn rule_of_other_port(&self, found: Found) -> Option<&RuleId> {
+        match found {
+            Found::OtherPort(entry) => Some(self.rule_of(entry)),
+            Found::Entry(_) | Found::Nothing => None,
+        }
     }
 
     pub(crate) fn rule(&self, grant: Grant) -> &RuleId {
@@ -340,8 +409,7 @@ impl Compiled {
             // The literal itself is what the entry allows.
             (Target::Address(_), _) => true,
             (Target::Name(_), pattern) => {
-                let more =
-                    pattern.and_then(|pattern| self.allow_names.more_addresses(pattern, to.port()));
+                let more = pattern.map(|pattern| self.allow_names.more_addresses(pattern, to.port()));
                 let own = self.entry(grant.entry).addresses.iter();
                 own.chain(more.into_iter().flatten())
                     .any(|net| net.contains(&address))

@@ -151,10 +151,6 @@ impl Permit {
     fn refuse(&self, reason: Reason, rule: Option<&RuleId>, cause: Cause) -> Denial {
         Denial::of(reason, &self.destination, rule.cloned(), cause)
     }
-
-    pub(crate) fn compiled(&self) -> &Compiled {
-        &self.compiled
-    }
 }
 
 impl fmt::Debug for Permit {

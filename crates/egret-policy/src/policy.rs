@@ -1,29 +1,41 @@
-//! The validated policy.
+//! The validated policy: what a file and the command line say, before it is compiled for deciding.
+//!
+//! There is no policy that parsed but cannot be used, and none that grants by being absent: without a file,
+//! [`Policy::deny_all`] applies.
 
-use std::fmt;
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::destination::{Target, parse_port, parse_target};
-use crate::host::Host;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::matcher::{Compiled, CompiledEntry, Matcher};
+use crate::names::{Special, special_str};
+use crate::pattern::{Pattern, Shape};
+use crate::report::{Diagnostic, PolicyErrors, Report, Span};
 use crate::rule::RuleId;
+use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports};
+use crate::text::yaml::MAX_OCTETS;
+use crate::text::{lint, native, yaml};
 
 /// A validated policy. There is none that parsed but cannot be used.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    name: Option<String>,
-    default: Default,
-    allow: Vec<Entry>,
-    deny: Vec<Entry>,
-    host_gateway: Option<HostGatewayPorts>,
-    filesystem: Filesystem,
+    pub(crate) name: Option<String>,
+    pub(crate) default: Default,
+    pub(crate) allow: Vec<Entry>,
+    pub(crate) deny: Vec<Entry>,
+    pub(crate) host_gateway: Option<HostGatewayPorts>,
+    pub(crate) filesystem: Filesystem,
+    /// The forms of wildcards inside patterns. Each costs a look-up in every decision, so they are counted.
+    pub(crate) shapes: HashSet<Shape>,
 }
+
+/// The most forms of wildcards inside patterns ([`Shape`]) that a policy may have.
+pub(crate) const MAX_SHAPES: usize = 256;
 
 /// What happens to a destination that no entry speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,64 +44,97 @@ pub(crate) enum Default {
     AllowPublic,
 }
 
+/// One entry of `allow` or `deny`.
 #[derive(Clone, Debug)]
-struct Entry {
-    what: What,
-    /// Sorted; a single 0 stands for every port.
-    ports: Arc<[u16]>,
-    addresses: Box<[IpNet]>,
-    note: Option<Arc<str>>,
-    rule: RuleId,
+pub(crate) struct Entry {
+    pub(crate) what: What,
+    pub(crate) ports: Ports,
+    pub(crate) addresses: Box<[IpNet]>,
+    pub(crate) note: Option<Arc<str>>,
+    pub(crate) rule: RuleId,
 }
 
-#[derive(Clone, Debug)]
-enum What {
-    Name(Host),
+/// What an entry names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Name(Pattern),
     Net(IpNet),
 }
 
-/// What [`Policy::parse`] makes of a good file.
+impl What {
+    /// Whether it is a host-gateway name, written out.
+    pub(crate) fn is_host_gateway(&self) -> bool {
+        match self {
+            Self::Name(pattern) => pattern.is_exact() && special_str(pattern.as_str()) == Some(Special::HostGateway),
+            Self::Net(_) => false,
+        }
+    }
+}
+
+/// The ports of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ports {
+    Any,
+    /// 80 and 443.
+    Web,
+    /// Sorted, without repetitions, not empty.
+    Listed(Box<[u16]>),
+}
+
+impl Ports {
+    pub(crate) fn default_of(side: Side) -> Self {
+        match side {
+            Side::Allow => Self::Web,
+            Side::Deny => Self::Any,
+        }
+    }
+
+    pub(crate) fn listed(mut ports: Vec<u16>) -> Self {
+        ports.sort_unstable();
+        ports.dedup();
+        Self::Listed(ports.into())
+    }
+
+    /// As the tables have them: a single 0 stands for every port.
+    pub(crate) fn as_slice(&self) -> &[u16] {
+        match self {
+            Self::Any => &[0],
+            Self::Web => &[80, 443],
+            Self::Listed(ports) => ports,
+        }
+    }
+}
+
+/// What [`Policy::parse`] makes of a good text.
 #[derive(Clone, Debug)]
 pub struct Parsed {
     /// The policy.
     pub policy: Policy,
-    /// What is probably not meant, in the order of the file.
-    pub warnings: Vec<Warning>,
+    /// What is valid and probably not meant, in the order of the file, at most a hundred and a count of the rest.
+    pub warnings: Vec<Diagnostic>,
 }
 
-/// Something in a policy that is valid and probably not meant.
-///
-/// Displays with file, line, column, the line itself and an underline, without a line break at the end.
-#[derive(Clone, Debug)]
-pub struct Warning {
-    text: String,
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// Everything that is wrong with a policy, each with file, line, column, the line itself and an underline.
-#[derive(Clone, Debug, Error)]
-#[error("{text}")]
-pub struct PolicyErrors {
-    text: String,
-}
-
-/// A `--allow` or `--deny` that cannot be understood.
+/// A `--allow`, `--deny` or `--allow-docker-gateway` that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct FlagError(String);
 
-/// The ports on which the host gateway is opened. From the text of `--allow-docker-gateway[=PORTS]`: nothing means any
-/// port, otherwise ports separated by commas.
+/// The ports on which the host gateway is opened.
+///
+/// From the text of `--allow-docker-gateway[=PORTS]`: nothing means any port, otherwise ports with commas between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostGatewayPorts(Option<Vec<u16>>);
 
 impl HostGatewayPorts {
-    pub(crate) fn contain(&self, port: u16) -> bool {
+    /// Every port.
+    pub const ANY: Self = Self(None);
+
+    pub(crate) fn listed(ports: Vec<u16>) -> Self {
+        Self(Some(ports))
+    }
+
+    /// Whether the host gateway is opened on this port.
+    pub fn contain(&self, port: u16) -> bool {
         match &self.0 {
             None => true,
             Some(ports) => ports.contains(&port),
@@ -101,10 +146,11 @@ impl FromStr for HostGatewayPorts {
     type Err = FlagError;
 
     fn from_str(text: &str) -> Result<Self, FlagError> {
-        match text {
-            "" => Ok(Self(None)),
-            _ => parse_ports(text).map(|ports| Self(Some(ports))),
+        if text.is_empty() {
+            return Ok(Self::ANY);
         }
+        let ports = parse_ports(text).map_err(|bad| flag_error("--allow-docker-gateway", text, &[bad]))?;
+        Ok(Self::listed(ports.as_slice().to_vec()))
     }
 }
 
@@ -123,11 +169,47 @@ impl Policy {
     /// Reads a policy in Egret's own language, YAML or JSON. `source_name` is how messages and rules name the file.
     ///
     /// # Errors
-    /// Everything that is wrong with the text, at once.
-    pub fn parse(source_name: &str, _text: &[u8]) -> Result<Parsed, PolicyErrors> {
-        Err(PolicyErrors {
-            text: format!("error: {source_name}: policy files cannot be read yet"),
-        })
+    /// Everything that is wrong with the text, at once, each with line and column.
+    pub fn parse(source_name: &str, text: &[u8]) -> Result<Parsed, PolicyErrors> {
+        let file: Arc<str> = source_name.into();
+        let valid = valid_utf8(text);
+        let source = valid.strip_prefix('\u{feff}').unwrap_or(valid);
+        let mut report = Report::new(file, source);
+        let octets = text.len();
+        if octets > MAX_OCTETS {
+            let message = format!("a policy has at most {} MiB, and this has {octets} octets", MAX_OCTETS >> 20);
+            report.error(Span::START, message, "", None);
+        } else if valid.len() < octets {
+            let at = u32::try_from(source.len()).unwrap_or(u32::MAX);
+            let lines = source.bytes().filter(|&b| b == b'\n').count();
+            let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
+            let help = "save the file as UTF-8".to_owned();
+            let span = Span { start: at, end: at, line };
+            report.error(span, "this is not UTF-8", "the octets after this are not", Some(help));
+        }
+        let policy = match report.has_errors() {
+            true => None,
+            false => Self::read(&mut report),
+        };
+        let warnings = report.finish()?;
+        // Without errors there is a policy: an empty text is an error too.
+        let policy = policy.unwrap_or_else(Self::deny_all);
+        Ok(Parsed { policy, warnings })
+    }
+
+    fn read(report: &mut Report<'_>) -> Option<Self> {
+        let Some(root) = yaml::parse(report) else {
+            if !report.has_errors() {
+                let help = "begin with `version: 1`".to_owned();
+                report.error(Span::START, "the policy is empty", "", Some(help));
+            }
+            return None;
+        };
+        let (policy, spans) = native::read(&root, report);
+        if !report.has_errors() {
+            lint::lint(&policy, &spans, report);
+        }
+        Some(policy)
     }
 
     /// The policy that applies where there is no other: nothing is allowed.
@@ -138,20 +220,17 @@ impl Policy {
             allow: Vec::new(),
             deny: Vec::new(),
             host_gateway: None,
-            filesystem: Filesystem {
-                read: Vec::new(),
-                write: Vec::new(),
-                hide: Vec::new(),
-            },
+            filesystem: Filesystem { read: Vec::new(), write: Vec::new(), hide: Vec::new() },
+            shapes: HashSet::new(),
         }
     }
 
     /// Adds `--allow HOST[:PORT[,PORT…]]`; an address or a CIDR stands for an address entry. Without ports: 80 and 443.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// What is wrong with the text, in one sentence.
     pub fn add_allow_flag(&mut self, text: &str) -> Result<(), FlagError> {
-        let entry = parse_flag("--allow", text, &[80, 443])?;
+        let entry = self.flag("--allow", text, Side::Allow)?;
         self.allow.push(entry);
         Ok(())
     }
@@ -159,11 +238,35 @@ impl Policy {
     /// Adds `--deny HOST[:PORT[,PORT…]]`; an address or a CIDR stands for an address entry. Without ports: all of them.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// What is wrong with the text, in one sentence.
     pub fn add_deny_flag(&mut self, text: &str) -> Result<(), FlagError> {
-        let entry = parse_flag("--deny", text, &[0])?;
+        let entry = self.flag("--deny", text, Side::Deny)?;
         self.deny.push(entry);
         Ok(())
+    }
+
+    fn flag(&mut self, flag: &str, text: &str, side: Side) -> Result<Entry, FlagError> {
+        let (what, ports) = parse_entry(text, side).map_err(|bad| flag_error(flag, text, &bad))?;
+        self.count_shape(&what);
+        if self.shapes.len() > MAX_SHAPES {
+            let message = format!("{flag} {text}: more than {MAX_SHAPES} different forms of wildcards inside patterns");
+            return Err(FlagError(message));
+        }
+        Ok(Entry {
+            what,
+            ports,
+            addresses: Box::default(),
+            note: None,
+            rule: RuleId::new(flag.into(), 0),
+        })
+    }
+
+    pub(crate) fn count_shape(&mut self, what: &What) {
+        if let What::Name(pattern) = what
+            && pattern.shape().is_looked_up_by_form()
+        {
+            self.shapes.insert(pattern.shape());
+        }
     }
 
     /// Opens the host gateway, in addition to what the policy opens of it.
@@ -174,7 +277,7 @@ impl Policy {
                 HostGatewayPorts(Some(had))
             }
             (None, ports) => ports,
-            _ => HostGatewayPorts(None),
+            _ => HostGatewayPorts::ANY,
         });
     }
 
@@ -188,65 +291,69 @@ impl Policy {
         self.name.as_deref()
     }
 
-    /// Compiles the policy for deciding.
+    /// Whether anything of the host gateway is opened, by `host_gateway:`, by the flag, or by an entry that names it.
+    pub fn opens_host_gateway(&self) -> bool {
+        self.host_gateway.is_some() || self.allow.iter().any(|entry| entry.what.is_host_gateway())
+    }
+
+    /// How many entries `allow` and `deny` have together, those of flags included.
+    pub fn entries(&self) -> usize {
+        self.allow.len() + self.deny.len()
+    }
+
+    /// Compiles the policy for deciding. Takes time and space in proportion to the number of entries and their ports.
     pub fn compile(&self) -> Matcher {
         let mut compiled = Compiled {
             default: self.default,
             host_gateway: self.host_gateway.clone(),
-            entries: Vec::with_capacity(self.allow.len() + self.deny.len()),
-            allow_names: NameTable::default(),
-            deny_names: NameTable::default(),
+            entries: Vec::with_capacity(self.entries()),
+            allow_names: NameTable::with_capacity(self.allow.len()),
+            deny_names: NameTable::with_capacity(self.deny.len()),
             allow_nets: NetTable::default(),
             deny_nets: NetTable::default(),
         };
-        for (entry, allow) in self
-            .allow
-            .iter()
-            .map(|e| (e, true))
-            .chain(self.deny.iter().map(|e| (e, false)))
-        {
+        let allow = self.allow.iter().map(|entry| (entry, Side::Allow));
+        let deny = self.deny.iter().map(|entry| (entry, Side::Deny));
+        for (entry, side) in allow.chain(deny) {
             let index = u32::try_from(compiled.entries.len()).unwrap_or(u32::MAX);
             compiled.entries.push(CompiledEntry {
                 rule: entry.rule.clone(),
                 note: entry.note.clone(),
                 addresses: entry.addresses.clone(),
             });
-            let (names, nets) = match allow {
-                true => (&mut compiled.allow_names, &mut compiled.allow_nets),
-                false => (&mut compiled.deny_names, &mut compiled.deny_nets),
+            let (names, nets) = match side {
+                Side::Allow => (&mut compiled.allow_names, &mut compiled.allow_nets),
+                Side::Deny => (&mut compiled.deny_names, &mut compiled.deny_nets),
             };
             match &entry.what {
-                What::Name(name) => names.insert_exact(name.as_str(), &entry.ports, index),
-                What::Net(net) => nets.insert(*net, &entry.ports, index),
+                What::Name(pattern) => names.insert(pattern, entry.ports.as_slice(), &entry.addresses, index),
+                What::Net(net) => nets.insert(*net, entry.ports.as_slice(), index),
             }
         }
         Matcher::new(compiled)
     }
 }
 
-fn parse_ports(text: &str) -> Result<Vec<u16>, FlagError> {
-    let ports: Result<Vec<u16>, _> = text.split(',').map(parse_port).collect();
-    ports.map_err(|flaw| FlagError(format!("`{}`: {flaw}", text.escape_debug())))
+/// The text up to the first octet that is not UTF-8.
+fn valid_utf8(text: &[u8]) -> &str {
+    match std::str::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => {
+            let valid = text.get(..error.valid_up_to()).unwrap_or_default();
+            std::str::from_utf8(valid).unwrap_or_default()
+        }
+    }
 }
 
-fn parse_flag(flag: &str, text: &str, default_ports: &[u16]) -> Result<Entry, FlagError> {
-    let (host, ports) = match text.split_once(':') {
-        Some((host, ports)) => (host, parse_ports(ports)?),
-        None => (text, default_ports.to_vec()),
-    };
-    let what = match host.parse::<IpNet>() {
-        Ok(net) => What::Net(net),
-        Err(_) => match parse_target(host) {
-            Ok(Target::Name(name)) => What::Name(name),
-            Ok(Target::Address(address)) => What::Net(IpNet::from(address)),
-            Err(flaw) => return Err(FlagError(format!("{flag} {}: {flaw}", text.escape_debug()))),
-        },
-    };
-    Ok(Entry {
-        what,
-        ports: ports.into(),
-        addresses: Box::default(),
-        note: None,
-        rule: RuleId::new(flag.into(), 0),
-    })
+fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
+    let problems = bad.iter().map(|bad| {
+        let details = [Some(bad.label.as_str()).filter(|label| !label.is_empty()), bad.help.as_deref()];
+        let details: Vec<_> = details.into_iter().flatten().collect();
+        match details.is_empty() {
+            true => bad.message.clone(),
+            false => format!("{} ({})", bad.message, details.join("; ")),
+        }
+    });
+    let problems: Vec<_> = problems.collect();
+    FlagError(format!("{flag} {}: {}", text.escape_debug(), problems.join("; ")))
 }

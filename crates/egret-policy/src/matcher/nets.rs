@@ -38,12 +38,18 @@ impl NetTable {
 
     /// The entry with the longest prefix that names the address on this port.
     pub(crate) fn find(&self, address: IpAddr, port: u16) -> Found {
+        self.find_covering(&IpNet::from(address), port)
+    }
+
+    /// The entry with the longest prefix that names the whole network on this port.
+    pub(crate) fn find_covering(&self, wanted: &IpNet, port: u16) -> Found {
+        let address = wanted.addr();
         let lengths = match address {
             IpAddr::V4(_) => &self.v4_lengths,
             IpAddr::V6(_) => &self.v6_lengths,
         };
         let mut other_port = Found::Nothing;
-        for &len in lengths {
+        for &len in lengths.iter().filter(|&&len| len <= wanted.prefix_len()) {
             let Ok(net) = IpNet::new(address, len) else {
                 continue;
             };

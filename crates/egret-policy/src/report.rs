@@ -1,0 +1,276 @@
+//! What is wrong with a policy, shown the way `rustc` does: file, line and column, the line itself, an underline, help.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
+use serde::Serialize;
+use thiserror::Error;
+
+/// One error or warning about a policy, with the place it is about.
+///
+/// Displays as several lines, without colour and without a line break at the end. Serialises with `level`, `message`,
+/// `file`, `line` and `column` (both from 1, the column in characters) and `help`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    level: Severity,
+    message: String,
+    file: Arc<str>,
+    line: u32,
+    column: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    #[serde(skip)]
+    label: String,
+    /// The line and the part of it that is meant; none where it is too long to be shown.
+    #[serde(skip)]
+    excerpt: Option<(String, Range<usize>)>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policy cannot be used.
+    Error,
+    /// The policy can be used, and is probably not what was meant.
+    Warning,
+}
+
+impl Diagnostic {
+    /// Whether it is an error or a warning.
+    pub fn severity(&self) -> Severity {
+        self.level
+    }
+
+    /// What is wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The line, from 1.
+    pub fn line(&self) -> u32 {
+        self.line
+    }
+
+    /// The column in characters, from 1.
+    pub fn column(&self) -> u32 {
+        self.column
+    }
+
+    /// What to do about it.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
+    /// The whole report, coloured for a terminal if so wished.
+    pub fn render(&self, colour: bool) -> String {
+        let renderer = match colour {
+            true => Renderer::styled(),
+            false => Renderer::plain(),
+        };
+        let level = match self.level {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let place: Element<'_> = match &self.excerpt {
+            Some((line, part)) => {
+                let annotation = AnnotationKind::Primary.span(part.clone()).label(self.label.as_str());
+                let snippet = Snippet::source(line.as_str()).line_start(self.line as usize);
+                snippet.path(&*self.file).annotation(annotation).into()
+            }
+            None => {
+                let origin = Origin::path(&*self.file).line(self.line as usize);
+                origin.char_column(self.column as usize).into()
+            }
+        };
+        let mut group = level.primary_title(self.message.as_str()).element(place);
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.decor_style(DecorStyle::Ascii).render(&[group])
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+/// Everything that is wrong with a policy.
+///
+/// Displays as all of them, with a blank line between two.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct PolicyErrors {
+    file: Arc<str>,
+    errors: Vec<Diagnostic>,
+    left_out: usize,
+}
+
+impl PolicyErrors {
+    /// The errors in the order of the file, at most a hundred of them.
+    pub fn errors(&self) -> &[Diagnostic] {
+        &self.errors
+    }
+
+    /// How many there are in all.
+    pub fn count(&self) -> usize {
+        self.errors.len() + self.left_out
+    }
+
+    /// All of them as one text, coloured for a terminal if so wished.
+    pub fn render(&self, colour: bool) -> String {
+        let mut parts: Vec<_> = self.errors.iter().map(|error| error.render(colour)).collect();
+        if self.left_out > 0 {
+            parts.push(format!("error: {}: {} more errors are not shown", self.file, self.left_out));
+        }
+        parts.join("\n\n")
+    }
+}
+
+impl fmt::Display for PolicyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+/// A part of a source text, by octets, and the line it begins in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+    pub(crate) line: u32,
+}
+
+impl Span {
+    /// The beginning of a text.
+    pub(crate) const START: Self = Self { start: 0, end: 0, line: 1 };
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// A part of what is meant, by octets from its beginning. Only for a part of the same line.
+    pub(crate) fn part(self, part: Range<usize>) -> Self {
+        let at = |offset: usize| self.start.saturating_add(u32::try_from(offset).unwrap_or(u32::MAX)).min(self.end);
+        Self { start: at(part.start), end: at(part.end), line: self.line }
+    }
+}
+
+/// Collects what is wrong with one source text.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    file: Arc<str>,
+    source: &'a str,
+    errors: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+    errors_left_out: usize,
+    warnings_left_out: usize,
+}
+
+/// Room for those that somebody will read.
+const MOST_SHOWN: usize = 100;
+/// A longer line is not shown.
+const LONGEST_LINE: usize = 2000;
+
+impl<'a> Report<'a> {
+    pub(crate) fn new(file: Arc<str>, source: &'a str) -> Self {
+        Self {
+            file,
+            source,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            errors_left_out: 0,
+            warnings_left_out: 0,
+        }
+    }
+
+    pub(crate) fn file(&self) -> &Arc<str> {
+        &self.file
+    }
+
+    pub(crate) fn source(&self) -> &'a str {
+        self.source
+    }
+
+    /// Reports an error: a title, a label for the underlined part, and what to do.
+    pub(crate) fn error(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<String>) {
+        if self.errors.len() == MOST_SHOWN {
+            self.errors_left_out += 1;
+            return;
+        }
+        let error = self.diagnostic(Severity::Error, span, message.into(), label.into(), help);
+        self.errors.push(error);
+    }
+
+    /// Reports a warning likewise.
+    pub(crate) fn warning(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<String>) {
+        if self.warnings.len() == MOST_SHOWN {
+            self.warnings_left_out += 1;
+            return;
+        }
+        let warning = self.diagnostic(Severity::Warning, span, message.into(), label.into(), help);
+        self.warnings.push(warning);
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// The errors, if there are any; otherwise the warnings.
+    pub(crate) fn finish(mut self) -> Result<Vec<Diagnostic>, PolicyErrors> {
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        self.warnings.sort_by_key(|warning| (warning.line, warning.column));
+        if self.warnings_left_out > 0 {
+            let message = format!("{} more warnings are not shown", self.warnings_left_out);
+            let last = self.diagnostic(Severity::Warning, Span::START, message, String::new(), None);
+            self.warnings.push(Diagnostic { excerpt: None, ..last });
+        }
+        match self.errors.is_empty() {
+            true => Ok(self.warnings),
+            false => Err(PolicyErrors {
+                file: self.file,
+                errors: self.errors,
+                left_out: self.errors_left_out,
+            }),
+        }
+    }
+
+    fn diagnostic(&self, level: Severity, span: Span, message: String, label: String, help: Option<String>) -> Diagnostic {
+        let Range { start, end } = span.range();
+        let start = self.source.floor_char_boundary(start);
+        let before = self.source.get(..start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let rest = self.source.get(line_start..).unwrap_or_default();
+        let line = rest.lines().next().unwrap_or_default();
+        let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+        let line_end = line_start + line.len();
+        let end = self.source.ceil_char_boundary(end.clamp(start, line_end.max(start)));
+        let part = start - line_start..(end - line_start).min(line.len()).max(start - line_start);
+        Diagnostic {
+            level,
+            message,
+            file: Arc::clone(&self.file),
+            line: span.line,
+            column: u32::try_from(column).unwrap_or(u32::MAX),
+            help,
+            label,
+            excerpt: (line.len() <= LONGEST_LINE).then(|| (line.to_owned(), part)),
+        }
+    }
+}
+
+/// What somebody who wrote `unknown` may have meant.
+pub(crate) fn did_you_mean(unknown: &str, known: &[&str]) -> Option<String> {
+    if unknown.len() > 64 {
+        return None;
+    }
+    let lower = unknown.to_lowercase().replace('-', "_");
+    let distance = |word: &&&str| strsim::damerau_levenshtein(&lower, &word.replace('-', "_"));
+    let nearest = known.iter().min_by_key(distance)?;
+    let far = distance(&nearest) > 1 + nearest.len() / 4;
+    (!far).then(|| format!("did you mean `{nearest}`?"))
+}

@@ -1,0 +1,6 @@
+//! From policy text to what it says: one module for YAML, one for Egret's own language.
+
+pub(crate) mod entry;
+pub(crate) mod lint;
+pub(crate) mod native;
+pub(crate) mod yaml;
