@@ -14,6 +14,7 @@
 mod addr;
 mod denial;
 mod destination;
+mod explain;
 mod host;
 mod matcher;
 mod names;
@@ -29,6 +30,7 @@ mod text;
 pub use addr::{Class, HostAddresses, class_of};
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};
+pub use explain::{Explanation, ExplainedDestination, ExplainedStep, JudgedAddress, Verdict};
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};

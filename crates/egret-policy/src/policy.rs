@@ -212,6 +212,9 @@ impl Policy {
         Some(policy)
     }
 
+    /// The most octets that [`Policy::parse`] takes.
+    pub const MAX_OCTETS: usize = MAX_OCTETS;
+
     /// The policy that applies where there is no other: nothing is allowed.
     pub fn deny_all() -> Policy {
         Policy {
