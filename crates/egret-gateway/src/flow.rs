@@ -25,7 +25,11 @@ use crate::relay::{self, Half};
 use crate::sessions::{Lost, Session};
 
 /// Carries one connection from the door it came through to its end.
-pub(crate) async fn carry(gateway: &Arc<Gateway>, mut client: Client, wanted: Result<Destination, Refused>) {
+pub(crate) async fn carry(
+    gateway: &Arc<Gateway>,
+    mut client: Client,
+    wanted: Result<Destination, Refused>,
+) {
     let id = gateway.log.id();
     let (destination, wanted) = match wanted {
         Ok(destination) => (Some(destination.clone()), Ok(destination)),
@@ -37,7 +41,9 @@ pub(crate) async fn carry(gateway: &Arc<Gateway>, mut client: Client, wanted: Re
             Err(_) => close(gateway, &id, tunnel, client, Traffic::default(), None).await,
         },
         Err(refused) => {
-            gateway.refused(&id, client.door, destination.as_ref(), &refused).await;
+            gateway
+                .refused(&id, client.door, destination.as_ref(), &refused)
+                .await;
             client.refuse(&refused, &id, destination.as_ref()).await;
         }
     }
@@ -81,7 +87,13 @@ pub(crate) async fn open(
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
     let permit = matcher.decide(&destination, &hosts)?;
-    let Dialled { stream: server, permit, addresses, to, early } = gateway.dialler.dial(permit, &hosts).await?;
+    let Dialled {
+        stream: server,
+        permit,
+        addresses,
+        to,
+        early,
+    } = gateway.dialler.dial(permit, &hosts).await?;
     let session = slot.enter(destination, addresses.clone());
     let now = gateway.matcher.load_full();
     if !Arc::ptr_eq(&now, &matcher) {
@@ -91,13 +103,34 @@ pub(crate) async fn open(
             return Err(denial.clone().into());
         }
     }
-    let mut record = gateway.record(Event::Decision, id).door(door).permit(&permit);
+    let mut record = gateway
+        .record(Event::Decision, id)
+        .door(door)
+        .permit(&permit);
     record.addresses.clone_from(&addresses);
     record.dialled = Some(to);
-    if gateway.log.write(&add(record), gateway.limits.audit_wait).await.is_err() {
-        return Err(Refused::limit(Limit::AuditLog, permit.destination().to_string()));
+    if gateway
+        .log
+        .write(&add(record), gateway.limits.audit_wait)
+        .await
+        .is_err()
+    {
+        return Err(Refused::limit(
+            Limit::AuditLog,
+            permit.destination().to_string(),
+        ));
     }
-    Ok(Opened { tunnel: Tunnel { session, permit, server, since }, early, addresses, to })
+    Ok(Opened {
+        tunnel: Tunnel {
+            session,
+            permit,
+            server,
+            since,
+        },
+        early,
+        addresses,
+        to,
+    })
 }
 
 /// How a connection ended, when it did not simply end.
@@ -124,7 +157,13 @@ impl From<Refused> for Ending {
     }
 }
 
-async fn travel(gateway: &Arc<Gateway>, mut client: Client, tunnel: Tunnel, early: Vec<u8>, id: &str) {
+async fn travel(
+    gateway: &Arc<Gateway>,
+    mut client: Client,
+    tunnel: Tunnel,
+    early: Vec<u8>,
+    id: &str,
+) {
     let mut up = Half::default();
     let mut down = Half::starting_with(early);
     let mut by_request = Traffic::default();
@@ -133,7 +172,10 @@ async fn travel(gateway: &Arc<Gateway>, mut client: Client, tunnel: Tunnel, earl
         lost = tunnel.session.open.until_lost() => Err(Ending::Lost(lost)),
         ended = converse(gateway, &mut client, &tunnel, (&mut up, &mut down), &mut by_request, id) => ended,
     };
-    let traffic = Traffic { up: up.moved() + by_request.up, down: down.moved() + by_request.down };
+    let traffic = Traffic {
+        up: up.moved() + by_request.up,
+        down: down.moved() + by_request.down,
+    };
     if ended.is_err() {
         if !matches!(ended, Err(Ending::Answered(_))) {
             reset(&client.stream);
@@ -145,7 +187,9 @@ async fn travel(gateway: &Arc<Gateway>, mut client: Client, tunnel: Tunnel, earl
         Err(Ending::Answered(reason)) => Some(reason),
         Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason()),
         Err(Ending::Refused(refused)) => {
-            gateway.refused(id, client.door, Some(tunnel.permit.destination()), &refused).await;
+            gateway
+                .refused(id, client.door, Some(tunnel.permit.destination()), &refused)
+                .await;
             Some(refused.reason())
         }
     };
@@ -162,7 +206,12 @@ async fn converse(
     by_request: &mut Traffic,
     id: &str,
 ) -> Result<(), Ending> {
-    let Client { stream, input, door, .. } = client;
+    let Client {
+        stream,
+        input,
+        door,
+        ..
+    } = client;
     let speaks = {
         let mut answering = true;
         let answers = down.run(&tunnel.server, stream, &gateway.pool);
@@ -180,10 +229,23 @@ async fn converse(
     };
     match speaks {
         Speaks::Opaque => Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?),
-        Speaks::Http if down.moved() > 0 || down.holds_some() => {
-            Err(Refused::protocol(tunnel.permit.destination().to_string(), "HTTP was begun on a connection on which the server spoke first").into())
+        Speaks::Http if down.moved() > 0 || down.holds_some() => Err(Refused::protocol(
+            tunnel.permit.destination().to_string(),
+            "HTTP was begun on a connection on which the server spoke first",
+        )
+        .into()),
+        Speaks::Http => {
+            Box::pin(http::tunnel(
+                gateway,
+                *door,
+                stream,
+                std::mem::take(input),
+                tunnel,
+                by_request,
+                id,
+            ))
+            .await
         }
-        Speaks::Http => Box::pin(http::tunnel(gateway, *door, stream, std::mem::take(input), tunnel, by_request, id)).await,
     }
 }
 
@@ -195,7 +257,13 @@ enum Speaks {
 
 /// Reads the client's first bytes until it is clear what they are. Bytes that may pass are put into `up`;
 /// HTTP stays in `input`.
-async fn sniff(gateway: &Gateway, client: &TcpStream, input: &mut Input, tunnel: &Tunnel, up: &mut Half) -> Result<Speaks, Ending> {
+async fn sniff(
+    gateway: &Gateway,
+    client: &TcpStream,
+    input: &mut Input,
+    tunnel: &Tunnel,
+    up: &mut Half,
+) -> Result<Speaks, Ending> {
     let destination = || tunnel.permit.destination().to_string();
     let mut sniffer = Sniffer::default();
     let mut seen = 0;
@@ -209,7 +277,9 @@ async fn sniff(gateway: &Gateway, client: &TcpStream, input: &mut Input, tunnel:
         seen = input.bytes().len();
         match first {
             None => {}
-            Some(First::Hold) => deadline = deadline.or_else(|| Some(Instant::now() + gateway.limits.handshake_time)),
+            Some(First::Hold) => {
+                deadline = deadline.or_else(|| Some(Instant::now() + gateway.limits.handshake_time))
+            }
             Some(First::Watch) => {
                 up.push(&std::mem::take(input).into_bytes());
                 seen = 0;
@@ -222,15 +292,25 @@ async fn sniff(gateway: &Gateway, client: &TcpStream, input: &mut Input, tunnel:
                     tunnel.session.open.speaks(name);
                 }
                 let matcher = gateway.matcher.load();
-                matcher.confirm(&tunnel.permit, Spoken::Sni(hello.server_name.as_deref())).map_err(Refused::from)?;
+                matcher
+                    .confirm(&tunnel.permit, Spoken::Sni(hello.server_name.as_deref()))
+                    .map_err(Refused::from)?;
                 break;
             }
             Some(First::Http) if watched => {
-                return Err(Refused::protocol(destination(), "an HTTP request was begun in an unusual way").into());
+                return Err(Refused::protocol(
+                    destination(),
+                    "an HTTP request was begun in an unusual way",
+                )
+                .into());
             }
             Some(First::Http) => return Ok(Speaks::Http),
             Some(First::Http2) => {
-                return Err(Refused::protocol(destination(), "HTTP/2 without TLS is not carried; use HTTP/1.1 or TLS").into());
+                return Err(Refused::protocol(
+                    destination(),
+                    "HTTP/2 without TLS is not carried; use HTTP/1.1 or TLS",
+                )
+                .into());
             }
             Some(First::Opaque) => break,
             Some(First::Bad(why)) => return Err(Refused::protocol(destination(), why).into()),
@@ -244,7 +324,11 @@ async fn sniff(gateway: &Gateway, client: &TcpStream, input: &mut Input, tunnel:
         };
         if read == 0 {
             if sniffer.in_hello() {
-                return Err(Refused::protocol(destination(), "the connection ended within the ClientHello").into());
+                return Err(Refused::protocol(
+                    destination(),
+                    "the connection ended within the ClientHello",
+                )
+                .into());
             }
             break;
         }
@@ -254,10 +338,23 @@ async fn sniff(gateway: &Gateway, client: &TcpStream, input: &mut Input, tunnel:
 }
 
 /// Ends a connection, then puts its end on record.
-pub(crate) async fn close(gateway: &Gateway, id: &str, tunnel: Tunnel, client: Client, traffic: Traffic, why: Option<Reason>) {
+pub(crate) async fn close(
+    gateway: &Gateway,
+    id: &str,
+    tunnel: Tunnel,
+    client: Client,
+    traffic: Traffic,
+    why: Option<Reason>,
+) {
     let door = client.door;
     drop(client);
-    let Tunnel { session, permit, server, since, .. } = tunnel;
+    let Tunnel {
+        session,
+        permit,
+        server,
+        since,
+        ..
+    } = tunnel;
     drop(server);
     record_close(gateway, id, door, permit.destination(), since, traffic, why).await;
     drop(session);
@@ -273,7 +370,10 @@ pub(crate) async fn record_close(
     traffic: Traffic,
     why: Option<Reason>,
 ) {
-    let mut record = gateway.record(Event::Close, id).door(door).destination(destination);
+    let mut record = gateway
+        .record(Event::Close, id)
+        .door(door)
+        .destination(destination);
     record.reason = why.map(|reason| reason.code().into());
     record.bytes_up = Some(traffic.up);
     record.bytes_down = Some(traffic.down);

@@ -134,7 +134,15 @@ impl Gateway {
     /// # Errors
     /// The resolver's configuration cannot be read or used.
     pub fn new(config: Config) -> Result<Arc<Self>, StartError> {
-        let Config { sandbox, matcher, hosts, resolver, upstream_proxy, limits, audit } = config;
+        let Config {
+            sandbox,
+            matcher,
+            hosts,
+            resolver,
+            upstream_proxy,
+            limits,
+            audit,
+        } = config;
         let resolver = Resolver::new(&resolver, limits.resolve_time)?;
         Ok(Arc::new(Self {
             sandbox,
@@ -151,7 +159,10 @@ impl Gateway {
                 bucket: Bucket::new(limits.refusals_per_second, limits.refusal_burst),
                 skipped: 0,
             }),
-            asked: Mutex::new(Asked { bucket: Bucket::new(limits.dns_per_second, limits.dns_per_second), refused: HashSet::new() }),
+            asked: Mutex::new(Asked {
+                bucket: Bucket::new(limits.dns_per_second, limits.dns_per_second),
+                refused: HashSet::new(),
+            }),
             closing: watch::Sender::new(false),
             limits,
         }))
@@ -190,7 +201,9 @@ impl Gateway {
     /// `source` is recorded: where the policy came from.
     pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str) {
         self.matcher.store(matcher.clone());
-        let record = Record::new(Event::Policy, self.log.id(), self.sandbox.as_str()).action("replaced").message(source.to_owned());
+        let record = Record::new(Event::Policy, self.log.id(), self.sandbox.as_str())
+            .action("replaced")
+            .message(source.to_owned());
         // A log that cannot be written stops new connections by itself; the new policy applies all the same.
         let _ = self.log.write_now(&record);
         self.sessions.decide_again(&matcher, &self.hosts.load());
@@ -222,12 +235,23 @@ impl Gateway {
     /// Waits until no connection is open any more.
     async fn drained(&self) {
         // Whatever still hangs on after this has a log that cannot be written.
-        let _ = timeout(self.limits.audit_wait + Duration::from_secs(1), self.sessions.drained()).await;
+        let _ = timeout(
+            self.limits.audit_wait + Duration::from_secs(1),
+            self.sessions.drained(),
+        )
+        .await;
     }
 
     /// Counts a refusal and puts it on record.
-    async fn refused(&self, id: &str, door: Door, destination: Option<&Destination>, refused: &Refused) {
-        self.refused_with(id, door, destination, refused, |record| record).await;
+    async fn refused(
+        &self,
+        id: &str,
+        door: Door,
+        destination: Option<&Destination>,
+        refused: &Refused,
+    ) {
+        self.refused_with(id, door, destination, refused, |record| record)
+            .await;
     }
 
     /// The same, with `add` putting more into the record.
@@ -249,7 +273,9 @@ impl Gateway {
         let mut record = self.record(Event::Decision, id).door(door).refused(refused);
         match (destination, refused.denial()) {
             (Some(destination), _) => record = record.destination(destination),
-            (None, Some(denial)) => record.host = Some(denial.destination()).filter(|text| !text.is_empty()),
+            (None, Some(denial)) => {
+                record.host = Some(denial.destination()).filter(|text| !text.is_empty())
+            }
             (None, None) => {}
         }
         // Nothing passes in any case; the log itself counts what it could not take.
@@ -259,7 +285,10 @@ impl Gateway {
     /// Whether one more refusal may be recorded by itself; a flood becomes findings instead.
     async fn may_record(&self) -> bool {
         let skipped = {
-            let mut recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut recording = self
+                .recording
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if !recording.bucket.take() {
                 recording.skipped += 1;
                 return false;
@@ -281,13 +310,21 @@ impl Gateway {
 
     /// Whether the sandbox may ask one more DNS question now.
     fn dns_bucket(&self) -> bool {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).bucket.take()
+        self.asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bucket
+            .take()
     }
 
     /// Whether this is the first time that `name` is refused for `reason`. Forgets everything once it
     /// remembers too much; names are then recorded once more.
     fn first_asked(&self, name: &str, reason: Reason) -> bool {
-        let refused = &mut self.asked.lock().unwrap_or_else(PoisonError::into_inner).refused;
+        let refused = &mut self
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .refused;
         if refused.len() >= NAMES_REMEMBERED {
             refused.clear();
         }
@@ -310,7 +347,9 @@ impl Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("sandbox", &self.sandbox).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("sandbox", &self.sandbox)
+            .finish_non_exhaustive()
     }
 }
 
@@ -325,7 +364,9 @@ impl Drop for Handshake {
 
 /// Audit the refusal of a connection that could not even be read.
 async fn turned_away(gateway: &Gateway, door: Door, limit: Limit) {
-    gateway.refused(&gateway.log.id(), door, None, &Refused::limit(limit, "")).await;
+    gateway
+        .refused(&gateway.log.id(), door, None, &Refused::limit(limit, ""))
+        .await;
 }
 
 /// Refused names that are remembered so as to be recorded once.

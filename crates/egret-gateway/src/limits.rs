@@ -96,7 +96,9 @@ impl Limit {
     /// One sentence for the person who meets it.
     pub(crate) fn message(self) -> &'static str {
         match self {
-            Self::Connections => "the sandbox has as many connections open as it may have; close some and try again",
+            Self::Connections => {
+                "the sandbox has as many connections open as it may have; close some and try again"
+            }
             Self::Handshakes => "too many connections were opened without a request on them",
             Self::HandshakeTime => "the request was not complete in time",
             Self::HeadBytes => "the request's head is too large",
@@ -121,7 +123,12 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        Self { tokens: f64::from(burst), burst: f64::from(burst), per_second: f64::from(per_second), at: Instant::now() }
+        Self {
+            tokens: f64::from(burst),
+            burst: f64::from(burst),
+            per_second: f64::from(per_second),
+            at: Instant::now(),
+        }
     }
 
     /// Takes one token, or says that there is none.

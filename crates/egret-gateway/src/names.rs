@@ -30,7 +30,10 @@ pub(crate) struct Full;
 
 impl Names {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most: most.min(SIZE as usize - 2), given: Mutex::default() }
+        Self {
+            most: most.min(SIZE as usize - 2),
+            given: Mutex::default(),
+        }
     }
 
     /// The address that stands for `name`, a new one if it has none yet.
@@ -50,13 +53,19 @@ impl Names {
 
     /// What `address` stands for; `None` if it is not synthetic at all.
     pub(crate) fn meaning(&self, address: IpAddr) -> Option<Meaning> {
-        let IpAddr::V4(v4) = address.to_canonical() else { return None };
+        let IpAddr::V4(v4) = address.to_canonical() else {
+            return None;
+        };
         if v4.to_bits() & !(SIZE - 1) != BASE {
             return None;
         }
         let index = ((v4.to_bits() & (SIZE - 1)) as usize).checked_sub(1);
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(index.and_then(|index| given.names.get(index)).map_or(Meaning::Nothing, |name| Meaning::Name(name.clone())))
+        Some(
+            index
+                .and_then(|index| given.names.get(index))
+                .map_or(Meaning::Nothing, |name| Meaning::Name(name.clone())),
+        )
     }
 }
 

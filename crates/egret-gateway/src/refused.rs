@@ -19,7 +19,13 @@ pub(crate) enum Refused {
     /// A bound of the gateway's was reached.
     Limit { limit: Limit, denial: Denial },
     /// The policy allowed it, and the network did not.
-    Unreachable { reason: Reason, rule: Option<String>, destination: Destination, addresses: Vec<IpAddr>, message: String },
+    Unreachable {
+        reason: Reason,
+        rule: Option<String>,
+        destination: Destination,
+        addresses: Vec<IpAddr>,
+        message: String,
+    },
 }
 
 impl From<Denial> for Refused {
@@ -31,7 +37,10 @@ impl From<Denial> for Refused {
 impl Refused {
     /// A bound was reached while `destination` (as text; may be empty) was asked for.
     pub(crate) fn limit(limit: Limit, destination: impl Into<String>) -> Self {
-        Self::Limit { limit, denial: Denial::new(Reason::DeniedLimit, destination, limit.message()) }
+        Self::Limit {
+            limit,
+            denial: Denial::new(Reason::DeniedLimit, destination, limit.message()),
+        }
     }
 
     /// The request cannot be read, or can be read in more than one way.
@@ -85,7 +94,12 @@ impl Refused {
     }
 
     /// A complete HTTP/1.1 response. `keep` is whether the connection goes on after it.
-    pub(crate) fn http_response(&self, id: &str, destination: Option<&Destination>, keep: bool) -> Vec<u8> {
+    pub(crate) fn http_response(
+        &self,
+        id: &str,
+        destination: Option<&Destination>,
+        keep: bool,
+    ) -> Vec<u8> {
         let body = self.body(id, destination);
         let status = self.status();
         let phrase = phrase(status);
@@ -111,7 +125,13 @@ impl Refused {
                 hint: denial.hint().map(|hint| hint.to_string()),
                 id,
             },
-            Self::Unreachable { reason, rule, destination, message, .. } => Body {
+            Self::Unreachable {
+                reason,
+                rule,
+                destination,
+                message,
+                ..
+            } => Body {
                 error: message.clone(),
                 reason: reason.code(),
                 destination: Some(destination.to_string()),

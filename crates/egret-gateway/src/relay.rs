@@ -37,22 +37,40 @@ enum Held {
     #[default]
     Nothing,
     /// Bytes that were read while finding out what this connection is.
-    Early { bytes: Vec<u8>, start: usize },
-    Buffer { bytes: Box<[u8]>, start: usize, end: usize },
-    Pipe { pipe: Pipe, filled: usize },
+    Early {
+        bytes: Vec<u8>,
+        start: usize,
+    },
+    Buffer {
+        bytes: Box<[u8]>,
+        start: usize,
+        end: usize,
+    },
+    Pipe {
+        pipe: Pipe,
+        filled: usize,
+    },
 }
 
 impl Half {
     /// A direction in which `bytes` were read already.
     pub(crate) fn starting_with(bytes: Vec<u8>) -> Self {
-        Self { held: Held::Early { bytes, start: 0 }, ..Self::default() }
+        Self {
+            held: Held::Early { bytes, start: 0 },
+            ..Self::default()
+        }
     }
 
     /// Puts `bytes` behind what is held. Only for a direction that has not begun to run.
     pub(crate) fn push(&mut self, more: &[u8]) {
         match &mut self.held {
             Held::Early { bytes, .. } => bytes.extend_from_slice(more),
-            _ => self.held = Held::Early { bytes: more.to_vec(), start: 0 },
+            _ => {
+                self.held = Held::Early {
+                    bytes: more.to_vec(),
+                    start: 0,
+                }
+            }
         }
     }
 
@@ -73,7 +91,12 @@ impl Half {
 
     /// Moves everything from `from` to `to`, until `from` has ended; then ends `to`'s direction.
     /// May be dropped at any await and run again.
-    pub(crate) async fn run(&mut self, from: &TcpStream, to: &TcpStream, pool: &Pool) -> io::Result<()> {
+    pub(crate) async fn run(
+        &mut self,
+        from: &TcpStream,
+        to: &TcpStream,
+        pool: &Pool,
+    ) -> io::Result<()> {
         loop {
             self.flush(to).await?;
             match self.fill(from, pool) {
@@ -111,7 +134,8 @@ impl Half {
 
     /// Reads once; called with nothing held.
     fn fill(&mut self, from: &TcpStream, pool: &Pool) -> io::Result<usize> {
-        if self.moved >= SPLICE_AFTER && !self.copy_only && !matches!(self.held, Held::Pipe { .. }) {
+        if self.moved >= SPLICE_AFTER && !self.copy_only && !matches!(self.held, Held::Pipe { .. })
+        {
             match pool.pipe() {
                 Some(pipe) => {
                     self.release(pool);
@@ -122,7 +146,14 @@ impl Half {
         }
         if let Held::Pipe { pipe, filled } = &mut self.held {
             let moved = from.try_io(Interest::READABLE, || {
-                Ok(splice(from.as_fd(), None, &pipe.write, None, PIPE, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
+                Ok(splice(
+                    from.as_fd(),
+                    None,
+                    &pipe.write,
+                    None,
+                    PIPE,
+                    SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
+                )?)
             });
             match moved {
                 // Not every socket can be spliced; this one is copied from now on.
@@ -141,9 +172,15 @@ impl Half {
             if !is_ready(from) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            self.held = Held::Buffer { bytes: pool.buffer(), start: 0, end: 0 };
+            self.held = Held::Buffer {
+                bytes: pool.buffer(),
+                start: 0,
+                end: 0,
+            };
         }
-        let Held::Buffer { bytes, start, end } = &mut self.held else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let Held::Buffer { bytes, start, end } = &mut self.held else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
         let read = from.try_read(bytes)?;
         (*start, *end) = (0, read);
         if read > 0 && read < bytes.len() {
@@ -168,7 +205,14 @@ impl Half {
             }
             Held::Pipe { pipe, filled } => {
                 let written = to.try_io(Interest::WRITABLE, || {
-                    Ok(splice(&pipe.read, None, to.as_fd(), None, *filled, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
+                    Ok(splice(
+                        &pipe.read,
+                        None,
+                        to.as_fd(),
+                        None,
+                        *filled,
+                        SpliceFlags::NONBLOCK | SpliceFlags::MOVE,
+                    )?)
                 })?;
                 *filled -= written.min(*filled);
                 Ok(written)
@@ -190,7 +234,13 @@ impl Half {
 }
 
 /// Moves bytes both ways until both directions have ended or one has failed.
-pub(crate) async fn both(client: &TcpStream, server: &TcpStream, up: &mut Half, down: &mut Half, pool: &Pool) -> io::Result<()> {
+pub(crate) async fn both(
+    client: &TcpStream,
+    server: &TcpStream,
+    up: &mut Half,
+    down: &mut Half,
+    pool: &Pool,
+) -> io::Result<()> {
     tokio::try_join!(up.run(client, server, pool), down.run(server, client, pool)).map(|_| ())
 }
 
@@ -203,7 +253,9 @@ fn is_ready(stream: &TcpStream) -> bool {
 /// asking the kernel again would cost a system call. (An end of the stream that the runtime knows about
 /// is not forgotten by this.)
 pub(crate) fn forget_readiness(stream: &TcpStream) {
-    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    let _ = stream.try_io(Interest::READABLE, || {
+        Err::<(), _>(io::ErrorKind::WouldBlock.into())
+    });
 }
 
 /// An empty pipe of a useful size.
@@ -222,7 +274,11 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn buffer(&self) -> Box<[u8]> {
-        let spare = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let spare = self
+            .buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
         spare.unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
     }
 
@@ -235,7 +291,12 @@ impl Pool {
 
     /// A pipe, unless descriptors or the user's share of pipe memory have run out.
     fn pipe(&self) -> Option<Pipe> {
-        if let Some(pipe) = self.pipes.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(pipe) = self
+            .pipes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+        {
             return Some(pipe);
         }
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use egret_policy::Host;
 use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig as HickoryConfig, ResolverOpts,
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts,
+    ResolverConfig as HickoryConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{TokioResolver, system_conf};
@@ -47,12 +48,18 @@ pub enum Servers {
 impl ResolverConfig {
     /// As this machine resolves names: `/etc/hosts`, then the servers in `/etc/resolv.conf`.
     pub fn system() -> Self {
-        Self { servers: Servers::File("/etc/resolv.conf".into()), hosts_file: Some("/etc/hosts".into()) }
+        Self {
+            servers: Servers::File("/etc/resolv.conf".into()),
+            hosts_file: Some("/etc/hosts".into()),
+        }
     }
 
     /// `/etc/hosts`, then exactly these servers.
     pub fn servers(servers: Vec<SocketAddr>) -> Self {
-        Self { servers: Servers::These(servers), hosts_file: Some("/etc/hosts".into()) }
+        Self {
+            servers: Servers::These(servers),
+            hosts_file: Some("/etc/hosts".into()),
+        }
     }
 }
 
@@ -95,7 +102,9 @@ impl std::fmt::Display for Unresolved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoAddress => f.write_str("no such name, or it has no address"),
-            Self::Late(after) => write!(f, "no DNS server answered within {} s", after.as_secs_f32()),
+            Self::Late(after) => {
+                write!(f, "no DNS server answered within {} s", after.as_secs_f32())
+            }
             Self::Failed(message) => write!(f, "the DNS lookup failed: {message}"),
         }
     }
@@ -113,7 +122,10 @@ pub(crate) struct Resolver {
 
 enum Known {
     /// Good until then.
-    Answer { addresses: Arc<[IpAddr]>, until: Instant },
+    Answer {
+        addresses: Arc<[IpAddr]>,
+        until: Instant,
+    },
     /// Somebody is asking; the answer will be here.
     Asking(watch::Receiver<Option<Answer>>),
 }
@@ -140,7 +152,12 @@ impl Resolver {
         .build()
         .map_err(|error| ResolverError::Setup(error.to_string()))?;
         let hosts = config.hosts_file.clone().map(HostsFile::new);
-        Ok(Self { dns, hosts, within, known: Mutex::default() })
+        Ok(Self {
+            dns,
+            hosts,
+            within,
+            known: Mutex::default(),
+        })
     }
 
     /// All addresses of `name`.
@@ -154,19 +171,26 @@ impl Resolver {
                 Seen::Asking(others) => others,
                 Seen::Nothing(tell) => return self.ask(name, tell).await,
             };
-            match others.wait_for(Option::is_some).await.map(|answer| answer.clone()) {
-                Ok(Some(answer)) => return answer,
-                // Whoever asked went away before there was an answer: it is our turn.
-                Ok(None) | Err(_) => {}
+            if let Ok(Some(answer)) = others
+                .wait_for(Option::is_some)
+                .await
+                .map(|answer| answer.clone())
+            {
+                return answer;
             }
+            // Whoever asked went away before there was an answer: it is our turn.
         }
     }
 
     fn look(&self, name: &Host) -> Seen {
         let mut known = self.known();
         match known.get(name) {
-            Some(Known::Answer { addresses, until }) if Instant::now() < *until => return Seen::Answer(addresses.clone()),
-            Some(Known::Asking(others)) if others.has_changed().is_ok() => return Seen::Asking(others.clone()),
+            Some(Known::Answer { addresses, until }) if Instant::now() < *until => {
+                return Seen::Answer(addresses.clone());
+            }
+            Some(Known::Asking(others)) if others.has_changed().is_ok() => {
+                return Seen::Asking(others.clone());
+            }
             _ => {}
         }
         if known.len() >= CACHE {
@@ -189,7 +213,9 @@ impl Resolver {
         let looked_up = timeout(self.within, self.dns.lookup_ip(format!("{name}."))).await;
         let (answer, until) = match looked_up {
             Err(_) => (Err(Unresolved::Late(self.within)), None),
-            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => (Err(Unresolved::NoAddress), None),
+            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
+                (Err(Unresolved::NoAddress), None)
+            }
             Ok(Err(error)) => (Err(Unresolved::Failed(error.to_string())), None),
             Ok(Ok(found)) => {
                 let addresses: Arc<[IpAddr]> = found.iter().collect();
@@ -202,7 +228,13 @@ impl Resolver {
         };
         match (&answer, until) {
             (Ok(addresses), Some(until)) if Instant::now() < until => {
-                self.known().insert(name.clone(), Known::Answer { addresses: addresses.clone(), until });
+                self.known().insert(
+                    name.clone(),
+                    Known::Answer {
+                        addresses: addresses.clone(),
+                        until,
+                    },
+                );
             }
             _ => {
                 self.known().remove(name);
@@ -232,9 +264,15 @@ fn server(address: SocketAddr) -> NameServerConfig {
 }
 
 fn servers_in(path: &Path) -> Result<Vec<NameServerConfig>, ResolverError> {
-    let text = std::fs::read(path).map_err(|source| ResolverError::Read { path: path.into(), source })?;
-    let (config, _) = system_conf::parse_resolv_conf(text)
-        .map_err(|error| ResolverError::Servers { path: path.into(), message: error.to_string() })?;
+    let text = std::fs::read(path).map_err(|source| ResolverError::Read {
+        path: path.into(),
+        source,
+    })?;
+    let (config, _) =
+        system_conf::parse_resolv_conf(text).map_err(|error| ResolverError::Servers {
+            path: path.into(),
+            message: error.to_string(),
+        })?;
     Ok(config.name_servers().to_vec())
 }
 
@@ -253,16 +291,23 @@ struct HostsRead {
 
 impl HostsFile {
     fn new(path: PathBuf) -> Self {
-        Self { path, read: Mutex::default() }
+        Self {
+            path,
+            read: Mutex::default(),
+        }
     }
 
     fn addresses(&self, name: &Host) -> Option<Arc<[IpAddr]>> {
         let read = &mut *self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if read.looked.is_none_or(|at| at.elapsed() >= HOSTS_FRESH) {
             read.looked = Some(Instant::now());
-            let stamp = std::fs::metadata(&self.path).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
+            let stamp = std::fs::metadata(&self.path)
+                .and_then(|meta| Ok((meta.modified()?, meta.len())))
+                .ok();
             if stamp != read.stamp {
-                read.names = std::fs::read(&self.path).map(|text| parse_hosts(&text)).unwrap_or_default();
+                read.names = std::fs::read(&self.path)
+                    .map(|text| parse_hosts(&text))
+                    .unwrap_or_default();
                 read.stamp = stamp;
             }
         }
@@ -275,8 +320,14 @@ impl HostsFile {
 fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
     let mut names: HashMap<Host, Vec<IpAddr>> = HashMap::new();
     for line in String::from_utf8_lossy(text).lines() {
-        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
-        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else { continue };
+        let mut words = line
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        let Some(address) = words.next().and_then(|word| word.parse::<IpAddr>().ok()) else {
+            continue;
+        };
         for name in words.filter_map(|word| word.parse::<Host>().ok()) {
             let addresses = names.entry(name).or_default();
             if !addresses.contains(&address) {
@@ -284,7 +335,10 @@ fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
             }
         }
     }
-    names.into_iter().map(|(name, addresses)| (name, addresses.into())).collect()
+    names
+        .into_iter()
+        .map(|(name, addresses)| (name, addresses.into()))
+        .collect()
 }
 
 /// Names kept in the cache.

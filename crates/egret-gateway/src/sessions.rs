@@ -74,7 +74,9 @@ impl Sessions {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(Refused::limit(Limit::Connections, destination.to_string()));
         }
-        Ok(Slot { sessions: self.clone() })
+        Ok(Slot {
+            sessions: self.clone(),
+        })
     }
 
     /// Puts every open connection to `matcher` again, and tells those that lost their grant.
@@ -118,13 +120,23 @@ impl Sessions {
 impl Slot {
     /// Turns the right into an entry among the open connections.
     pub(crate) fn enter(self, destination: Destination, addresses: Vec<IpAddr>) -> Session {
-        let open = Arc::new(Open { destination, addresses, spoken: OnceLock::new(), lost: OnceLock::new(), wake: Notify::new() });
+        let open = Arc::new(Open {
+            destination,
+            addresses,
+            spoken: OnceLock::new(),
+            lost: OnceLock::new(),
+            wake: Notify::new(),
+        });
         let sessions = self.sessions.clone();
         // The session holds a place of its own; this one's is given back when `self` goes.
         sessions.taken.fetch_add(1, Ordering::Relaxed);
         let number = sessions.next.fetch_add(1, Ordering::Relaxed);
         sessions.all().insert(number, open.clone());
-        Session { sessions, number, open }
+        Session {
+            sessions,
+            number,
+            open,
+        }
     }
 }
 

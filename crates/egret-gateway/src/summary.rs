@@ -20,7 +20,10 @@ pub struct Refusal {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Summary(Mutex<HashMap<(String, Reason), (u64, Option<String>)>>);
+pub(crate) struct Summary(Mutex<Groups>);
+
+/// How often, and the hint, for each destination and reason.
+type Groups = HashMap<(String, Reason), (u64, Option<String>)>;
 
 impl Summary {
     pub(crate) fn count(&self, destination: String, denial: &Denial) {
@@ -49,7 +52,11 @@ impl Summary {
                 hint: hint.clone(),
             })
             .collect();
-        refusals.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.destination.cmp(&b.destination)));
+        refusals.sort_by(|a, b| {
+            b.count
+                .cmp(&a.count)
+                .then_with(|| a.destination.cmp(&b.destination))
+        });
         refusals
     }
 }

@@ -53,7 +53,11 @@ impl Log {
     /// # Errors
     /// Whatever opening the file meets.
     pub fn to_file(path: impl AsRef<Path>) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)?;
         Self::from_file(file)
     }
 
@@ -62,16 +66,33 @@ impl Log {
     /// # Errors
     /// The kernel gave no random bytes for the ids.
     pub fn from_file(file: File) -> io::Result<Self> {
-        let sink = Sink { file, line: Vec::with_capacity(512), rest: Vec::new(), torn: 0, lost: 0 };
-        Ok(Self(Arc::new(Inner { sink: Mutex::new(sink), prefix: random_prefix()?, next: AtomicU64::new(1) })))
+        let sink = Sink {
+            file,
+            line: Vec::with_capacity(512),
+            rest: Vec::new(),
+            torn: 0,
+            lost: 0,
+        };
+        Ok(Self(Arc::new(Inner {
+            sink: Mutex::new(sink),
+            prefix: random_prefix()?,
+            next: AtomicU64::new(1),
+        })))
     }
 
     /// Records that a sandbox or a part of it started or stopped; `action` is one word such as `start`.
     ///
     /// # Errors
     /// The record did not get into the file.
-    pub fn lifecycle(&self, sandbox: &SandboxId, action: &'static str, message: &str) -> Result<(), AuditError> {
-        let record = Record::new(Event::Lifecycle, self.id(), &sandbox.to_string()).action(action).message(message.to_owned());
+    pub fn lifecycle(
+        &self,
+        sandbox: &SandboxId,
+        action: &'static str,
+        message: &str,
+    ) -> Result<(), AuditError> {
+        let record = Record::new(Event::Lifecycle, self.id(), &sandbox.to_string())
+            .action(action)
+            .message(message.to_owned());
         self.write_now(&record)
     }
 
@@ -93,7 +114,9 @@ impl Log {
     /// log as a whole, and what it would have recorded must not happen.
     pub(crate) async fn write(&self, record: &Record, wait: Duration) -> Result<(), AuditError> {
         let mut torn = None;
-        let Err(mut error) = self.attempt(record, &mut torn) else { return Ok(()) };
+        let Err(mut error) = self.attempt(record, &mut torn) else {
+            return Ok(());
+        };
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
             sleep(RETRY).await;
@@ -173,7 +196,10 @@ fn random_prefix() -> io::Result<String> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     let mut prefix = String::with_capacity(8);
     // 36^6 is the largest power that fits: six characters, always.
-    base36(u64::from(u32::from_le_bytes(bytes)) % 36_u64.pow(6) + 36_u64.pow(6), &mut prefix);
+    base36(
+        u64::from(u32::from_le_bytes(bytes)) % 36_u64.pow(6) + 36_u64.pow(6),
+        &mut prefix,
+    );
     prefix.remove(0);
     Ok(prefix)
 }
@@ -182,14 +208,22 @@ fn base36(mut number: u64, text: &mut String) {
     let mut digits = [0_u8; 13];
     let mut used = 0;
     for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz".get((number % 36) as usize).copied().unwrap_or(b'0');
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"
+            .get((number % 36) as usize)
+            .copied()
+            .unwrap_or(b'0');
         number /= 36;
         used += 1;
         if number == 0 {
             break;
         }
     }
-    text.extend(digits.iter().skip(digits.len() - used).map(|&digit| char::from(digit)));
+    text.extend(
+        digits
+            .iter()
+            .skip(digits.len() - used)
+            .map(|&digit| char::from(digit)),
+    );
 }
 
 /// How long to wait between two attempts at a file that refuses.

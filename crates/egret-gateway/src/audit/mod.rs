@@ -13,5 +13,5 @@ mod log;
 mod record;
 
 pub use log::{AuditError, Log};
-pub use record::{Door, Event, Record, Verdict};
 pub(crate) use record::inert_json;
+pub use record::{Door, Event, Record, Verdict};

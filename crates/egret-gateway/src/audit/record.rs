@@ -209,7 +209,13 @@ impl Record {
                 self.limit = Some(limit.name().into());
                 self.denial(denial)
             }
-            Refused::Unreachable { reason, rule, message, addresses, .. } => {
+            Refused::Unreachable {
+                reason,
+                rule,
+                message,
+                addresses,
+                ..
+            } => {
                 self.verdict = Some(Verdict::Allow);
                 self.reason = Some(reason.code().into());
                 self.rule = rule.clone();
@@ -254,7 +260,11 @@ pub(crate) fn inert_json(value: &impl Serialize) -> Vec<u8> {
 struct Inert;
 
 impl serde_json::ser::Formatter for Inert {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         if fragment.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
             return writer.write_all(fragment.as_bytes());
         }

@@ -46,30 +46,53 @@ pub(crate) struct Dialled {
 
 impl Dialler {
     pub(crate) fn new(resolver: Resolver, via: Option<UpstreamProxy>, within: Duration) -> Self {
-        Self { resolver, via, within }
+        Self {
+            resolver,
+            via,
+            within,
+        }
     }
 
     /// Resolves, vets and connects.
-    pub(crate) async fn dial(&self, permit: Permit, hosts: &HostAddresses) -> Result<Dialled, Refused> {
+    pub(crate) async fn dial(
+        &self,
+        permit: Permit,
+        hosts: &HostAddresses,
+    ) -> Result<Dialled, Refused> {
         let vetted = self.vet(&permit, hosts).await?;
         let targets: Vec<SocketAddr> = vetted.iter().collect();
         let addresses: Vec<IpAddr> = targets.iter().map(SocketAddr::ip).collect();
         let reached = match &self.via {
-            None => timeout(self.within, race(happy_order(&targets))).await.unwrap_or_else(|_| Err(late(self.within))),
-            Some(proxy) => timeout(self.within, self.through(proxy, &targets)).await.unwrap_or_else(|_| Err(late(self.within))),
+            None => timeout(self.within, race(happy_order(&targets)))
+                .await
+                .unwrap_or_else(|_| Err(late(self.within))),
+            Some(proxy) => timeout(self.within, self.through(proxy, &targets))
+                .await
+                .unwrap_or_else(|_| Err(late(self.within))),
         };
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
-                let message = format!("`{}` is allowed, but connecting to it failed: {error}", permit.destination());
+                let message = format!(
+                    "`{}` is allowed, but connecting to it failed: {error}",
+                    permit.destination()
+                );
                 return Err(Refused::unreachable(&permit, addresses, message));
             }
         };
-        if self.via.is_none() && reaches_this_machine(&reached.stream, reached.to) && permit.reason() != Reason::AllowedHostGateway
+        if self.via.is_none()
+            && reaches_this_machine(&reached.stream, reached.to)
+            && permit.reason() != Reason::AllowedHostGateway
         {
             return Err(this_machine(permit.destination(), reached.to).into());
         }
-        Ok(Dialled { stream: reached.stream, permit, addresses, to: reached.to, early: reached.early })
+        Ok(Dialled {
+            stream: reached.stream,
+            permit,
+            addresses,
+            to: reached.to,
+            early: reached.early,
+        })
     }
 
     async fn vet(&self, permit: &Permit, hosts: &HostAddresses) -> Result<Vetted, Refused> {
@@ -79,7 +102,12 @@ impl Dialler {
             Lookup::Name(name) => match self.resolver.addresses(name).await {
                 Ok(answer) => permit.vet(&answer, hosts)?,
                 Err(why) => {
-                    return Err(Denial::new(Reason::DeniedResolution, permit.destination().to_string(), why.to_string()).into());
+                    return Err(Denial::new(
+                        Reason::DeniedResolution,
+                        permit.destination().to_string(),
+                        why.to_string(),
+                    )
+                    .into());
                 }
             },
         };
@@ -92,7 +120,13 @@ impl Dialler {
         for &target in targets {
             let Reached { stream, .. } = race(happy_order(&proxies)).await?;
             match proxy.connect(stream, target).await {
-                Ok((stream, early)) => return Ok(Reached { stream, to: target, early }),
+                Ok((stream, early)) => {
+                    return Ok(Reached {
+                        stream,
+                        to: target,
+                        early,
+                    });
+                }
                 Err(error) => last = error,
             }
         }
@@ -143,18 +177,34 @@ async fn race(targets: Vec<SocketAddr>) -> io::Result<Reached> {
 }
 
 /// The only outbound socket.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that connects; its callers hold vetted addresses")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that connects; its callers hold vetted addresses"
+)]
 async fn connect(to: SocketAddr) -> io::Result<Reached> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_nodelay(true)?;
     let stream = socket.connect(to).await?;
-    Ok(Reached { stream, to, early: Vec::new() })
+    Ok(Reached {
+        stream,
+        to,
+        early: Vec::new(),
+    })
 }
 
 /// Families take turns, beginning with the first address's.
 fn happy_order(targets: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Some(first) = targets.first() else { return Vec::new() };
-    let (mut one, mut other): (Vec<_>, Vec<_>) = targets.iter().copied().partition(|target: &SocketAddr| target.is_ipv4() == first.is_ipv4());
+    let Some(first) = targets.first() else {
+        return Vec::new();
+    };
+    let (mut one, mut other): (Vec<_>, Vec<_>) = targets
+        .iter()
+        .copied()
+        .partition(|target: &SocketAddr| target.is_ipv4() == first.is_ipv4());
     one.reverse();
     other.reverse();
     let mut order = Vec::with_capacity(targets.len());
@@ -169,16 +219,24 @@ fn happy_order(targets: &[SocketAddr]) -> Vec<SocketAddr> {
 /// A connection whose two ends have one address never left this machine, whatever address that is.
 fn reaches_this_machine(stream: &TcpStream, to: SocketAddr) -> bool {
     // An address that cannot be asked for is taken for the worst.
-    stream.local_addr().map_or(true, |local| local.ip().to_canonical() == to.ip().to_canonical())
+    stream.local_addr().map_or(true, |local| {
+        local.ip().to_canonical() == to.ip().to_canonical()
+    })
 }
 
 fn this_machine(destination: &Destination, to: SocketAddr) -> Denial {
-    let message = format!("its address {} turned out to be this very machine's", to.ip());
+    let message = format!(
+        "its address {} turned out to be this very machine's",
+        to.ip()
+    );
     Denial::new(Reason::DeniedAddressHost, destination.to_string(), message)
 }
 
 fn late(within: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", within.as_secs_f32()))
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no answer within {} s", within.as_secs_f32()),
+    )
 }
 
 /// RFC 8305's Connection Attempt Delay.

@@ -35,13 +35,19 @@ enum ProxyHost {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UpstreamProxyError {
     /// Only plain HTTP proxies are spoken to.
-    #[error("an upstream proxy is given as `http://[user:password@]host[:port]`; other schemes are not supported")]
+    #[error(
+        "an upstream proxy is given as `http://[user:password@]host[:port]`; other schemes are not supported"
+    )]
     Scheme,
     /// The part after the scheme is not a host with an optional port.
-    #[error("the upstream proxy's host or port is not valid; it is given as `http://[user:password@]host[:port]`")]
+    #[error(
+        "the upstream proxy's host or port is not valid; it is given as `http://[user:password@]host[:port]`"
+    )]
     Authority,
     /// The user name or password is not percent-encoded properly.
-    #[error("the upstream proxy's user name or password is not valid; write special characters percent-encoded, such as `%40` for `@`")]
+    #[error(
+        "the upstream proxy's user name or password is not valid; write special characters percent-encoded, such as `%40` for `@`"
+    )]
     Credentials,
 }
 
@@ -64,7 +70,11 @@ impl FromStr for UpstreamProxy {
             Ok(address) => ProxyHost::Address(address),
             Err(_) => ProxyHost::Name(host.parse().map_err(|_| UpstreamProxyError::Authority)?),
         };
-        Ok(Self { host, port, authorization })
+        Ok(Self {
+            host,
+            port,
+            authorization,
+        })
     }
 }
 
@@ -73,7 +83,9 @@ impl fmt::Debug for UpstreamProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             ProxyHost::Name(name) => write!(f, "UpstreamProxy({name}:{})", self.port),
-            ProxyHost::Address(address) => write!(f, "UpstreamProxy({})", SocketAddr::new(*address, self.port)),
+            ProxyHost::Address(address) => {
+                write!(f, "UpstreamProxy({})", SocketAddr::new(*address, self.port))
+            }
         }
     }
 }
@@ -85,20 +97,35 @@ impl UpstreamProxy {
             ProxyHost::Name(name) => resolver.addresses(name).await,
         };
         match addresses {
-            Ok(addresses) => Ok(addresses.iter().map(|&address| SocketAddr::new(address, self.port)).collect()),
-            Err(why) => Err(io::Error::other(format!("the upstream proxy's name could not be resolved: {why}"))),
+            Ok(addresses) => Ok(addresses
+                .iter()
+                .map(|&address| SocketAddr::new(address, self.port))
+                .collect()),
+            Err(why) => Err(io::Error::other(format!(
+                "the upstream proxy's name could not be resolved: {why}"
+            ))),
         }
     }
 
     /// Asks the proxy at the other end of `stream` for a tunnel to `target`.
-    pub(super) async fn connect(&self, mut stream: TcpStream, target: SocketAddr) -> io::Result<(TcpStream, Vec<u8>)> {
-        let authorization = self.authorization.as_ref().map(|value| format!("Proxy-Authorization: {value}\r\n")).unwrap_or_default();
+    pub(super) async fn connect(
+        &self,
+        mut stream: TcpStream,
+        target: SocketAddr,
+    ) -> io::Result<(TcpStream, Vec<u8>)> {
+        let authorization = self
+            .authorization
+            .as_ref()
+            .map(|value| format!("Proxy-Authorization: {value}\r\n"))
+            .unwrap_or_default();
         let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::with_capacity(512);
         loop {
             if stream.read_buf(&mut answer).await? == 0 {
-                return Err(io::Error::other("the upstream proxy closed the connection instead of answering"));
+                return Err(io::Error::other(
+                    "the upstream proxy closed the connection instead of answering",
+                ));
             }
             let mut fields = [httparse::EMPTY_HEADER; 64];
             let mut response = httparse::Response::new(&mut fields);
@@ -106,7 +133,9 @@ impl UpstreamProxy {
                 Ok(httparse::Status::Complete(head)) => {
                     let status = response.code.unwrap_or_default();
                     if !(200..300).contains(&status) {
-                        return Err(io::Error::other(format!("the upstream proxy answered {status}")));
+                        return Err(io::Error::other(format!(
+                            "the upstream proxy answered {status}"
+                        )));
                     }
                     let early = answer.split_off(head.min(answer.len()));
                     return Ok((stream, early));
@@ -131,7 +160,10 @@ fn basic(credentials: &str) -> Result<String, UpstreamProxyError> {
 fn percent_decoded(text: &str) -> Result<Vec<u8>, UpstreamProxyError> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
-    let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).ok_or(UpstreamProxyError::Credentials);
+    let digit = |byte: Option<u8>| {
+        byte.and_then(|byte| char::from(byte).to_digit(16))
+            .ok_or(UpstreamProxyError::Credentials)
+    };
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
             b'%' => (digit(bytes.next())? * 16 + digit(bytes.next())?) as u8,
@@ -147,7 +179,14 @@ fn split_port(authority: &str) -> Result<(&str, u16), UpstreamProxyError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or_else(bad)?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(bad)?) })
+            (
+                host,
+                if rest.is_empty() {
+                    None
+                } else {
+                    Some(rest.strip_prefix(':').ok_or_else(bad)?)
+                },
+            )
         }
         None => match authority.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -155,7 +194,11 @@ fn split_port(authority: &str) -> Result<(&str, u16), UpstreamProxyError> {
         },
     };
     let port = port.map_or(Ok(80), str::parse).map_err(|_| bad())?;
-    if host.is_empty() || port == 0 { Err(bad()) } else { Ok((host, port)) }
+    if host.is_empty() || port == 0 {
+        Err(bad())
+    } else {
+        Ok((host, port))
+    }
 }
 
 /// The largest answer that is read.

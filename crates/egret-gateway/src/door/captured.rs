@@ -17,22 +17,33 @@ use crate::{Gateway, Handshake, flow};
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: Handshake) {
     let wanted = wanted(&gateway, &stream);
     drop(handshake);
-    let client = Client { stream, input: Input::default(), door: Door::Captured, reply: Reply::Nothing };
+    let client = Client {
+        stream,
+        input: Input::default(),
+        door: Door::Captured,
+        reply: Reply::Nothing,
+    };
     flow::carry(&gateway, client, wanted).await;
 }
 
 fn wanted(gateway: &Gateway, stream: &TcpStream) -> Result<Destination, Refused> {
     let (Some(original), Ok(local)) = (original_destination(stream), stream.local_addr()) else {
-        return Err(Refused::malformed("the connection was not redirected here; this port is for redirected connections only"));
+        return Err(Refused::malformed(
+            "the connection was not redirected here; this port is for redirected connections only",
+        ));
     };
     if same(original, local) {
-        return Err(Refused::malformed("the connection was made to this port itself, which is for redirected connections only"));
+        return Err(Refused::malformed(
+            "the connection was made to this port itself, which is for redirected connections only",
+        ));
     }
     let target = match gateway.names.meaning(original.ip()) {
         Some(Meaning::Name(name)) => Target::Name(name),
         Some(Meaning::Nothing) => {
             let message = "the address is one that stands for a name, and no name was given it";
-            return Err(Denial::new(Reason::DeniedLiteralAddress, original.to_string(), message).into());
+            return Err(
+                Denial::new(Reason::DeniedLiteralAddress, original.to_string(), message).into(),
+            );
         }
         None => Target::Address(original.ip()),
     };
@@ -43,7 +54,9 @@ fn wanted(gateway: &Gateway, stream: &TcpStream) -> Result<Destination, Refused>
 fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     match stream.local_addr().ok()?.ip() {
         IpAddr::V4(_) => ip_original_dst(stream).ok().map(SocketAddr::V4),
-        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => ip_original_dst(stream).ok().map(SocketAddr::V4),
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {
+            ip_original_dst(stream).ok().map(SocketAddr::V4)
+        }
         IpAddr::V6(_) => ipv6_original_dst(stream).ok().map(SocketAddr::V6),
     }
 }

@@ -30,8 +30,13 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
         Some(4 | 5) => socks::enter(gateway, stream, input, handshake).await,
         Some(20..=24) => {
             reset(&stream);
-            let refused = Refused::protocol("", "TLS was begun with the proxy itself; it is spoken to in plain HTTP or SOCKS5");
-            gateway.refused(&gateway.log.id(), Door::Connect, None, &refused).await;
+            let refused = Refused::protocol(
+                "",
+                "TLS was begun with the proxy itself; it is spoken to in plain HTTP or SOCKS5",
+            );
+            gateway
+                .refused(&gateway.log.id(), Door::Connect, None, &refused)
+                .await;
         }
         _ => http(gateway, stream, input, handshake).await,
     }
@@ -42,13 +47,23 @@ async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handsh
     drop(handshake);
     match request {
         Ok(request) if request.method() == "CONNECT" => {
-            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            let client = Client {
+                stream,
+                input,
+                door: Door::Connect,
+                reply: Reply::Http,
+            };
             flow::carry(&gateway, client, wanted(&request)).await;
         }
         Ok(request) => Box::pin(forward::enter(gateway, stream, input, request)).await,
         Err(NoRequest::End | NoRequest::Gone) => {}
         Err(NoRequest::Refused(refused)) => {
-            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            let client = Client {
+                stream,
+                input,
+                door: Door::Connect,
+                reply: Reply::Http,
+            };
             flow::carry(&gateway, client, Err(refused)).await;
         }
     }
@@ -60,5 +75,6 @@ pub(super) fn wanted(request: &Request) -> Result<Destination, Refused> {
     if request.framing()? != Framing::Length(0) {
         return Err(BadHead::Malformed("a CONNECT request has no body").into());
     }
-    Destination::from_authority(request.target(), None).map_err(|malformed| Denial::from(malformed).into())
+    Destination::from_authority(request.target(), None)
+        .map_err(|malformed| Denial::from(malformed).into())
 }

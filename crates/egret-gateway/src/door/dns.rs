@@ -36,7 +36,11 @@ pub(crate) async fn serve_udp(gateway: Arc<Gateway>, socket: UdpSocket) {
         };
         match received {
             Ok((length, from)) => {
-                let Some(answer) = answer(&gateway, question.get(..length).unwrap_or_default()).await else { continue };
+                let Some(answer) =
+                    answer(&gateway, question.get(..length).unwrap_or_default()).await
+                else {
+                    continue;
+                };
                 // A client that is gone, or that does not take its answer, asks again.
                 let _ = socket.send_to(&answer, from).await;
             }
@@ -53,8 +57,12 @@ pub(super) async fn serve_tcp(gateway: Arc<Gateway>, stream: TcpStream, handshak
     let _handshake = handshake;
     let mut input = Input::default();
     while let Ok(Ok(question)) = timeout(IDLE, framed(&stream, &mut input)).await {
-        let Some(mut answer) = answer(&gateway, &question).await else { return };
-        let Ok(length) = u16::try_from(answer.len()) else { return };
+        let Some(mut answer) = answer(&gateway, &question).await else {
+            return;
+        };
+        let Ok(length) = u16::try_from(answer.len()) else {
+            return;
+        };
         answer.splice(0..0, length.to_be_bytes());
         if !matches!(timeout(IDLE, send(&stream, &answer)).await, Ok(Ok(()))) {
             return;
@@ -111,8 +119,14 @@ fn reply(gateway: &Gateway, question: &Message) -> (Message, Option<Asked>) {
     if question.metadata.op_code != OpCode::Query {
         return code(reply, ResponseCode::NotImp);
     }
-    let [query] = question.queries.as_slice() else { return code(reply, ResponseCode::FormErr) };
-    if question.edns.as_ref().is_some_and(|edns| edns.version() != 0) {
+    let [query] = question.queries.as_slice() else {
+        return code(reply, ResponseCode::FormErr);
+    };
+    if question
+        .edns
+        .as_ref()
+        .is_some_and(|edns| edns.version() != 0)
+    {
         return code(reply, ResponseCode::BADVERS);
     }
     if query.query_class() != DNSClass::IN {
@@ -127,7 +141,11 @@ fn reply(gateway: &Gateway, question: &Message) -> (Message, Option<Asked>) {
             (reply, None)
         }
         Err((denial, limit)) => {
-            reply.metadata.response_code = if limit.is_some() { ResponseCode::Refused } else { ResponseCode::NXDomain };
+            reply.metadata.response_code = if limit.is_some() {
+                ResponseCode::Refused
+            } else {
+                ResponseCode::NXDomain
+            };
             if let Some(edns) = &mut reply.edns {
                 edns.options_mut().insert(extended_error(&denial));
             }
@@ -144,7 +162,16 @@ fn resolve(gateway: &Gateway, query: &Query) -> Result<Option<RData>, (Denial, O
     }
     let name: Host = match asked.parse() {
         Ok(name) => name,
-        Err(_) => return Err((Denial::new(Reason::DeniedMalformed, asked, "it is not a host name, or not in one way only"), None)),
+        Err(_) => {
+            return Err((
+                Denial::new(
+                    Reason::DeniedMalformed,
+                    asked,
+                    "it is not a host name, or not in one way only",
+                ),
+                None,
+            ));
+        }
     };
     let kind = query.query_type();
     if name.as_str() == "localhost" || name.as_str().ends_with(".localhost") {
@@ -166,12 +193,19 @@ fn resolve(gateway: &Gateway, query: &Query) -> Result<Option<RData>, (Denial, O
 }
 
 fn limited(limit: Limit, asked: String) -> (Denial, Option<Limit>) {
-    (Denial::new(Reason::DeniedLimit, asked, limit.message()), Some(limit))
+    (
+        Denial::new(Reason::DeniedLimit, asked, limit.message()),
+        Some(limit),
+    )
 }
 
 /// RFC 8914: code 15 (Blocked), or 18 (Prohibited) for a limit, with the reason code as text.
 fn extended_error(denial: &Denial) -> EdnsOption {
-    let code: u16 = if denial.reason() == Reason::DeniedLimit { 18 } else { 15 };
+    let code: u16 = if denial.reason() == Reason::DeniedLimit {
+        18
+    } else {
+        15
+    };
     let mut option = code.to_be_bytes().to_vec();
     option.extend_from_slice(denial.reason().code().as_bytes());
     EdnsOption::Unknown(EXTENDED_ERROR, option)
@@ -179,7 +213,9 @@ fn extended_error(denial: &Denial) -> EdnsOption {
 
 /// A message that cannot be read is answered if at least its header is there.
 fn unreadable(question: &[u8]) -> Option<Message> {
-    let &[a, b, flags, _, _, _, _, _, _, _, _, _, ..] = question else { return None };
+    let &[a, b, flags, _, _, _, _, _, _, _, _, _, ..] = question else {
+        return None;
+    };
     let is_response = flags & 0x80 != 0;
     let id = u16::from_be_bytes([a, b]);
     (!is_response).then(|| Message::error_msg(id, OpCode::Query, ResponseCode::FormErr))
@@ -196,7 +232,10 @@ async fn record(gateway: &Gateway, query: &Query, denial: Denial, limit: Option<
         Some(limit) => Refused::Limit { limit, denial },
         None => Refused::Denied(denial),
     };
-    let mut record = gateway.record(Event::Dns, &gateway.log.id()).door(Door::Dns).refused(&refused);
+    let mut record = gateway
+        .record(Event::Dns, &gateway.log.id())
+        .door(Door::Dns)
+        .refused(&refused);
     record.host = Some(name);
     record.query = Some(query.query_type().to_string());
     let _ = gateway.log.write(&record, gateway.limits.audit_wait).await;

@@ -11,17 +11,18 @@ use egret_policy::Destination;
 use tokio::net::TcpStream;
 
 use super::{Client, Reply, part, send};
+use crate::Gateway;
 use crate::audit::{Door, Event};
 use crate::flow::{self, Traffic, Tunnel, record_close, reset};
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{
-    Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange, method_allowed, required_host,
+    Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange,
+    method_allowed, required_host,
 };
 use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::relay::{self, Half};
 use crate::sessions::Lost;
-use crate::Gateway;
 
 /// A connection to a server, between requests.
 struct Upstream {
@@ -35,11 +36,18 @@ struct Upstream {
 enum Next {
     Request,
     /// It has its answer and is closed; `unread` if it may have sent more.
-    Close { unread: bool },
+    Close {
+        unread: bool,
+    },
     Reset,
 }
 
-pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, first: Request) {
+pub(super) async fn enter(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    mut input: Input,
+    first: Request,
+) {
     let mut upstreams = Vec::new();
     let mut request = first;
     loop {
@@ -47,12 +55,19 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, mut input: I
             // A client that was refused something, or that has finished with plain requests, may go on to this.
             drop(upstreams);
             let wanted = super::connect::wanted(&request);
-            let client = Client { stream, input, door: Door::Connect, reply: Reply::Http };
+            let client = Client {
+                stream,
+                input,
+                door: Door::Connect,
+                reply: Reply::Http,
+            };
             return flow::carry(&gateway, client, wanted).await;
         }
         match carry(&gateway, &stream, &mut input, &mut upstreams, &request).await {
             Next::Request => {}
-            Next::Close { unread } => return part(&stream, unread || !input.bytes().is_empty()).await,
+            Next::Close { unread } => {
+                return part(&stream, unread || !input.bytes().is_empty()).await;
+            }
             Next::Reset => return reset(&stream),
         }
         request = match next_request(&gateway, &stream, &mut input, &mut upstreams).await {
@@ -60,7 +75,12 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, mut input: I
             Err(NoRequest::End) => return,
             Err(NoRequest::Gone) => return reset(&stream),
             Err(NoRequest::Refused(refused)) => {
-                let client = Client { stream, input, door: Door::Forward, reply: Reply::Http };
+                let client = Client {
+                    stream,
+                    input,
+                    door: Door::Forward,
+                    reply: Reply::Http,
+                };
                 return flow::carry(&gateway, client, Err(refused)).await;
             }
         };
@@ -115,7 +135,18 @@ async fn carry(
         let since = Instant::now();
         let reused = match reuse(gateway, upstreams, &destination, request, &id).await {
             Ok(reused) => reused,
-            Err(refused) => return refuse(gateway, client, &id, Some(&destination), request, &refused, with_body).await,
+            Err(refused) => {
+                return refuse(
+                    gateway,
+                    client,
+                    &id,
+                    Some(&destination),
+                    request,
+                    &refused,
+                    with_body,
+                )
+                .await;
+            }
         };
         let again = reused.is_some();
         let mut upstream = match reused {
@@ -129,22 +160,58 @@ async fn carry(
                         addresses: opened.addresses,
                         dialled: opened.to,
                     },
-                    Err(refused) => return refuse(gateway, client, &id, Some(&destination), request, &refused, with_body).await,
+                    Err(refused) => {
+                        return refuse(
+                            gateway,
+                            client,
+                            &id,
+                            Some(&destination),
+                            request,
+                            &refused,
+                            with_body,
+                        )
+                        .await;
+                    }
                 }
             }
         };
         let host = host_field(&destination);
-        let line = Line { target, host: &host, bound: false };
+        let line = Line {
+            target,
+            host: &host,
+            bound: false,
+        };
         let mut traffic = Traffic::default();
-        let ends = Ends { client, input: &mut *input, server: &upstream.tunnel.server, server_input: &mut upstream.input };
+        let ends = Ends {
+            client,
+            input: &mut *input,
+            server: &upstream.tunnel.server,
+            server_input: &mut upstream.input,
+        };
         let ended = tokio::select! {
             biased;
             lost = upstream.tunnel.session.open.until_lost() => Err(Stopped::Lost(lost)),
             ended = exchange(ends, request, &line, framing, &gateway.limits, &gateway.pool, &mut traffic) => ended.map_err(Stopped::Broken),
         };
-        if let (true, false, Err(Stopped::Broken(Broken::Server { untouched: true, .. }))) = (again, with_body, &ended) {
+        if let (
+            true,
+            false,
+            Err(Stopped::Broken(Broken::Server {
+                untouched: true, ..
+            })),
+        ) = (again, with_body, &ended)
+        {
             // The server closed a kept connection just as we used it: nothing has happened yet.
-            record_close(gateway, &id, Door::Forward, &destination, since, traffic, None).await;
+            record_close(
+                gateway,
+                &id,
+                Door::Forward,
+                &destination,
+                since,
+                traffic,
+                None,
+            )
+            .await;
             continue;
         }
         if let Ok(After::Upgraded) = ended {
@@ -159,13 +226,26 @@ async fn carry(
         if ended.is_err() {
             reset(&upstream.tunnel.server);
         }
-        record_close(gateway, &id, Door::Forward, &destination, since, traffic, why).await;
+        record_close(
+            gateway,
+            &id,
+            Door::Forward,
+            &destination,
+            since,
+            traffic,
+            why,
+        )
+        .await;
         return match ended {
             Ok(After::Next { client, server }) => {
                 if server && upstreams.len() < KEPT {
                     upstreams.push(upstream);
                 }
-                if client { Next::Request } else { Next::Close { unread: with_body } }
+                if client {
+                    Next::Request
+                } else {
+                    Next::Close { unread: with_body }
+                }
             }
             Ok(After::Upgraded) => Next::Close { unread: false },
             Err(Stopped::Lost(_) | Stopped::Broken(Broken::Off)) => Next::Reset,
@@ -175,7 +255,16 @@ async fn carry(
                 say(client, &refused, &id, Some(&destination)).await
             }
             Err(Stopped::Broken(Broken::Request(why))) => {
-                refuse(gateway, client, &id, Some(&destination), request, &Refused::malformed(why), true).await
+                refuse(
+                    gateway,
+                    client,
+                    &id,
+                    Some(&destination),
+                    request,
+                    &Refused::malformed(why),
+                    true,
+                )
+                .await
             }
         };
     }
@@ -210,7 +299,10 @@ async fn reuse(
     request: &Request,
     id: &str,
 ) -> Result<Option<Upstream>, Refused> {
-    while let Some(at) = upstreams.iter().position(|upstream| upstream.tunnel.permit.destination() == destination) {
+    while let Some(at) = upstreams
+        .iter()
+        .position(|upstream| upstream.tunnel.permit.destination() == destination)
+    {
         let mut upstream = upstreams.swap_remove(at);
         if !upstream.is_quiet() {
             continue;
@@ -218,13 +310,21 @@ async fn reuse(
         let hosts = gateway.hosts.load();
         let permit = gateway.matcher.load().decide(destination, &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
-        let mut record = gateway.record(Event::Decision, id).door(Door::Forward).permit(&permit);
+        let mut record = gateway
+            .record(Event::Decision, id)
+            .door(Door::Forward)
+            .permit(&permit);
         record.addresses.clone_from(&upstream.addresses);
         record.dialled = Some(upstream.dialled);
         upstream.tunnel.permit = permit;
         let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
         let record = described(request, path)(record);
-        if gateway.log.write(&record, gateway.limits.audit_wait).await.is_err() {
+        if gateway
+            .log
+            .write(&record, gateway.limits.audit_wait)
+            .await
+            .is_err()
+        {
             return Err(Refused::limit(Limit::AuditLog, destination.to_string()));
         }
         return Ok(Some(upstream));
@@ -238,12 +338,22 @@ impl Upstream {
         let would_block = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
         self.tunnel.session.open.lost().is_none()
             && self.input.bytes().is_empty()
-            && self.tunnel.server.try_read(&mut [0]).as_ref().is_err_and(would_block)
+            && self
+                .tunnel
+                .server
+                .try_read(&mut [0])
+                .as_ref()
+                .is_err_and(would_block)
     }
 }
 
 /// Carries WebSocket frames until the end, and says how many bytes went each way.
-async fn upgraded(gateway: &Gateway, client: &TcpStream, input: &mut Input, upstream: &mut Upstream) -> (u64, u64) {
+async fn upgraded(
+    gateway: &Gateway,
+    client: &TcpStream,
+    input: &mut Input,
+    upstream: &mut Upstream,
+) -> (u64, u64) {
     let mut up = Half::starting_with(std::mem::take(input).into_bytes());
     let mut down = Half::starting_with(std::mem::take(&mut upstream.input).into_bytes());
     let server = &upstream.tunnel.server;
@@ -279,7 +389,15 @@ async fn refuse(
     with_body: bool,
 ) -> Next {
     let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
-    gateway.refused_with(id, Door::Forward, destination, refused, described(request, path)).await;
+    gateway
+        .refused_with(
+            id,
+            Door::Forward,
+            destination,
+            refused,
+            described(request, path),
+        )
+        .await;
     if with_body || !request.keeps_alive() {
         return say(client, refused, id, destination).await;
     }
@@ -290,7 +408,12 @@ async fn refuse(
 }
 
 /// Answers, and ends the connection.
-async fn say(client: &TcpStream, refused: &Refused, id: &str, destination: Option<&Destination>) -> Next {
+async fn say(
+    client: &TcpStream,
+    refused: &Refused,
+    id: &str,
+    destination: Option<&Destination>,
+) -> Next {
     match send(client, &refused.http_response(id, destination, false)).await {
         Ok(()) => Next::Close { unread: true },
         Err(_) => Next::Reset,

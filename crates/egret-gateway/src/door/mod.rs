@@ -57,7 +57,11 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, kind: K
                 }
             },
             // The client was gone again before we came to it.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+                ) => {}
             // No descriptors or no memory: those that are open go on, and some will close.
             Err(_) => sleep(BREATH).await,
         }
@@ -119,7 +123,12 @@ impl Client {
     }
 
     /// Tells the client that there will be no connection, and why as far as its protocol can say so.
-    pub(crate) async fn refuse(mut self, refused: &Refused, id: &str, destination: Option<&Destination>) {
+    pub(crate) async fn refuse(
+        mut self,
+        refused: &Refused,
+        id: &str,
+        destination: Option<&Destination>,
+    ) {
         let http = match self.reply {
             Reply::Http => true,
             Reply::Nothing => self.looks_like_http().await,
@@ -147,7 +156,8 @@ impl Client {
                 let seen = self.input.bytes().len();
                 match self.input.fill(&self.stream).await {
                     Ok(0) | Err(_) => return false,
-                    Ok(_) => match sniffer.push(self.input.bytes().get(seen..).unwrap_or_default()) {
+                    Ok(_) => match sniffer.push(self.input.bytes().get(seen..).unwrap_or_default())
+                    {
                         First::Hold | First::Watch => {}
                         First::Http => return true,
                         _ => return false,

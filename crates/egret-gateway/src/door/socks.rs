@@ -14,25 +14,50 @@ use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::{Gateway, Handshake, flow};
 
-pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handshake: Handshake) {
+pub(super) async fn enter(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    mut input: Input,
+    handshake: Handshake,
+) {
     let version_4 = input.bytes().first() == Some(&4);
-    let read = timeout(gateway.limits.handshake_time, negotiate(&stream, &mut input)).await;
+    let read = timeout(
+        gateway.limits.handshake_time,
+        negotiate(&stream, &mut input),
+    )
+    .await;
     drop(handshake);
-    let reply = if version_4 { Reply::Socks4 } else { Reply::Socks5 };
+    let reply = if version_4 {
+        Reply::Socks4
+    } else {
+        Reply::Socks5
+    };
     let (wanted, reply) = match read {
         Ok(Ok(wanted)) => (Ok(wanted), reply),
         Ok(Err(Unread::Gone)) => return,
         Ok(Err(Unread::Answered(answer, refused))) => {
-            gateway.refused(&gateway.log.id(), Door::Socks, None, &refused).await;
+            gateway
+                .refused(&gateway.log.id(), Door::Socks, None, &refused)
+                .await;
             if send(&stream, &answer).await.is_ok() {
                 part(&stream, !input.bytes().is_empty()).await;
             }
             return;
         }
-        Ok(Err(Unread::Refused(refused))) => (Err(refused), reply),
+        Ok(Err(Unread::Refused(refused))) => (Err(*refused), reply),
         Err(_) => (Err(Refused::limit(Limit::HandshakeTime, "")), reply),
     };
-    flow::carry(&gateway, Client { stream, input, door: Door::Socks, reply }, wanted).await;
+    flow::carry(
+        &gateway,
+        Client {
+            stream,
+            input,
+            door: Door::Socks,
+            reply,
+        },
+        wanted,
+    )
+    .await;
 }
 
 /// Why there is no destination.
@@ -40,40 +65,55 @@ enum Unread {
     /// The client went away.
     Gone,
     /// It is to be refused with the general reply.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// It is to be refused with these very bytes.
-    Answered(Vec<u8>, Refused),
+    Answered(Vec<u8>, Box<Refused>),
 }
 
 async fn negotiate(stream: &TcpStream, input: &mut Input) -> Result<Destination, Unread> {
     // Version, number of methods, methods.
     let version = byte(stream, input).await?;
     if version == 4 {
-        return Err(Unread::Refused(Refused::protocol("", "SOCKS4 is not spoken; use SOCKS5 (`socks5h://`)")));
+        let refused = Refused::protocol("", "SOCKS4 is not spoken; use SOCKS5 (`socks5h://`)");
+        return Err(Unread::Refused(Box::new(refused)));
     }
     let count = byte(stream, input).await?;
     let methods = take(stream, input, usize::from(count)).await?;
     if !methods.contains(&NO_AUTHENTICATION) {
-        let refused = Refused::protocol("", "the SOCKS5 client insists on authenticating; offer the method `no authentication`");
-        return Err(Unread::Answered(vec![5, NO_METHOD], refused));
+        let refused = Refused::protocol(
+            "",
+            "the SOCKS5 client insists on authenticating; offer the method `no authentication`",
+        );
+        return Err(Unread::Answered(vec![5, NO_METHOD], Box::new(refused)));
     }
-    send(stream, &[5, NO_AUTHENTICATION]).await.map_err(|_| Unread::Gone)?;
+    send(stream, &[5, NO_AUTHENTICATION])
+        .await
+        .map_err(|_| Unread::Gone)?;
     // Version, command, reserved, address type, address, port.
     let head = take(stream, input, 4).await?;
-    let &[version, command, reserved, kind] = head.as_slice() else { return Err(Unread::Gone) };
+    let &[version, command, reserved, kind] = head.as_slice() else {
+        return Err(Unread::Gone);
+    };
     if version != 5 || reserved != 0 {
         return Err(malformed("the SOCKS5 request does not follow RFC 1928"));
     }
     let host = match kind {
-        1 => Host::Target(Target::Address(Ipv4Addr::from(array::<4>(&take(stream, input, 4).await?)?).into())),
-        4 => Host::Target(Target::Address(Ipv6Addr::from(array::<16>(&take(stream, input, 16).await?)?).into())),
+        1 => Host::Target(Target::Address(
+            Ipv4Addr::from(array::<4>(&take(stream, input, 4).await?)?).into(),
+        )),
+        4 => Host::Target(Target::Address(
+            Ipv6Addr::from(array::<16>(&take(stream, input, 16).await?)?).into(),
+        )),
         3 => {
             let length = byte(stream, input).await?;
             Host::Text(take(stream, input, usize::from(length)).await?)
         }
         _ => {
             let refused = Refused::malformed("the SOCKS5 request has an unknown type of address");
-            return Err(Unread::Answered(reply(ADDRESS_TYPE).to_vec(), refused));
+            return Err(Unread::Answered(
+                reply(ADDRESS_TYPE).to_vec(),
+                Box::new(refused),
+            ));
         }
     };
     let port = u16::from_be_bytes(array::<2>(&take(stream, input, 2).await?)?);
@@ -84,10 +124,14 @@ async fn negotiate(stream: &TcpStream, input: &mut Input) -> Result<Destination,
             Err(_) => return Err(malformed("the SOCKS5 request's host name is not text")),
         },
     };
-    let destination = destination.map_err(|error| Unread::Refused(Denial::from(error).into()))?;
+    let destination =
+        destination.map_err(|error| Unread::Refused(Box::new(Denial::from(error).into())))?;
     if command != CONNECT {
-        let refused = Refused::protocol(destination.to_string(), "of SOCKS5's commands only CONNECT is carried; UDP is not");
-        return Err(Unread::Answered(reply(COMMAND).to_vec(), refused));
+        let refused = Refused::protocol(
+            destination.to_string(),
+            "of SOCKS5's commands only CONNECT is carried; UDP is not",
+        );
+        return Err(Unread::Answered(reply(COMMAND).to_vec(), Box::new(refused)));
     }
     Ok(destination)
 }
@@ -98,7 +142,7 @@ enum Host {
 }
 
 fn malformed(why: &str) -> Unread {
-    Unread::Refused(Refused::malformed(why))
+    Unread::Refused(Box::new(Refused::malformed(why)))
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Unread> {
@@ -106,7 +150,11 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Unread> {
 }
 
 async fn byte(stream: &TcpStream, input: &mut Input) -> Result<u8, Unread> {
-    take(stream, input, 1).await?.first().copied().ok_or(Unread::Gone)
+    take(stream, input, 1)
+        .await?
+        .first()
+        .copied()
+        .ok_or(Unread::Gone)
 }
 
 async fn take(stream: &TcpStream, input: &mut Input, count: usize) -> Result<Vec<u8>, Unread> {

@@ -67,7 +67,10 @@ impl Sniffer {
 
 fn text(bytes: &[u8]) -> First {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
-    let begin = bytes.iter().position(|byte| !blank(byte)).unwrap_or(bytes.len());
+    let begin = bytes
+        .iter()
+        .position(|byte| !blank(byte))
+        .unwrap_or(bytes.len());
     let bytes = bytes.get(begin..).unwrap_or_default();
     let (line, ended) = match bytes.iter().position(|&byte| byte == b'\n') {
         Some(end) => (bytes.get(..end).unwrap_or_default(), true),
@@ -80,7 +83,11 @@ fn text(bytes: &[u8]) -> First {
         None => {}
     }
     if begin == 0 && METHODS.iter().any(|method| could_be(method, line)) {
-        return if line.len() > LINE { First::Http } else { First::Hold };
+        return if line.len() > LINE {
+            First::Http
+        } else {
+            First::Hold
+        };
     }
     if line.len() > LINE || line.iter().any(|&byte| byte < 0x20 && !blank(&byte)) {
         return First::Opaque;
@@ -104,7 +111,9 @@ enum Version {
 
 /// The HTTP version that stands in a line after a blank, as every server that reads requests at all demands.
 fn version(line: &[u8]) -> Option<Version> {
-    let at = line.windows(6).position(|window| matches!(window, [b' ' | b'\t', name @ ..] if name.eq_ignore_ascii_case(b"HTTP/")))?;
+    let at = line.windows(6).position(
+        |window| matches!(window, [b' ' | b'\t', name @ ..] if name.eq_ignore_ascii_case(b"HTTP/")),
+    )?;
     match line.get(at + 6..)? {
         [b'2'..=b'9', ..] => Some(Version::Two),
         // Nothing behind the slash yet is near enough.
@@ -122,8 +131,43 @@ const LINE: usize = 16 << 10;
 
 /// What clients begin a request with. Others are recognised as soon as their line has a version.
 const METHODS: [&[u8]; 39] = [
-    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"QUERY", b"PRI", b"PROPFIND",
-    b"PROPPATCH", b"MKCOL", b"MKCALENDAR", b"MKACTIVITY", b"COPY", b"MOVE", b"LOCK", b"UNLOCK", b"SEARCH", b"REPORT",
-    b"CHECKOUT", b"CHECKIN", b"UNCHECKOUT", b"MERGE", b"BIND", b"UNBIND", b"REBIND", b"LINK", b"UNLINK", b"ACL", b"PURGE",
-    b"NOTIFY", b"SUBSCRIBE", b"UNSUBSCRIBE", b"M-SEARCH", b"VERSION-CONTROL", b"LABEL",
+    b"GET",
+    b"HEAD",
+    b"POST",
+    b"PUT",
+    b"DELETE",
+    b"CONNECT",
+    b"OPTIONS",
+    b"TRACE",
+    b"PATCH",
+    b"QUERY",
+    b"PRI",
+    b"PROPFIND",
+    b"PROPPATCH",
+    b"MKCOL",
+    b"MKCALENDAR",
+    b"MKACTIVITY",
+    b"COPY",
+    b"MOVE",
+    b"LOCK",
+    b"UNLOCK",
+    b"SEARCH",
+    b"REPORT",
+    b"CHECKOUT",
+    b"CHECKIN",
+    b"UNCHECKOUT",
+    b"MERGE",
+    b"BIND",
+    b"UNBIND",
+    b"REBIND",
+    b"LINK",
+    b"UNLINK",
+    b"ACL",
+    b"PURGE",
+    b"NOTIFY",
+    b"SUBSCRIBE",
+    b"UNSUBSCRIBE",
+    b"M-SEARCH",
+    b"VERSION-CONTROL",
+    b"LABEL",
 ];

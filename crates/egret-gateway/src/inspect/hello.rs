@@ -39,7 +39,11 @@ impl Reader {
                         length @ 1..=RECORD => usize::from(length),
                         _ => return Err(Bad("a TLS record has an impossible length")),
                     },
-                    [] | [HANDSHAKE] | [HANDSHAKE, 3] | [HANDSHAKE, 3, 0..=4] | [HANDSHAKE, 3, 0..=4, _] => 0,
+                    []
+                    | [HANDSHAKE]
+                    | [HANDSHAKE, 3]
+                    | [HANDSHAKE, 3, 0..=4]
+                    | [HANDSHAKE, 3, 0..=4, _] => 0,
                     _ => return Err(Bad("a TLS connection has to begin with a ClientHello")),
                 };
                 continue;
@@ -58,7 +62,9 @@ impl Reader {
 
     fn complete(&self) -> Result<Option<Hello>, Bad> {
         let (length, body) = match *self.message.as_slice() {
-            [CLIENT_HELLO, a, b, c, ref body @ ..] => (u32::from_be_bytes([0, a, b, c]) as usize, body),
+            [CLIENT_HELLO, a, b, c, ref body @ ..] => {
+                (u32::from_be_bytes([0, a, b, c]) as usize, body)
+            }
             [CLIENT_HELLO, ..] | [] => return Ok(None),
             _ => return Err(Bad("a TLS connection has to begin with a ClientHello")),
         };
@@ -117,7 +123,9 @@ fn host_name(mut extension: Cursor<'_>) -> Result<String, Bad> {
     }
     let name = list.vector(2)?.0;
     list.end()?;
-    let plain = name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte));
+    let plain = name
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte));
     match std::str::from_utf8(name) {
         Ok(name) if plain && (1..=254).contains(&name.len()) => Ok(name.to_owned()),
         _ => Err(Bad("the ClientHello's server name is not a host name")),
@@ -128,13 +136,19 @@ struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Bad> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Bad("the ClientHello is cut short"))?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(Bad("the ClientHello is cut short"))?;
         self.0 = rest;
         Ok(taken)
     }
 
     fn number(&mut self, bytes: usize) -> Result<usize, Bad> {
-        Ok(self.take(bytes)?.iter().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+        Ok(self
+            .take(bytes)?
+            .iter()
+            .fold(0, |number, &byte| number << 8 | usize::from(byte)))
     }
 
     /// A vector whose length stands in front of it in `bytes` bytes.
@@ -144,7 +158,11 @@ impl<'a> Cursor<'a> {
     }
 
     fn end(&self) -> Result<(), Bad> {
-        if self.0.is_empty() { Ok(()) } else { Err(Bad("the ClientHello has something left over")) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Bad("the ClientHello has something left over"))
+        }
     }
 }
 

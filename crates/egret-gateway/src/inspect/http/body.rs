@@ -55,7 +55,9 @@ impl Body {
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, Cut> {
         match self {
             Self::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                let taken = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 *left -= taken as u64;
                 Ok(taken)
             }
@@ -75,7 +77,9 @@ impl Body {
     ) -> Result<(), Cut> {
         if !input.bytes().is_empty() {
             let taken = self.take(input.bytes())?;
-            send(to, input.bytes().get(..taken).unwrap_or_default()).await.map_err(|_| Cut::To)?;
+            send(to, input.bytes().get(..taken).unwrap_or_default())
+                .await
+                .map_err(|_| Cut::To)?;
             *moved += taken as u64;
             input.consume(taken);
         }
@@ -141,10 +145,16 @@ impl Chunks {
                 break;
             }
             if let At::Data { left } = self.at {
-                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - taken);
+                let here = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len() - taken);
                 taken += here;
                 let left = left - here as u64;
-                self.at = if left == 0 { At::DataCr } else { At::Data { left } };
+                self.at = if left == 0 {
+                    At::DataCr
+                } else {
+                    At::Data { left }
+                };
                 continue;
             }
             self.at = self.step(byte)?;
@@ -156,7 +166,10 @@ impl Chunks {
     fn step(&mut self, byte: u8) -> Result<At, &'static str> {
         Ok(match (self.at, byte) {
             (At::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 15 => {
-                At::Size { digits: digits + 1, size: size << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0)) }
+                At::Size {
+                    digits: digits + 1,
+                    size: size << 4 | u64::from(char::from(byte).to_digit(16).unwrap_or(0)),
+                }
             }
             (At::Size { digits: 1.., size }, b'\r') => At::SizeLf { size },
             (At::Size { digits: 1.., size }, b';') => At::Extension { size },
@@ -184,7 +197,11 @@ impl Chunks {
 
     fn more(&mut self) -> Result<(), &'static str> {
         self.extra += 1;
-        if self.extra > EXTRA { Err("the chunked body has too many extensions or trailers") } else { Ok(()) }
+        if self.extra > EXTRA {
+            Err("the chunked body has too many extensions or trailers")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -36,7 +36,10 @@ pub(crate) struct Line<'a> {
 /// What the two connections are good for after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
-    Next { client: bool, server: bool },
+    Next {
+        client: bool,
+        server: bool,
+    },
     /// Both sides now speak WebSocket frames.
     Upgraded,
 }
@@ -62,7 +65,12 @@ pub(crate) async fn exchange(
     pool: &Pool,
     traffic: &mut Traffic,
 ) -> Result<After, Broken> {
-    let Ends { client, input, server, server_input } = ends;
+    let Ends {
+        client,
+        input,
+        server,
+        server_input,
+    } = ends;
     let mut body = Body::from(framing);
     let mut first = request_head(request, line);
     // The head and what is here of the body go out in one write.
@@ -71,18 +79,33 @@ pub(crate) async fn exchange(
         first.extend_from_slice(input.bytes().get(..taken).unwrap_or_default());
         input.consume(taken);
     }
-    send(server, &first).await.map_err(|_| Broken::Server { untouched: true, why: CLOSED })?;
+    send(server, &first).await.map_err(|_| Broken::Server {
+        untouched: true,
+        why: CLOSED,
+    })?;
     traffic.up += first.len() as u64;
     drop(first);
 
     let mut answered = false;
     let mut sent = body.is_complete();
-    let response = respond(client, server, server_input, request, line.bound, limits, pool, &mut traffic.down, &mut answered);
+    let response = respond(
+        client,
+        server,
+        server_input,
+        request,
+        line.bound,
+        limits,
+        pool,
+        &mut traffic.down,
+        &mut answered,
+    );
     if sent {
         return response.await;
     }
     let rest = async {
-        let passed = body.pass(client, input, server, pool, &mut traffic.up).await;
+        let passed = body
+            .pass(client, input, server, pool, &mut traffic.up)
+            .await;
         match passed {
             // A server that has heard enough answers and closes: its answer is what counts.
             Ok(()) | Err(Cut::To) => Ok(()),
@@ -101,7 +124,10 @@ pub(crate) async fn exchange(
     };
     Ok(match after {
         // The rest of the body would be taken for a request.
-        After::Next { .. } if !sent => After::Next { client: false, server: false },
+        After::Next { .. } if !sent => After::Next {
+            client: false,
+            server: false,
+        },
         after => after,
     })
 }
@@ -113,7 +139,10 @@ fn early(cut: Cut) -> Broken {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one half of `exchange`, split off only to run beside the other")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one half of `exchange`, split off only to run beside the other"
+)]
 async fn respond(
     client: &TcpStream,
     server: &TcpStream,
@@ -139,13 +168,21 @@ async fn respond(
                     *answered = true;
                 }
             }
-            100..200 => return Err(Broken::Server { untouched: false, why: "the server sends interim responses without end" }),
+            100..200 => {
+                return Err(Broken::Server {
+                    untouched: false,
+                    why: "the server sends interim responses without end",
+                });
+            }
             _ => break response,
         }
     };
     if response.status == 101 {
         if !request.asks_for_websocket() {
-            return Err(Broken::Server { untouched: false, why: "the server switched protocols without having been asked to" });
+            return Err(Broken::Server {
+                untouched: false,
+                why: "the server switched protocols without having been asked to",
+            });
         }
         let head = response_head(&response, true, true);
         send(client, &head).await.map_err(|_| Broken::Off)?;
@@ -155,11 +192,15 @@ async fn respond(
     let framing = response.framing(request.method()).map_err(bad_answer)?;
     let until_close = framing == Framing::UntilClose;
     let server_stays = request.minor == 1 && response.keeps_alive() && !until_close;
-    let client_stays = request.minor == 1 && request.keeps_alive() && !until_close && (server_stays || !bound);
+    let client_stays =
+        request.minor == 1 && request.keeps_alive() && !until_close && (server_stays || !bound);
     let mut first = response_head(&response, client_stays, false);
     let mut body = Body::from(framing);
     if !body.is_complete() {
-        let taken = body.take(input.bytes()).map_err(|_| Broken::Server { untouched: false, why: GARBLED })?;
+        let taken = body.take(input.bytes()).map_err(|_| Broken::Server {
+            untouched: false,
+            why: GARBLED,
+        })?;
         first.extend_from_slice(input.bytes().get(..taken).unwrap_or_default());
         input.consume(taken);
     }
@@ -167,23 +208,32 @@ async fn respond(
     *moved += first.len() as u64;
     *answered = true;
     drop(first);
-    body.pass(server, input, client, pool, moved).await.map_err(|_| Broken::Off)?;
+    body.pass(server, input, client, pool, moved)
+        .await
+        .map_err(|_| Broken::Off)?;
     // Something behind the response belongs to no request of ours.
     let server_stays = server_stays && input.bytes().is_empty();
-    Ok(After::Next { client: client_stays && (server_stays || !bound), server: server_stays })
+    Ok(After::Next {
+        client: client_stays && (server_stays || !bound),
+        server: server_stays,
+    })
 }
 
 async fn head(server: &TcpStream, input: &mut Input, limits: &Limits) -> Result<Response, Broken> {
     loop {
         if !input.bytes().is_empty()
-            && let Some((response, length)) = Response::parse(input.bytes(), limits).map_err(bad_answer)?
+            && let Some((response, length)) =
+                Response::parse(input.bytes(), limits).map_err(bad_answer)?
         {
             input.consume(length);
             return Ok(response);
         }
         let untouched = input.bytes().is_empty();
         if !matches!(input.fill(server).await, Ok(1..)) {
-            return Err(Broken::Server { untouched, why: CLOSED });
+            return Err(Broken::Server {
+                untouched,
+                why: CLOSED,
+            });
         }
     }
 }
@@ -193,7 +243,10 @@ fn bad_answer(bad: BadHead) -> Broken {
         BadHead::Malformed(why) => why,
         BadHead::Limit(_) => "the head of the server's answer is too large",
     };
-    Broken::Server { untouched: false, why }
+    Broken::Server {
+        untouched: false,
+        why,
+    }
 }
 
 fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
@@ -203,7 +256,15 @@ fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
     head.extend_from_slice(line.target.as_bytes());
     // Writing to memory does not fail.
     let _ = write!(head, " HTTP/1.{}\r\nhost: {}\r\n", request.minor, line.host);
-    fields(&mut head, || request.fields(), |name| !REQUEST_ONLY_HERE.iter().any(|other| name.eq_ignore_ascii_case(other)));
+    fields(
+        &mut head,
+        || request.fields(),
+        |name| {
+            !REQUEST_ONLY_HERE
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
+        },
+    );
     if request.asks_for_websocket() {
         head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     }
@@ -213,8 +274,21 @@ fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
 
 fn response_head(response: &Response, keep: bool, upgrade: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
-    let _ = write!(head, "HTTP/1.1 {} {}\r\n", response.status, response.phrase());
-    fields(&mut head, || response.fields(), |name| !RESPONSE_ONLY_HERE.iter().any(|other| name.eq_ignore_ascii_case(other)));
+    let _ = write!(
+        head,
+        "HTTP/1.1 {} {}\r\n",
+        response.status,
+        response.phrase()
+    );
+    fields(
+        &mut head,
+        || response.fields(),
+        |name| {
+            !RESPONSE_ONLY_HERE
+                .iter()
+                .any(|other| name.eq_ignore_ascii_case(other))
+        },
+    );
     if upgrade {
         head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else if !keep {
@@ -231,8 +305,12 @@ where
     I: Iterator<Item = (&'a str, &'a [u8])>,
 {
     let declared = |name: &str| {
-        !FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing))
-            && all().any(|(other, value)| other.eq_ignore_ascii_case("connection") && has_token(value, name))
+        !FRAMING
+            .iter()
+            .any(|framing| name.eq_ignore_ascii_case(framing))
+            && all().any(|(other, value)| {
+                other.eq_ignore_ascii_case("connection") && has_token(value, name)
+            })
     };
     for (name, value) in all().filter(|(name, _)| wanted(name) && !declared(name)) {
         head.extend_from_slice(name.as_bytes());
@@ -245,10 +323,23 @@ where
 const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 /// Fields about the client's connection; `host` is written from what was decided on.
 const REQUEST_ONLY_HERE: [&str; 9] = [
-    "host", "connection", "proxy-connection", "keep-alive", "proxy-authorization", "proxy-authenticate", "te", "upgrade",
+    "host",
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "te",
+    "upgrade",
     "http2-settings",
 ];
-const RESPONSE_ONLY_HERE: [&str; 5] = ["connection", "proxy-connection", "keep-alive", "proxy-authenticate", "upgrade"];
+const RESPONSE_ONLY_HERE: [&str; 5] = [
+    "connection",
+    "proxy-connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "upgrade",
+];
 
 /// Interim responses to one request.
 const INTERIM: u32 = 16;

@@ -48,14 +48,24 @@ pub(crate) enum Framing {
 }
 
 /// Where the head in `bytes` ends, once it does. `scanned` is how far earlier calls have looked.
-pub(crate) fn end(bytes: &[u8], scanned: &mut usize, limits: &Limits) -> Result<Option<usize>, BadHead> {
+pub(crate) fn end(
+    bytes: &[u8],
+    scanned: &mut usize,
+    limits: &Limits,
+) -> Result<Option<usize>, BadHead> {
     let mut at = *scanned;
     while let Some(&byte) = bytes.get(at) {
         match byte {
             b'\n' if at.checked_sub(1).and_then(|before| bytes.get(before)) != Some(&b'\r') => {
-                return Err(BadHead::Malformed("a line ends in a line feed without a carriage return"));
+                return Err(BadHead::Malformed(
+                    "a line ends in a line feed without a carriage return",
+                ));
             }
-            b'\n' if at == 1 => return Err(BadHead::Malformed("a request does not begin with an empty line")),
+            b'\n' if at == 1 => {
+                return Err(BadHead::Malformed(
+                    "a request does not begin with an empty line",
+                ));
+            }
             b'\n' if at >= 3 && bytes.get(at - 3..=at) == Some(b"\r\n\r\n") => {
                 if at >= limits.head_bytes {
                     return Err(BadHead::Limit(Limit::HeadBytes));
@@ -64,7 +74,9 @@ pub(crate) fn end(bytes: &[u8], scanned: &mut usize, limits: &Limits) -> Result<
                 return Ok(Some(at + 1));
             }
             b'\r' if bytes.get(at + 1).is_some_and(|&next| next != b'\n') => {
-                return Err(BadHead::Malformed("a carriage return stands without a line feed"));
+                return Err(BadHead::Malformed(
+                    "a carriage return stands without a line feed",
+                ));
             }
             0 => return Err(BadHead::Malformed("a NUL byte stands in the head")),
             b' ' | b'\t' if at >= 1 && bytes.get(at - 1) == Some(&b'\n') => {
@@ -76,7 +88,11 @@ pub(crate) fn end(bytes: &[u8], scanned: &mut usize, limits: &Limits) -> Result<
     }
     // A carriage return at the very end is looked at again together with what follows it.
     *scanned = at.saturating_sub(usize::from(bytes.last() == Some(&b'\r')));
-    if bytes.len() >= limits.head_bytes { Err(BadHead::Limit(Limit::HeadBytes)) } else { Ok(None) }
+    if bytes.len() >= limits.head_bytes {
+        Err(BadHead::Limit(Limit::HeadBytes))
+    } else {
+        Ok(None)
+    }
 }
 
 impl Request {
@@ -87,14 +103,29 @@ impl Request {
         match request.parse(&bytes) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(BadHead::Limit(Limit::HeadFields)),
-            _ => return Err(BadHead::Malformed("the request head does not follow HTTP/1.1's grammar")),
+            _ => {
+                return Err(BadHead::Malformed(
+                    "the request head does not follow HTTP/1.1's grammar",
+                ));
+            }
         }
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        let (Some(method), Some(target), Some(minor)) =
+            (request.method, request.path, request.version)
+        else {
             return Err(BadHead::Malformed("the request line is incomplete"));
         };
-        let (method, target) = (within(&bytes, method.as_bytes()), within(&bytes, target.as_bytes()));
+        let (method, target) = (
+            within(&bytes, method.as_bytes()),
+            within(&bytes, target.as_bytes()),
+        );
         let fields = spans(&bytes, request.headers);
-        Ok(Self { bytes, method, target, minor, fields })
+        Ok(Self {
+            bytes,
+            method,
+            target,
+            minor,
+            fields,
+        })
     }
 
     pub(crate) fn method(&self) -> &str {
@@ -110,7 +141,9 @@ impl Request {
     }
 
     pub(crate) fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// The `Host` field: at most one, and text.
@@ -130,10 +163,14 @@ impl Request {
         let mut lengths = self.field("content-length");
         match (encodings.next(), lengths.next()) {
             (None, None) => Ok(Framing::Length(0)),
-            (Some(_), Some(_)) => Err(BadHead::Malformed("the request has both Content-Length and Transfer-Encoding")),
+            (Some(_), Some(_)) => Err(BadHead::Malformed(
+                "the request has both Content-Length and Transfer-Encoding",
+            )),
             (Some(encoding), None) => {
                 if encodings.next().is_some() || !encoding.eq_ignore_ascii_case(b"chunked") {
-                    Err(BadHead::Malformed("the request's Transfer-Encoding is not exactly `chunked`"))
+                    Err(BadHead::Malformed(
+                        "the request's Transfer-Encoding is not exactly `chunked`",
+                    ))
                 } else if self.minor == 0 {
                     Err(BadHead::Malformed("HTTP/1.0 has no Transfer-Encoding"))
                 } else {
@@ -142,24 +179,35 @@ impl Request {
             }
             (None, Some(length)) => {
                 if lengths.next().is_some() {
-                    return Err(BadHead::Malformed("the request has two Content-Length fields"));
+                    return Err(BadHead::Malformed(
+                        "the request has two Content-Length fields",
+                    ));
                 }
-                number(length).map(Framing::Length).ok_or(BadHead::Malformed("the Content-Length is not a number"))
+                number(length)
+                    .map(Framing::Length)
+                    .ok_or(BadHead::Malformed("the Content-Length is not a number"))
             }
         }
     }
 
     /// Whether the client wants to go on after this request.
     pub(crate) fn keeps_alive(&self) -> bool {
-        keeps_alive(self.minor, || self.field("connection").chain(self.field("proxy-connection")))
+        keeps_alive(self.minor, || {
+            self.field("connection")
+                .chain(self.field("proxy-connection"))
+        })
     }
 
     /// Whether the client asks to go on in WebSocket frames (RFC 6455 4.1).
     pub(crate) fn asks_for_websocket(&self) -> bool {
         self.minor == 1
-            && self.field("connection").any(|value| has_token(value, "upgrade"))
+            && self
+                .field("connection")
+                .any(|value| has_token(value, "upgrade"))
             && self.field("upgrade").count() == 1
-            && self.field("upgrade").all(|value| value.eq_ignore_ascii_case(b"websocket"))
+            && self
+                .field("upgrade")
+                .all(|value| value.eq_ignore_ascii_case(b"websocket"))
     }
 }
 
@@ -173,15 +221,30 @@ impl Response {
             Ok(httparse::Status::Partial) if bytes.len() < limits.head_bytes => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(BadHead::Limit(Limit::HeadBytes)),
             Err(httparse::Error::TooManyHeaders) => return Err(BadHead::Limit(Limit::HeadFields)),
-            Err(_) => return Err(BadHead::Malformed("the server's answer does not follow HTTP/1.1's grammar")),
+            Err(_) => {
+                return Err(BadHead::Malformed(
+                    "the server's answer does not follow HTTP/1.1's grammar",
+                ));
+            }
         };
         let (Some(status), Some(minor)) = (response.code, response.version) else {
             return Err(BadHead::Malformed("the server's status line is incomplete"));
         };
-        let phrase = response.reason.map_or(0..0, |phrase| within(bytes, phrase.as_bytes()));
+        let phrase = response
+            .reason
+            .map_or(0..0, |phrase| within(bytes, phrase.as_bytes()));
         let fields = spans(bytes, response.headers);
         let bytes = bytes.get(..length).unwrap_or_default().to_vec();
-        Ok(Some((Self { bytes, status, minor, phrase, fields }, length)))
+        Ok(Some((
+            Self {
+                bytes,
+                status,
+                minor,
+                phrase,
+                fields,
+            },
+            length,
+        )))
     }
 
     pub(crate) fn phrase(&self) -> &str {
@@ -193,7 +256,9 @@ impl Response {
     }
 
     fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// How much body follows in answer to a request with `method` (RFC 9112 6.3).
@@ -205,17 +270,25 @@ impl Response {
         let mut lengths = self.field("content-length");
         match (encodings.next(), lengths.next()) {
             (None, None) => Ok(Framing::UntilClose),
-            (Some(_), Some(_)) => Err(BadHead::Malformed("the server's answer has both Content-Length and Transfer-Encoding")),
+            (Some(_), Some(_)) => Err(BadHead::Malformed(
+                "the server's answer has both Content-Length and Transfer-Encoding",
+            )),
             (Some(encoding), None) => {
                 if encodings.next().is_none() && encoding.eq_ignore_ascii_case(b"chunked") {
                     Ok(Framing::Chunked)
                 } else {
-                    Err(BadHead::Malformed("the server's answer has a Transfer-Encoding other than `chunked`"))
+                    Err(BadHead::Malformed(
+                        "the server's answer has a Transfer-Encoding other than `chunked`",
+                    ))
                 }
             }
             (None, Some(length)) => match number(length) {
-                Some(length) if lengths.all(|other| number(other) == Some(length)) => Ok(Framing::Length(length)),
-                _ => Err(BadHead::Malformed("the server's answer has no single Content-Length")),
+                Some(length) if lengths.all(|other| number(other) == Some(length)) => {
+                    Ok(Framing::Length(length))
+                }
+                _ => Err(BadHead::Malformed(
+                    "the server's answer has no single Content-Length",
+                )),
             },
         }
     }
@@ -234,17 +307,30 @@ fn keeps_alive<'a, I: Iterator<Item = &'a [u8]>>(minor: u8, connection: impl Fn(
 
 /// Whether a comma-separated `list` has `token` in it.
 pub(crate) fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    list.split(|&byte| byte == b',')
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// Plain digits and nothing else.
 fn number(digits: &[u8]) -> Option<u64> {
     let plain = !digits.is_empty() && digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit);
-    plain.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+    plain.then(|| {
+        digits
+            .iter()
+            .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
+    })
 }
 
 fn spans(bytes: &[u8], fields: &[httparse::Header<'_>]) -> Vec<(Range<usize>, Range<usize>)> {
-    fields.iter().map(|field| (within(bytes, field.name.as_bytes()), within(bytes, field.value))).collect()
+    fields
+        .iter()
+        .map(|field| {
+            (
+                within(bytes, field.name.as_bytes()),
+                within(bytes, field.value),
+            )
+        })
+        .collect()
 }
 
 /// Where `part`, a slice of `whole`, lies in it.
@@ -254,9 +340,20 @@ fn within(whole: &[u8], part: &[u8]) -> Range<usize> {
 }
 
 fn text<'a>(bytes: &'a [u8], span: &Range<usize>) -> &'a str {
-    bytes.get(span.clone()).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+    bytes
+        .get(span.clone())
+        .and_then(|bytes| std::str::from_utf8(bytes).ok())
+        .unwrap_or_default()
 }
 
-fn fields<'a>(bytes: &'a [u8], spans: &'a [(Range<usize>, Range<usize>)]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    spans.iter().map(|(name, value)| (text(bytes, name), bytes.get(value.clone()).unwrap_or_default()))
+fn fields<'a>(
+    bytes: &'a [u8],
+    spans: &'a [(Range<usize>, Range<usize>)],
+) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    spans.iter().map(|(name, value)| {
+        (
+            text(bytes, name),
+            bytes.get(value.clone()).unwrap_or_default(),
+        )
+    })
 }

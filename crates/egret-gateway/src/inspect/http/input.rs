@@ -62,7 +62,8 @@ impl Input {
             let mut chunk = [0; CHUNK];
             match stream.try_read(&mut chunk) {
                 Ok(read) => {
-                    self.bytes.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                    self.bytes
+                        .extend_from_slice(chunk.get(..read).unwrap_or_default());
                     if (1..CHUNK).contains(&read) {
                         forget_readiness(stream);
                     }
@@ -77,7 +78,12 @@ impl Input {
 
     /// Reads one request head. A client may take as long as it likes to begin, unless `hurry`, and
     /// `limits.handshake_time` to finish.
-    pub(crate) async fn request(&mut self, stream: &TcpStream, limits: &Limits, hurry: bool) -> Result<Request, NoRequest> {
+    pub(crate) async fn request(
+        &mut self,
+        stream: &TcpStream,
+        limits: &Limits,
+        hurry: bool,
+    ) -> Result<Request, NoRequest> {
         if self.bytes.is_empty() && !hurry {
             match self.fill(stream).await {
                 Ok(0) => return Err(NoRequest::End),
@@ -104,15 +110,22 @@ impl Input {
     }
 
     fn take_request(&mut self, limits: &Limits) -> Result<Option<Request>, NoRequest> {
-        let Some(end) = head::end(&self.bytes, &mut self.scanned, limits)? else { return Ok(None) };
+        let Some(end) = head::end(&self.bytes, &mut self.scanned, limits)? else {
+            return Ok(None);
+        };
         let head = self.bytes.get(..end).unwrap_or_default().to_vec();
         self.consume(end);
         Ok(Some(Request::parse(head, limits)?))
     }
 }
 
-async fn in_time<T>(time: Duration, work: impl Future<Output = Result<T, NoRequest>>) -> Result<T, NoRequest> {
-    timeout(time, work).await.unwrap_or_else(|_| Err(NoRequest::Refused(Refused::limit(Limit::HandshakeTime, ""))))
+async fn in_time<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, NoRequest>>,
+) -> Result<T, NoRequest> {
+    timeout(time, work)
+        .await
+        .unwrap_or_else(|_| Err(NoRequest::Refused(Refused::limit(Limit::HandshakeTime, ""))))
 }
 
 impl From<BadHead> for NoRequest {

@@ -43,17 +43,39 @@ pub(crate) async fn tunnel(
             Ok(request) => request,
             Err(NoRequest::End) => return Ok(()),
             Err(NoRequest::Gone) => return Err(Ending::Broken),
-            Err(NoRequest::Refused(refused)) => return refuse(gateway, door, client, tunnel, id, None, refused).await,
+            Err(NoRequest::Refused(refused)) => {
+                return refuse(gateway, door, client, tunnel, id, None, refused).await;
+            }
         };
         first = false;
         let checked = check(gateway, tunnel, &request);
         let (framing, line) = match checked {
             Ok(checked) => checked,
-            Err(refused) => return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await,
+            Err(refused) => {
+                return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
+            }
         };
-        let ends = Ends { client, input: &mut input, server: &tunnel.server, server_input: &mut server_input };
-        match exchange(ends, &request, &line, framing, &gateway.limits, &gateway.pool, traffic).await {
-            Ok(After::Next { client: true, server: true }) => {}
+        let ends = Ends {
+            client,
+            input: &mut input,
+            server: &tunnel.server,
+            server_input: &mut server_input,
+        };
+        match exchange(
+            ends,
+            &request,
+            &line,
+            framing,
+            &gateway.limits,
+            &gateway.pool,
+            traffic,
+        )
+        .await
+        {
+            Ok(After::Next {
+                client: true,
+                server: true,
+            }) => {}
             Ok(After::Next { .. }) => {
                 part(client, !input.bytes().is_empty()).await;
                 return Ok(());
@@ -61,25 +83,45 @@ pub(crate) async fn tunnel(
             Ok(After::Upgraded) => {
                 let mut up = Half::starting_with(input.into_bytes());
                 let mut down = Half::starting_with(server_input.into_bytes());
-                let ended = relay::both(client, &tunnel.server, &mut up, &mut down, &gateway.pool).await;
+                let ended =
+                    relay::both(client, &tunnel.server, &mut up, &mut down, &gateway.pool).await;
                 traffic.up += up.moved();
                 traffic.down += down.moved();
                 return Ok(ended?);
             }
             Err(Broken::Off) => return Err(Ending::Broken),
             Err(Broken::Server { why, .. }) => {
-                answer(client, &unreachable(tunnel, why), tunnel.permit.destination(), id).await;
+                answer(
+                    client,
+                    &unreachable(tunnel, why),
+                    tunnel.permit.destination(),
+                    id,
+                )
+                .await;
                 return Ok(());
             }
             Err(Broken::Request(why)) => {
-                return refuse(gateway, door, client, tunnel, id, Some(&request), Refused::malformed(why)).await;
+                return refuse(
+                    gateway,
+                    door,
+                    client,
+                    tunnel,
+                    id,
+                    Some(&request),
+                    Refused::malformed(why),
+                )
+                .await;
             }
         }
     }
 }
 
 /// Whether `request` may go where this connection leads, and how it is written there.
-fn check<'a>(gateway: &Gateway, tunnel: &'a Tunnel, request: &'a Request) -> Result<(head::Framing, Line<'a>), Refused> {
+fn check<'a>(
+    gateway: &Gateway,
+    tunnel: &'a Tunnel,
+    request: &'a Request,
+) -> Result<(head::Framing, Line<'a>), Refused> {
     let destination = tunnel.permit.destination();
     method_allowed(request, destination)?;
     let host = required_host(request)?;
@@ -96,7 +138,14 @@ fn check<'a>(gateway: &Gateway, tunnel: &'a Tunnel, request: &'a Request) -> Res
             absolute.path
         }
     };
-    Ok((framing, Line { target, host: host.unwrap_or_default(), bound: true }))
+    Ok((
+        framing,
+        Line {
+            target,
+            host: host.unwrap_or_default(),
+            bound: true,
+        },
+    ))
 }
 
 /// A request target in absolute form (RFC 9112 3.2.2) with the scheme `http`.
@@ -109,26 +158,35 @@ pub(crate) struct Absolute<'a> {
 impl<'a> Absolute<'a> {
     pub(crate) fn parse(target: &'a str) -> Result<Self, Refused> {
         let bad = |why| Refused::from(BadHead::Malformed(why));
-        let (scheme, rest) = target.split_once("://").ok_or_else(|| bad("the request target is not a URI"))?;
+        let (scheme, rest) = target
+            .split_once("://")
+            .ok_or_else(|| bad("the request target is not a URI"))?;
         if !scheme.eq_ignore_ascii_case("http") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-            let message = "only `http:` URIs are forwarded; for `https:` make a tunnel with CONNECT";
+            let message =
+                "only `http:` URIs are forwarded; for `https:` make a tunnel with CONNECT";
             return Err(Refused::protocol(host, message));
         }
         if rest.contains('#') || rest.contains('\\') {
-            return Err(bad("the request target has a character that URIs do not have"));
+            return Err(bad(
+                "the request target has a character that URIs do not have",
+            ));
         }
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
         match path {
-            "" => Ok(Self { authority, path: "/" }),
+            "" => Ok(Self {
+                authority,
+                path: "/",
+            }),
             path if path.starts_with('/') => Ok(Self { authority, path }),
             _ => Err(bad("the request target has a query and no path")),
         }
     }
 
     pub(crate) fn destination(&self) -> Result<Destination, Refused> {
-        Destination::from_authority(self.authority, Some(80)).map_err(|malformed| Denial::from(malformed).into())
+        Destination::from_authority(self.authority, Some(80))
+            .map_err(|malformed| Denial::from(malformed).into())
     }
 }
 
@@ -146,7 +204,9 @@ pub(crate) fn agree(destination: &Destination, host: Option<&str>) -> Result<(),
 /// HTTP/1.1 wants a Host field in every request.
 pub(crate) fn required_host(request: &Request) -> Result<Option<&str>, Refused> {
     match request.host()? {
-        None if request.minor == 1 => Err(BadHead::Malformed("the request has no Host field").into()),
+        None if request.minor == 1 => {
+            Err(BadHead::Malformed("the request has no Host field").into())
+        }
         host => Ok(host),
     }
 }
@@ -154,9 +214,10 @@ pub(crate) fn required_host(request: &Request) -> Result<Option<&str>, Refused> 
 /// CONNECT would make a tunnel in the tunnel, and TRACE sends back what the client may not see.
 pub(crate) fn method_allowed(request: &Request, destination: &Destination) -> Result<(), Refused> {
     match request.method() {
-        method @ ("CONNECT" | "TRACE") => {
-            Err(Refused::protocol(destination.to_string(), format!("the method {method} is not carried here")))
-        }
+        method @ ("CONNECT" | "TRACE") => Err(Refused::protocol(
+            destination.to_string(),
+            format!("the method {method} is not carried here"),
+        )),
         _ => Ok(()),
     }
 }
@@ -186,8 +247,13 @@ async fn refuse(
     let destination = tunnel.permit.destination();
     match request {
         Some(request) => {
-            let add = described(request, request.target().split("://").last().unwrap_or_default());
-            gateway.refused_with(id, door, Some(destination), &refused, add).await;
+            let add = described(
+                request,
+                request.target().split("://").last().unwrap_or_default(),
+            );
+            gateway
+                .refused_with(id, door, Some(destination), &refused, add)
+                .await;
         }
         None => gateway.refused(id, door, Some(destination), &refused).await,
     }
@@ -196,13 +262,20 @@ async fn refuse(
 }
 
 async fn answer(client: &TcpStream, refused: &Refused, destination: &Destination, id: &str) {
-    if send(client, &refused.http_response(id, Some(destination), false)).await.is_ok() {
+    if send(client, &refused.http_response(id, Some(destination), false))
+        .await
+        .is_ok()
+    {
         part(client, true).await;
     }
 }
 
 fn unreachable(tunnel: &Tunnel, why: &str) -> Refused {
-    Refused::unreachable(&tunnel.permit, Vec::new(), format!("`{}` is allowed, but {why}", tunnel.permit.destination()))
+    Refused::unreachable(
+        &tunnel.permit,
+        Vec::new(),
+        format!("`{}` is allowed, but {why}", tunnel.permit.destination()),
+    )
 }
 
 /// Characters of a method or path that are put on record.
