@@ -9,8 +9,8 @@ use crate::error::Step;
 use crate::spec::Spec;
 use rustix::cmsg_space;
 use rustix::net::{
-    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,11 @@ pub(crate) enum Report {
     /// The program has ended.
     Ended(Ended),
     /// A step of building the jail failed; nothing was started.
-    Failed { step: Step, errno: Option<i32>, message: String },
+    Failed {
+        step: Step,
+        errno: Option<i32>,
+        message: String,
+    },
 }
 
 /// How a program ended.
@@ -74,7 +78,12 @@ pub(crate) struct Inside(File);
 
 /// Both ends, neither of which survives an exec.
 pub(crate) fn pair() -> io::Result<(Outside, OwnedFd)> {
-    let (outside, inside) = net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let (outside, inside) = net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     Ok((Outside(outside.into()), inside))
 }
 
@@ -99,7 +108,10 @@ impl Inside {
     }
 
     pub(crate) fn send_doors(&mut self, doors: &Doors, nonce: &str) -> io::Result<()> {
-        let report = Report::Sealed { families: doors.captured.len(), nonce: nonce.to_owned() };
+        let report = Report::Sealed {
+            families: doors.captured.len(),
+            nonce: nonce.to_owned(),
+        };
         send(&mut self.0, &report, &doors.descriptors())
     }
 
@@ -121,10 +133,14 @@ impl AsFd for Inside {
     }
 }
 
-/// Two address families with four sockets each.
-const MOST_DESCRIPTORS: usize = 8;
+/// Two address families with four sockets each, and the one that tells of strays.
+const MOST_DESCRIPTORS: usize = 9;
 
-fn send(socket: &mut File, message: &impl Serialize, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send(
+    socket: &mut File,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
     let frame = [&length.to_ne_bytes()[..], &body].concat();
@@ -134,7 +150,12 @@ fn send(socket: &mut File, message: &impl Serialize, descriptors: &[BorrowedFd<'
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
-    let sent = net::sendmsg(&*socket, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    let sent = net::sendmsg(
+        &*socket,
+        &[IoSlice::new(&frame)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?;
     socket.write_all(frame.get(sent..).unwrap_or_default())
 }
 
@@ -142,8 +163,12 @@ fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        net::recvmsg(&*socket, &mut [IoSliceMut::new(&mut length)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let received = net::recvmsg(
+        &*socket,
+        &mut [IoSliceMut::new(&mut length)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     if received.bytes == 0 {
         return Ok(None);
     }

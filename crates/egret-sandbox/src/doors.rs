@@ -1,5 +1,6 @@
 //! The sockets through which a sandbox's traffic is caught, and how they get from inside to outside.
 
+use crate::strays::Strays;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -26,23 +27,44 @@ pub struct Doors {
     pub dns_tcp: Vec<TcpListener>,
     /// DNS over UDP.
     pub dns_udp: Vec<UdpSocket>,
+    /// Word of packets that were refused without having been caught, where the kernel can tell.
+    pub strays: Option<Strays>,
 }
 
 impl Doors {
     /// The descriptors in the order in which [`Doors::from_descriptors`] expects them.
     pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let tcp = [&self.captured, &self.proxy, &self.dns_tcp];
-        tcp.into_iter().flatten().map(AsFd::as_fd).chain(self.dns_udp.iter().map(AsFd::as_fd)).collect()
+        let udp = self.dns_udp.iter().map(AsFd::as_fd);
+        tcp.into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
+            .chain(udp)
+            .chain(self.strays.as_ref().map(AsFd::as_fd))
+            .collect()
     }
 
     /// Takes `descriptors` for the doors of `families` address families; `None` if there are too few or too many.
     pub(crate) fn from_descriptors(families: usize, descriptors: Vec<OwnedFd>) -> Option<Self> {
-        if families == 0 || descriptors.len() != families * 4 {
+        let sockets = families * 4;
+        if families == 0 || !(sockets..=sockets + 1).contains(&descriptors.len()) {
             return None;
         }
         let mut rest = descriptors.into_iter();
-        let mut listeners = || rest.by_ref().take(families).map(TcpListener::from).collect();
+        let mut listeners = || {
+            rest.by_ref()
+                .take(families)
+                .map(TcpListener::from)
+                .collect()
+        };
         let (captured, proxy, dns_tcp) = (listeners(), listeners(), listeners());
-        Some(Self { captured, proxy, dns_tcp, dns_udp: rest.map(UdpSocket::from).collect() })
+        let dns_udp = rest.by_ref().take(families).map(UdpSocket::from).collect();
+        Some(Self {
+            captured,
+            proxy,
+            dns_tcp,
+            dns_udp,
+            strays: rest.next().map(Strays::new),
+        })
     }
 }

@@ -66,7 +66,11 @@ pub enum Step {
 impl Error {
     pub(crate) fn jail(step: Step, cause: impl Into<Cause>) -> Self {
         let Cause { errno, message } = cause.into();
-        Self::Jail { step, errno, cause: message }
+        Self::Jail {
+            step,
+            errno,
+            cause: message,
+        }
     }
 }
 
@@ -79,7 +83,10 @@ pub(crate) struct Cause {
 
 impl From<io::Error> for Cause {
     fn from(error: io::Error) -> Self {
-        Self { errno: error.raw_os_error(), message: error.to_string() }
+        Self {
+            errno: error.raw_os_error(),
+            message: error.to_string(),
+        }
     }
 }
 
@@ -93,17 +100,30 @@ impl From<rustix::io::Errno> for Cause {
 pub(crate) fn at<E: Into<io::Error>>(path: impl AsRef<Path>) -> impl FnOnce(E) -> Cause {
     move |error| {
         let Cause { errno, message } = error.into().into();
-        Cause { errno, message: format!("{}: {message}", path.as_ref().display()) }
+        Cause {
+            errno,
+            message: format!("{}: {message}", path.as_ref().display()),
+        }
     }
 }
 
 /// What to do about it, where that can be known: which of the switches that turn user namespaces off is set.
 fn advice(step: &Step, errno: Option<i32>) -> String {
-    let setting = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    if !matches!(step, Step::Namespaces | Step::Ids | Step::Seal | Step::Files) {
+    let setting = |path: &str| {
+        std::fs::read_to_string(path)
+            .ok()
+            .map(|text| text.trim().to_owned())
+    };
+    if !matches!(
+        step,
+        Step::Namespaces | Step::Ids | Step::Seal | Step::Files
+    ) {
         return String::new();
     }
-    let refused = matches!(errno, Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS | libc::EINVAL));
+    let refused = matches!(
+        errno,
+        Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS | libc::EINVAL)
+    );
     if !refused {
         return String::new();
     }

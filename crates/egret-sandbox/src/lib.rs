@@ -14,6 +14,7 @@ mod error;
 pub mod jail;
 mod prepare;
 mod spec;
+mod strays;
 mod sys;
 mod terminal;
 
@@ -22,6 +23,7 @@ pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
 pub use error::{Error, Step};
 pub use prepare::{Killer, Prepared, Running, Sealed, prepare};
 pub use spec::{Files, Mark, Spec};
+pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;
 pub use sys::process::die_by;
 pub use sys::signals::Signals;

@@ -17,7 +17,9 @@ use crate::terminal::Terminal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, geteuid, getegid, pidfd_open, pidfd_send_signal, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getegid, geteuid, pidfd_open, pidfd_send_signal, waitpid,
+};
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -35,21 +37,34 @@ pub fn prepare(spec: Spec) -> Result<Prepared, Error> {
     let mut jail = spawn_jail(&inside)?;
     drop(inside);
 
-    channel.send(&Order::Build(Box::new(spec))).map_err(Error::Channel)?;
-    let Report::Unshared = next(&mut channel)?.0 else { return Err(Error::Vanished) };
+    channel
+        .send(&Order::Build(Box::new(spec)))
+        .map_err(Error::Channel)?;
+    let Report::Unshared = next(&mut channel)?.0 else {
+        return Err(Error::Vanished);
+    };
     map_ids(jail.id()).map_err(|cause| Error::jail(Step::Ids, cause))?;
     channel.send(&Order::Mapped).map_err(Error::Channel)?;
 
-    let Report::Init(pid) = next(&mut channel)?.0 else { return Err(Error::Vanished) };
+    let Report::Init(pid) = next(&mut channel)?.0 else {
+        return Err(Error::Vanished);
+    };
     let init = Init::new(pid).map_err(Error::Spawn)?;
     // The process that made the namespaces has handed over to the sandbox's first process, and ends.
     jail.wait().map_err(Error::Spawn)?;
 
-    let (Report::Sealed { families, nonce }, descriptors) = next(&mut channel)? else { return Err(Error::Vanished) };
+    let (Report::Sealed { families, nonce }, descriptors) = next(&mut channel)? else {
+        return Err(Error::Vanished);
+    };
     let doors = Doors::from_descriptors(families, descriptors)
         .ok_or_else(|| Error::NotSealed("the listeners did not arrive".into()))?;
     prove(&doors, nonce.as_bytes())?;
-    Ok(Prepared { program, doors, channel, init })
+    Ok(Prepared {
+        program,
+        doors,
+        channel,
+        init,
+    })
 }
 
 /// A sandbox that stands, is sealed, and has not run anything yet.
@@ -65,7 +80,14 @@ impl Prepared {
     /// The sockets through which the sandbox's traffic arrives, for the gateway; and what is left to release.
     #[must_use]
     pub fn split(self) -> (Doors, Sealed) {
-        (self.doors, Sealed { program: self.program, channel: self.channel, init: self.init })
+        (
+            self.doors,
+            Sealed {
+                program: self.program,
+                channel: self.channel,
+                init: self.init,
+            },
+        )
     }
 }
 
@@ -85,8 +107,14 @@ impl Sealed {
     pub fn release(mut self) -> Result<Running, Error> {
         self.channel.send(&Order::Release).map_err(Error::Channel)?;
         match next(&mut self.channel)?.0 {
-            Report::Started => Ok(Running { channel: self.channel, init: self.init }),
-            Report::NotStarted { errno } => Err(Error::Program { program: self.program, errno }),
+            Report::Started => Ok(Running {
+                channel: self.channel,
+                init: self.init,
+            }),
+            Report::NotStarted { errno } => Err(Error::Program {
+                program: self.program,
+                errno,
+            }),
             _ => Err(Error::Vanished),
         }
     }
@@ -117,7 +145,10 @@ impl Running {
     pub fn wait(mut self, signals: &Signals, mut reload: impl FnMut()) -> Result<Ended, Error> {
         let terminal = Terminal::current();
         loop {
-            let mut ready = [PollFd::new(&self.channel, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+            let mut ready = [
+                PollFd::new(&self.channel, PollFlags::IN),
+                PollFd::new(signals, PollFlags::IN),
+            ];
             match poll(&mut ready, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::Channel(errno.into())),
@@ -130,7 +161,10 @@ impl Running {
                     // The program, being in the foreground with us, has these already when they came from the keyboard.
                     _ if signal.from_kernel && terminal.is_shared() => {}
                     libc::SIGCHLD | libc::SIGCONT | libc::SIGTTIN | libc::SIGTTOU => {}
-                    number => self.channel.send(&Order::Signal(number)).map_err(Error::Channel)?,
+                    number => self
+                        .channel
+                        .send(&Order::Signal(number))
+                        .map_err(Error::Channel)?,
                 }
             }
             if !report_waits {
@@ -143,7 +177,9 @@ impl Running {
                 }
                 Report::Stopped(_) => {
                     terminal.stop_with_program().map_err(Error::Channel)?;
-                    self.channel.send(&Order::Continue).map_err(Error::Channel)?;
+                    self.channel
+                        .send(&Order::Continue)
+                        .map_err(Error::Channel)?;
                 }
                 _ => return Err(Error::Vanished),
             }
@@ -200,7 +236,14 @@ impl Drop for Init {
 /// The next report; a failure that the jail reports becomes our error.
 fn next(channel: &mut Outside) -> Result<(Report, Vec<OwnedFd>), Error> {
     match channel.receive().map_err(Error::Channel)? {
-        Some((Report::Failed { step, errno, message }, _)) => Err(Error::jail(step, Cause { errno, message })),
+        Some((
+            Report::Failed {
+                step,
+                errno,
+                message,
+            },
+            _,
+        )) => Err(Error::jail(step, Cause { errno, message })),
         Some(report) => Ok(report),
         None => Err(Error::Vanished),
     }
@@ -211,7 +254,11 @@ fn spawn_jail(inside: &OwnedFd) -> Result<std::process::Child, Error> {
     let number = inside.as_raw_fd().to_string();
     let spawn = || -> io::Result<std::process::Child> {
         fcntl_setfd(inside, FdFlags::empty())?;
-        Command::new("/proc/self/exe").arg("jail").arg(number).env_clear().spawn()
+        Command::new("/proc/self/exe")
+            .arg("jail")
+            .arg(number)
+            .env_clear()
+            .spawn()
     };
     spawn().map_err(Error::Spawn)
 }
@@ -245,20 +292,27 @@ fn map_ids(pid: u32) -> Result<(), Cause> {
 }
 
 /// How long a probe that was sent before its listeners were may take to arrive.
-const PROBE_PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const PROBE_PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// Looks at what arrives: connections and queries that set out for documentation addresses must be there, with the nonce.
 fn prove(doors: &Doors, nonce: &[u8]) -> Result<(), Error> {
     let not_sealed = |what: String| Error::NotSealed(what);
     for ((listener, dns), wanted) in doors.captured.iter().zip(&doors.dns_udp).zip(PROBED) {
         let wanted = SocketAddr::new(wanted, PROBED_PORT);
-        let arrived = captured(listener, nonce).map_err(|error| not_sealed(format!("no probe to {wanted}: {error}")))?;
+        let arrived = captured(listener, nonce)
+            .map_err(|error| not_sealed(format!("no probe to {wanted}: {error}")))?;
         if arrived != wanted {
-            return Err(not_sealed(format!("a probe to {wanted} arrived as one to {arrived}")));
+            return Err(not_sealed(format!(
+                "a probe to {wanted} arrived as one to {arrived}"
+            )));
         }
         let mut query = vec![0; nonce.len() + 1];
         let query_arrived = wait_readable(dns).and_then(|()| dns.recv(&mut query));
-        let length = query_arrived.map_err(|error| not_sealed(format!("no DNS probe to {}: {error}", wanted.ip())))?;
+        let length = query_arrived
+            .map_err(|error| not_sealed(format!("no DNS probe to {}: {error}", wanted.ip())))?;
         if query.get(..length) != Some(nonce) {
             return Err(not_sealed("a DNS probe arrived altered".into()));
         }

@@ -15,8 +15,16 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn current() -> Self {
-        let file = File::options().read(true).write(true).open("/dev/tty").ok().filter(|file| isatty(file));
-        Self { file, ours: getpgrp() }
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")
+            .ok()
+            .filter(|file| isatty(file));
+        Self {
+            file,
+            ours: getpgrp(),
+        }
     }
 
     /// Whether the foreground group is ours, so that what is typed reaches the program as it reaches us.
@@ -27,7 +35,9 @@ impl Terminal {
     /// Makes our group the foreground again: a shell in the sandbox had put its own there, and cannot name ours.
     pub(crate) fn take_back(&self) {
         if let Some(file) = &self.file
-            && self.foreground().is_some_and(|group| group != self.ours && !exists(group))
+            && self
+                .foreground()
+                .is_some_and(|group| group != self.ours && !exists(group))
         {
             // SIGTTOU is blocked, so this works from the background; a terminal that is gone meanwhile needs none of it.
             if let Err(error) = tcsetpgrp(file, self.ours) {
@@ -42,7 +52,10 @@ impl Terminal {
         if let (Some(file), Some(_)) = (&self.file, before) {
             tcsetpgrp(file, self.ours)?;
         }
-        kill(rustix::process::getpid().as_raw_nonzero().get(), libc::SIGSTOP)?;
+        kill(
+            rustix::process::getpid().as_raw_nonzero().get(),
+            libc::SIGSTOP,
+        )?;
         // A shell has resumed us. If that was `fg`, what had the terminal in the sandbox gets it again.
         if let (Some(file), Some(group)) = (&self.file, before)
             && self.foreground() == Some(self.ours)

@@ -1,3 +1,74 @@
-//! The front door.
+//! The front door: arguments, environment, signals, exit codes, and who is introduced to whom.
+//!
+//! Nothing is decided here and nothing relayed. [`run`] is the page to read first.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod control;
+mod environment;
+mod failure;
+mod files;
+mod logs;
+mod policy;
+mod run;
+mod sandboxes;
+mod settings;
+mod summary;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use failure::{EGRET_FAILED, Failure};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    // `egret jail FD` is how egret starts itself to build a sandbox. It must come before anything that could open a
+    // descriptor or start a thread.
+    if arguments.nth(1).is_some_and(|first| first == "jail") {
+        return jail(arguments.next());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Ps(arguments) => sandboxes::ps(&arguments),
+        Command::Stop(arguments) => sandboxes::stop(&arguments),
+        Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Policy(cli::Policy::Set(arguments)) => sandboxes::set_policy(&arguments),
+        Command::Policy(cli::Policy::Offline(command)) => return policy::run(command).into(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("egret: {failure}");
+            failure.code()
+        }
+    }
+}
+
+fn jail(descriptor: Option<OsString>) -> ExitCode {
+    let number = descriptor.and_then(|text| text.to_str()?.parse().ok());
+    match number.map(egret_sandbox::jail::inherited_socket) {
+        Some(Ok(socket)) => egret_sandbox::jail::enter(socket),
+        _ => {
+            eprintln!("egret: `egret jail` is how egret starts itself; use `egret run -- COMMAND`");
+            ExitCode::from(EGRET_FAILED)
+        }
+    }
+}
+
+/// Help and version are no failures; anything else is, with the status that the command's other failures have.
+fn usage(error: &clap::Error) -> ExitCode {
+    let shown = error.print();
+    let policy = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "policy");
+    match (error.use_stderr(), shown) {
+        (false, Ok(())) => ExitCode::SUCCESS,
+        (true, _) if policy => ExitCode::from(2),
+        _ => Failure::unexplained().code(),
+    }
+}

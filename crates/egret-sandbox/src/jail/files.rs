@@ -13,11 +13,12 @@
 use crate::error::{Cause, at};
 use crate::spec::{Files, Mark};
 use crate::sys::mounts::{Attributes, Reach, restrict};
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, RawMode};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, fchdir, pivot_root};
 use std::collections::BTreeMap;
@@ -59,7 +60,11 @@ struct Node {
 /// Builds the file system, and makes it this process's root. Returns the paths that can be written to.
 pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
     // Nothing that is mounted outside from now on appears in here, and nothing in here out there.
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(at("/"))?;
+    mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )
+    .map_err(at("/"))?;
     let plan = plan(files, hostname)?;
     let root = new_mount("tmpfs", &[("mode", "0755")])?;
     // The new root has to hang somewhere until it is the root, and every machine has /proc.
@@ -85,8 +90,13 @@ pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
 // ---- the plan ----
 
 fn plan(files: &Files, hostname: &str) -> Result<Node> {
-    let mut plan = Node { kind: Some(Kind::Read), ..Node::default() };
-    let hosts = format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
+    let mut plan = Node {
+        kind: Some(Kind::Read),
+        ..Node::default()
+    };
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+    );
     // Any address would do as a name server, since port 53 is caught wherever it is.
     let resolver = "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n";
     for (path, kind) in [
@@ -114,7 +124,11 @@ fn plan(files: &Files, hostname: &str) -> Result<Node> {
     ] {
         // resolv.conf is often a link that leads into /run. In /dev the links are what is wanted.
         let path = Path::new(path);
-        if path.starts_with("/dev") { plan.insert(path, kind)? } else { plan.insert(&resolved(path), kind)? }
+        if path.starts_with("/dev") {
+            plan.insert(path, kind)?
+        } else {
+            plan.insert(&resolved(path), kind)?
+        }
     }
     let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
     plan.insert(Path::new(&runtime), Kind::Private(0o700))?;
@@ -141,13 +155,19 @@ fn resolved(path: &Path) -> PathBuf {
         return target;
     }
     match std::fs::read_link(path) {
-        Ok(target) => path.parent().unwrap_or(Path::new("/")).join(target).components().fold(
-            PathBuf::new(),
-            |mut clean, component| {
-                if component == Component::ParentDir { clean.pop(); } else { clean.push(component); }
+        Ok(target) => path
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .join(target)
+            .components()
+            .fold(PathBuf::new(), |mut clean, component| {
+                if component == Component::ParentDir {
+                    clean.pop();
+                } else {
+                    clean.push(component);
+                }
                 clean
-            },
-        ),
+            }),
         Err(_) => path.to_owned(),
     }
 }
@@ -191,7 +211,8 @@ impl Node {
 
     /// Whether anything at or beneath this node is there for the program to see.
     fn shows_something(&self) -> bool {
-        matches!(&self.kind, Some(kind) if *kind != Kind::Hide) || self.children.values().any(Self::shows_something)
+        matches!(&self.kind, Some(kind) if *kind != Kind::Hide)
+            || self.children.values().any(Self::shows_something)
     }
 
     /// Whether nothing is lost if the place for this node does not exist: there is nothing to hide there, and what would
@@ -202,11 +223,16 @@ impl Node {
     }
 
     fn hides_a_child(&self) -> bool {
-        self.children.values().any(|child| child.kind == Some(Kind::Hide))
+        self.children
+            .values()
+            .any(|child| child.kind == Some(Kind::Hide))
     }
 
     fn collect_writable(&self, path: PathBuf, found: &mut Vec<PathBuf>) {
-        if matches!(self.kind, Some(Kind::Write | Kind::Private(_) | Kind::Kernel("proc" | "devpts") | Kind::Device)) {
+        if matches!(
+            self.kind,
+            Some(Kind::Write | Kind::Private(_) | Kind::Kernel("proc" | "devpts") | Kind::Device)
+        ) {
             found.push(path.clone());
         }
         for (name, child) in &self.children {
@@ -277,14 +303,18 @@ impl Builder<'_> {
             }
             Kind::Text(text) => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                let file = fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).map_err(at(path))?;
-                io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes()).map_err(at(path))
+                let file = fs::openat(directory, name, flags, Mode::from_raw_mode(0o644))
+                    .map_err(at(path))?;
+                io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+                    .map_err(at(path))
             }
             Kind::Link(to) => fs::symlinkat(*to, directory, name).map_err(at(path)),
             Kind::Kernel(kind) => {
                 make_directory(directory, name, 0o755).map_err(at(path))?;
                 match kernel_mount(kind) {
-                    Ok(mount) => attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path)),
+                    Ok(mount) => {
+                        attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))
+                    }
                     // A container engine may have covered parts of /sys, and the kernel then gives us no fresh one:
                     // without it a program knows less about the machine, and that is all.
                     Err(_) if *kind == "sysfs" => Ok(()),
@@ -306,7 +336,11 @@ impl Builder<'_> {
         let target = match self.open(path) {
             Ok(target) => target,
             // Nothing there to cover or to show.
-            Err(cause) if cause.errno == Some(Errno::NOENT.raw_os_error()) && node.may_be_missing() => return Ok(()),
+            Err(cause)
+                if cause.errno == Some(Errno::NOENT.raw_os_error()) && node.may_be_missing() =>
+            {
+                return Ok(());
+            }
             Err(cause) => return Err(cause),
         };
         let over = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -334,17 +368,22 @@ impl Builder<'_> {
             Kind::Text(_) => {
                 // Written into a file system of its own, since a file has to be somewhere to be mounted.
                 let mount = private_mount(0o755)?;
-                attach(&mount, self.root, BLANK_DIRECTORY, MoveMountFlags::empty()).map_err(at(path))?;
-                let bare = Node { kind: node.kind.clone(), ..Node::default() };
+                attach(&mount, self.root, BLANK_DIRECTORY, MoveMountFlags::empty())
+                    .map_err(at(path))?;
+                let bare = Node {
+                    kind: node.kind.clone(),
+                    ..Node::default()
+                };
                 self.place_new(mount.as_fd(), OsStr::new("text"), path, &bare, Kind::Hide)?;
-                let file = clone_at(mount.as_fd(), OsStr::new("text"), &Kind::Read).map_err(at(path))?;
+                let file =
+                    clone_at(mount.as_fd(), OsStr::new("text"), &Kind::Read).map_err(at(path))?;
                 attach(&file, &target, "", over).map_err(at(path))?;
                 let staging = Path::new("/proc").join(BLANK_DIRECTORY);
                 unmount(&staging, UnmountFlags::DETACH).map_err(at(path))
             }
-            Kind::Link(_) | Kind::Kernel(_) => {
-                Err(at(path)(io::Error::other("a link or kernel file system cannot be laid over a file")))
-            }
+            Kind::Link(_) | Kind::Kernel(_) => Err(at(path)(io::Error::other(
+                "a link or kernel file system cannot be laid over a file",
+            ))),
         }
     }
 
@@ -353,7 +392,8 @@ impl Builder<'_> {
         match self.rebuild(target, path, node, true) {
             Err(cause) if cause.errno == Some(Errno::ACCESS.raw_os_error()) => {
                 let real = clone(path, &Kind::Read)?;
-                attach(&real, target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH).map_err(at(path))?;
+                attach(&real, target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
+                    .map_err(at(path))?;
                 self.place_children_over(path, node, &Kind::Read)
             }
             done => done,
@@ -376,7 +416,13 @@ impl Builder<'_> {
     }
 
     /// Mounts what is at `path` outside as `name` in `directory`. Sockets and what has vanished are left out.
-    fn show(&self, directory: BorrowedFd<'_>, name: &OsStr, path: &Path, kind: Kind) -> Result<bool> {
+    fn show(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        kind: Kind,
+    ) -> Result<bool> {
         let file_type = match fs::lstat(path) {
             Ok(stat) => FileType::from_raw_mode(stat.st_mode),
             Err(Errno::NOENT) => return Ok(false),
@@ -406,14 +452,22 @@ impl Builder<'_> {
     fn open(&self, path: &Path) -> Result<OwnedFd> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        fs::openat2(self.root, inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(at(path))
+        fs::openat2(
+            self.root,
+            inside,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            resolve,
+        )
+        .map_err(at(path))
     }
 
     /// Makes the empty file, and the directory where texts are written, for as long as building takes.
     fn blank(&self) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         fs::openat(self.root, BLANK, flags, Mode::from_raw_mode(0o444)).map_err(at(BLANK))?;
-        make_directory(self.root, OsStr::new(BLANK_DIRECTORY), 0o700).map_err(at(BLANK_DIRECTORY))?;
+        make_directory(self.root, OsStr::new(BLANK_DIRECTORY), 0o700)
+            .map_err(at(BLANK_DIRECTORY))?;
         Ok(())
     }
 
@@ -427,13 +481,25 @@ impl Builder<'_> {
     fn cover_proc(&self) -> Result<()> {
         for name in ["sys", "bus", "fs", "irq", "acpi", "sysrq-trigger", "scsi"] {
             let path = Path::new("/proc").join(name);
-            let Ok(target) = self.open(&path) else { continue };
+            let Ok(target) = self.open(&path) else {
+                continue;
+            };
             let mount = clone_at(target.as_fd(), OsStr::new(""), &Kind::Read).map_err(at(&path))?;
-            attach(&mount, &target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH).map_err(at(&path))?;
+            attach(&mount, &target, "", MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH)
+                .map_err(at(&path))?;
         }
-        for name in ["kcore", "keys", "kmsg", "timer_list", "sched_debug", "latency_stats"] {
+        for name in [
+            "kcore",
+            "keys",
+            "kmsg",
+            "timer_list",
+            "sched_debug",
+            "latency_stats",
+        ] {
             let path = Path::new("/proc").join(name);
-            let Ok(target) = self.open(&path) else { continue };
+            let Ok(target) = self.open(&path) else {
+                continue;
+            };
             self.cover(&target, &path, &Node::default())?;
         }
         Ok(())
@@ -443,7 +509,11 @@ impl Builder<'_> {
 /// Where a text is written before it is mounted.
 const BLANK_DIRECTORY: &str = ".text";
 
-fn make_directory(directory: BorrowedFd<'_>, name: &OsStr, mode: RawMode) -> rustix::io::Result<OwnedFd> {
+fn make_directory(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    mode: RawMode,
+) -> rustix::io::Result<OwnedFd> {
     fs::mkdirat(directory, name, Mode::from_raw_mode(mode))?;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(directory, name, flags, Mode::empty())
@@ -452,12 +522,21 @@ fn make_directory(directory: BorrowedFd<'_>, name: &OsStr, mode: RawMode) -> rus
 /// Gives a rebuilt directory the mode of the real one, and its owner where that can be said in this user namespace.
 fn copy_owner(from: &Path, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let stat = fs::stat(from)?;
-    let (uid, gid) = (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid));
-    match fs::fchown(to, Some(uid), Some(gid)) {
+    let (uid, gid) = (
+        fs::Uid::from_raw(stat.st_uid),
+        fs::Gid::from_raw(stat.st_gid),
+    );
+    // By `.`, since a mount is opened without the right to change it by descriptor.
+    match fs::chownat(to, ".", Some(uid), Some(gid), AtFlags::empty()) {
         Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
         Err(errno) => return Err(errno),
     }
-    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))
+    fs::chmodat(
+        to,
+        ".",
+        Mode::from_raw_mode(stat.st_mode & 0o7777),
+        AtFlags::empty(),
+    )
 }
 
 // ---- mounts ----
@@ -476,7 +555,10 @@ fn clone_at(directory: BorrowedFd<'_>, name: &OsStr, kind: &Kind) -> io::Result<
         flags |= OpenTreeFlags::AT_EMPTY_PATH;
     }
     let tree = open_tree(directory, name, flags)?;
-    let attributes = Attributes { read_only: *kind == Kind::Read, no_devices: *kind != Kind::Device };
+    let attributes = Attributes {
+        read_only: *kind == Kind::Read,
+        no_devices: *kind != Kind::Device,
+    };
     restrict(tree.as_fd(), attributes, Reach::Tree)?;
     Ok(tree)
 }
@@ -487,7 +569,13 @@ fn attach(
     name: impl rustix::path::Arg,
     flags: MoveMountFlags,
 ) -> rustix::io::Result<()> {
-    move_mount(mount, "", directory, name, flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    move_mount(
+        mount,
+        "",
+        directory,
+        name,
+        flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
 }
 
 fn new_mount(kind: &str, options: &[(&str, &str)]) -> Result<OwnedFd> {
@@ -526,5 +614,12 @@ fn kernel_mount(kind: &str) -> Result<OwnedFd> {
 }
 
 fn set_read_only(mount: BorrowedFd<'_>) -> Result<()> {
-    Ok(restrict(mount, Attributes { read_only: true, no_devices: true }, Reach::One)?)
+    Ok(restrict(
+        mount,
+        Attributes {
+            read_only: true,
+            no_devices: true,
+        },
+        Reach::One,
+    )?)
 }

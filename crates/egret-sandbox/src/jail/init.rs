@@ -41,7 +41,10 @@ fn watch(channel: &mut Inside, signals: &Signals, program: Pid) -> Result<(), Ca
         if let Some(ended) = reap(channel, program)? {
             return Ok(channel.send(&Report::Ended(ended))?);
         }
-        let mut ready = [PollFd::new(signals, PollFlags::IN), PollFd::new(channel, PollFlags::IN)];
+        let mut ready = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(channel, PollFlags::IN),
+        ];
         match poll(&mut ready, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -91,7 +94,10 @@ fn reap(channel: &mut Inside, program: Pid) -> Result<Option<Ended>, Cause> {
 }
 
 fn ended(status: WaitStatus) -> Option<Ended> {
-    status.exit_status().map(Ended::Status).or_else(|| status.terminating_signal().map(Ended::Signal))
+    status
+        .exit_status()
+        .map(Ended::Status)
+        .or_else(|| status.terminating_signal().map(Ended::Signal))
 }
 
 // ---- the program's side of the fork ----
@@ -135,7 +141,9 @@ fn confine_and_exec(
         restore_sigpipe();
         syscalls::restrict(spec.allow_user_namespaces)
     };
-    let program_error = |error: io::Error| Failure::Program { errno: error.raw_os_error().unwrap_or(libc::EINVAL) };
+    let program_error = |error: io::Error| Failure::Program {
+        errno: error.raw_os_error().unwrap_or(libc::EINVAL),
+    };
     chdir(&spec.directory).map_err(|errno| program_error(errno.into()))?;
     let env = environment(&spec.environment).map_err(program_error)?;
     let mut args = vec![c_string(&spec.program).map_err(program_error)?];
@@ -159,9 +167,15 @@ fn confine_and_exec(
                 let mut script = vec![c"/bin/sh".to_owned(), path];
                 script.extend(args.iter().skip(1).cloned());
                 exec(&c"/bin/sh".to_owned(), &script, &env);
-                return Err(Failure::Program { errno: libc::ENOEXEC });
+                return Err(Failure::Program {
+                    errno: libc::ENOEXEC,
+                });
             }
-            errno => return Err(Failure::Program { errno: errno.unwrap_or(libc::EINVAL) }),
+            errno => {
+                return Err(Failure::Program {
+                    errno: errno.unwrap_or(libc::EINVAL),
+                });
+            }
         }
     }
     Err(Failure::Program { errno: best })
@@ -179,13 +193,21 @@ fn candidates(program: &OsStr, environment: &[(OsString, OsString)]) -> Vec<Path
     if program.as_bytes().contains(&b'/') {
         return vec![program.into()];
     }
-    let path = environment.iter().rfind(|(name, _)| name == "PATH").map(|(_, value)| value.as_os_str());
+    let path = environment
+        .iter()
+        .rfind(|(name, _)| name == "PATH")
+        .map(|(_, value)| value.as_os_str());
     let path = path.unwrap_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"));
-    std::env::split_paths(path).map(|directory| directory.join(program)).collect()
+    std::env::split_paths(path)
+        .map(|directory| directory.join(program))
+        .collect()
 }
 
 fn environment(pairs: &[(OsString, OsString)]) -> io::Result<Vec<CString>> {
-    pairs.iter().map(|(name, value)| c_string(&[name.as_os_str(), value].join(OsStr::new("=")))).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| c_string(&[name.as_os_str(), value].join(OsStr::new("="))))
+        .collect()
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {
@@ -196,11 +218,13 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
 fn start_failure(told: OwnedFd) -> io::Result<Option<Failure>> {
     let mut message = Vec::new();
     std::fs::File::from(told).read_to_end(&mut message)?;
-    Ok(match message.split_first_chunk::<4>() {
-        None => None,
-        Some((&errno, text)) => Some(match i32::from_ne_bytes(errno) {
-            0 => Failure::Privileges(Cause { errno: None, message: String::from_utf8_lossy(text).into_owned() }),
+    Ok(message
+        .split_first_chunk::<4>()
+        .map(|(&errno, text)| match i32::from_ne_bytes(errno) {
+            0 => Failure::Privileges(Cause {
+                errno: None,
+                message: String::from_utf8_lossy(text).into_owned(),
+            }),
             errno => Failure::Program { errno },
-        }),
-    })
+        }))
 }

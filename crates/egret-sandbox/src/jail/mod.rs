@@ -9,6 +9,7 @@ mod init;
 mod netlink;
 mod privileges;
 mod seal;
+mod strays;
 mod syscalls;
 
 pub(crate) use seal::{PROBED, PROBED_PORT};
@@ -17,7 +18,9 @@ use crate::channel::{Inside, Order, Report};
 use crate::error::{Cause, Step};
 use crate::spec::Spec;
 use crate::sys::process::{Forked, fork_sibling, unshare};
-use rustix::process::{DumpableBehavior, Pid, Signal, getpid, set_dumpable_behavior, set_parent_process_death_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, getpid, set_dumpable_behavior, set_parent_process_death_signal,
+};
 use rustix::thread::UnshareFlags;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,11 +36,26 @@ pub fn enter(socket: OwnedFd) -> ExitCode {
         Err(Ending::Orphaned) => ExitCode::FAILURE,
         Err(Ending::Failed(step, Cause { errno, message })) => {
             // If nobody hears it, then nobody waits for this sandbox any more either.
-            match channel.send(&Report::Failed { step, errno, message }) {
+            match channel.send(&Report::Failed {
+                step,
+                errno,
+                message,
+            }) {
                 Ok(()) | Err(_) => ExitCode::FAILURE,
             }
         }
     }
+}
+
+/// The end of the channel that the process was started with, by its number.
+///
+/// # Errors
+/// If the number is not that of an open socket which was passed on: whoever started this was not egret.
+pub fn inherited_socket(number: i32) -> io::Result<OwnedFd> {
+    let socket = crate::sys::process::inherited(number)?;
+    rustix::net::sockopt::socket_type(&socket)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(socket)
 }
 
 /// Why building stopped.
@@ -60,17 +78,23 @@ impl<T, E: Into<Cause>> During<T> for Result<T, E> {
 }
 
 fn build_and_run(channel: &mut Inside) -> Result<(), Ending> {
-    let Order::Build(spec) = next(channel)? else { return Err(Ending::Orphaned) };
+    let Order::Build(spec) = next(channel)? else {
+        return Err(Ending::Orphaned);
+    };
     unshare_all().during(Step::Namespaces)?;
 
     // Ids are mapped by the process outside: only there can root map more than itself.
     channel.send(&Report::Unshared).during(Step::Ids)?;
-    let Order::Mapped = next(channel)? else { return Err(Ending::Orphaned) };
+    let Order::Mapped = next(channel)? else {
+        return Err(Ending::Orphaned);
+    };
 
     // A process namespace begins with the next child. It becomes our parent's, and we are done.
     match fork_sibling().during(Step::Namespaces)? {
         Forked::Parent(pid) => {
-            channel.send(&Report::Init(pid.as_raw_nonzero().get())).during(Step::Namespaces)?;
+            channel
+                .send(&Report::Init(pid.as_raw_nonzero().get()))
+                .during(Step::Namespaces)?;
             Ok(())
         }
         Forked::Child => as_init(channel, &spec),
@@ -85,7 +109,10 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     // The program runs as the same user. Without this it could trace us and read what we have open.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
     if getpid() != Pid::INIT {
-        return Err(Ending::Failed(Step::Namespaces, io::Error::other("not the first process of the sandbox").into()));
+        return Err(Ending::Failed(
+            Step::Namespaces,
+            io::Error::other("not the first process of the sandbox").into(),
+        ));
     }
 
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
@@ -97,11 +124,14 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     drop(doors);
 
     let hostname = rustix::system::uname();
-    let writable = files::build(&spec.files, &hostname.nodename().to_string_lossy()).during(Step::Files)?;
+    let writable =
+        files::build(&spec.files, &hostname.nodename().to_string_lossy()).during(Step::Files)?;
     rustix::process::umask(umask);
     privileges::drop_capabilities().during(Step::Privileges)?;
 
-    let Order::Release = next(channel)? else { return Err(Ending::Orphaned) };
+    let Order::Release = next(channel)? else {
+        return Err(Ending::Orphaned);
+    };
     drop(probe);
     init::run(channel, spec, &writable).during(Step::Watch)
 }

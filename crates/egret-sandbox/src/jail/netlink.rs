@@ -32,7 +32,12 @@ pub(super) struct Socket(OwnedFd);
 impl Socket {
     /// `None` is `NETLINK_ROUTE`, whose number is zero.
     pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
-        let fd = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        let fd = net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            protocol,
+        )?;
         Ok(Self(fd))
     }
 
@@ -56,6 +61,12 @@ impl Socket {
                 return Ok(bodies);
             }
         }
+    }
+
+    /// The socket itself, for others to read from.
+    pub(super) fn into_nonblocking(self) -> io::Result<OwnedFd> {
+        rustix::io::ioctl_fionbio(&self.0, true)?;
+        Ok(self.0)
     }
 
     fn receive(&self, mut each: impl FnMut(u16, &[u8]) -> io::Result<()>) -> io::Result<()> {
@@ -83,7 +94,13 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds a message of `kind` with the fixed `header` of its family, and the attributes that `body` writes.
-    pub(super) fn message(&mut self, kind: u16, flags: u16, header: &[u8], body: impl FnOnce(&mut Attributes<'_>)) {
+    pub(super) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        header: &[u8],
+        body: impl FnOnce(&mut Attributes<'_>),
+    ) {
         self.sequence += 1;
         self.acknowledgements += usize::from(flags & ACK != 0);
         let start = self.bytes.len();
@@ -108,7 +125,9 @@ impl Batch {
             socket.receive(|kind, body| {
                 if kind == NLMSG_ERROR {
                     match refusal(body) {
-                        error if error.raw_os_error() == Some(0) => missing = missing.saturating_sub(1),
+                        error if error.raw_os_error() == Some(0) => {
+                            missing = missing.saturating_sub(1)
+                        }
                         error => return Err(error),
                     }
                 }
@@ -117,16 +136,13 @@ impl Batch {
         }
         Ok(())
     }
-
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// The error in an `NLMSG_ERROR`, which is number 0 in an acknowledgement.
 fn refusal(body: &[u8]) -> io::Error {
-    let number = body.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+    let number = body
+        .first_chunk::<4>()
+        .map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     io::Error::from_raw_os_error(-number)
 }
 
@@ -151,7 +167,11 @@ impl Attributes<'_> {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) -> &mut Self {
+    pub(super) fn nested(
+        &mut self,
+        kind: u16,
+        body: impl FnOnce(&mut Attributes<'_>),
+    ) -> &mut Self {
         let start = self.0.len();
         self.bytes(kind | NESTED, &[]);
         body(&mut Attributes(self.0));

@@ -5,13 +5,13 @@
 
 use crate::error::{Cause, at};
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
 };
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,14 @@ pub(super) fn drop_capabilities() -> Result<(), Cause> {
         Err(errno) => return Err(errno.into()),
     }
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
     set_no_new_privs(true)?;
     Ok(())
 }
@@ -49,11 +56,20 @@ pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<(), Cause> {
         .and_then(Ruleset::create)
         .map_err(io::Error::other)?;
     for path in writable {
-        let Ok(opened) = PathFd::new(path) else { continue };
+        let Ok(opened) = PathFd::new(path) else {
+            continue;
+        };
         let stat = rustix::fs::fstat(&opened).map_err(at(path))?;
-        let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-        let granted = if is_directory { changes } else { changes & AccessFs::from_file(abi) };
-        rules = rules.add_rule(PathBeneath::new(opened, granted)).map_err(io::Error::other)?;
+        let is_directory =
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+        let granted = if is_directory {
+            changes
+        } else {
+            changes & AccessFs::from_file(abi)
+        };
+        rules = rules
+            .add_rule(PathBeneath::new(opened, granted))
+            .map_err(io::Error::other)?;
     }
     rules.restrict_self().map_err(io::Error::other)?;
     Ok(())

@@ -8,11 +8,14 @@
 //! [`seal`] sets this up and [`Probe`] lets the outside check that it works; who may connect where is not decided here.
 
 use super::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
+use super::strays;
 use crate::doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
+use crate::strays::Strays;
 use rustix::io::Errno;
 use rustix::net::{self, netlink};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 
 /// Seals this process's network namespace and opens the listeners in it.
 ///
@@ -22,8 +25,8 @@ pub(super) fn seal() -> io::Result<Doors> {
     let routes = Socket::open(None)?;
     only_loopback(&routes)?;
     let families = raise_loopback(&routes)?;
-    redirect(&Socket::open(Some(netlink::NETFILTER))?)?;
-    open_doors(&families)
+    let strays = redirect(&Socket::open(Some(netlink::NETFILTER))?)?;
+    open_doors(&families, strays)
 }
 
 // ---- links and routes: rtnetlink(7) ----
@@ -43,12 +46,18 @@ const AF_INET6: u8 = 10;
 fn only_loopback(socket: &Socket) -> io::Result<()> {
     // struct ifinfomsg: family, pad, type (2), index (4), flags (4), change (4)
     for body in socket.dump(RTM_GETLINK, &[0; 16])? {
-        let Some(&[_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..]) = body.first_chunk::<16>() else {
+        let Some(&[_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..]) = body.first_chunk::<16>()
+        else {
             return Err(Errno::BADMSG.into());
         };
-        let (index, flags) = (u32::from_ne_bytes([i0, i1, i2, i3]), u32::from_ne_bytes([f0, f1, f2, f3]));
+        let (index, flags) = (
+            u32::from_ne_bytes([i0, i1, i2, i3]),
+            u32::from_ne_bytes([f0, f1, f2, f3]),
+        );
         if index != LOOPBACK && flags & IFF_UP != 0 {
-            return Err(io::Error::other(format!("interface {index} is up in a namespace that should have only lo")));
+            return Err(io::Error::other(format!(
+                "interface {index} is up in a namespace that should have only lo"
+            )));
         }
     }
     Ok(())
@@ -60,12 +69,20 @@ fn raise_loopback(socket: &Socket) -> io::Result<Vec<IpAddr>> {
     // later would find nothing listening either way, so this is about serving IPv6, not about holding it.
     for scope in ["all", "default", "lo"] {
         match std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "0") {
-            Err(error) if error.kind() != io::ErrorKind::NotFound && !read_only(&error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound && !read_only(&error) => {
+                return Err(error);
+            }
             _ => {}
         }
     }
     let mut up = Batch::default();
-    let link = [&[0u8, 0, 0, 0][..], &LOOPBACK.to_ne_bytes(), &IFF_UP.to_ne_bytes(), &IFF_UP.to_ne_bytes()].concat();
+    let link = [
+        &[0u8, 0, 0, 0][..],
+        &LOOPBACK.to_ne_bytes(),
+        &IFF_UP.to_ne_bytes(),
+        &IFF_UP.to_ne_bytes(),
+    ]
+    .concat();
     up.message(RTM_NEWLINK, ACK, &link, |_| {});
     any_address(&mut up, AF_INET);
     up.commit(socket)?;
@@ -89,18 +106,40 @@ fn any_address(batch: &mut Batch, family: u8) {
     const SCOPE_HOST: u8 = 254;
     const TYPE_LOCAL: u8 = 2;
     // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags (4)
-    let route = [family, 0, 0, 0, TABLE_LOCAL, PROTOCOL_STATIC, SCOPE_HOST, TYPE_LOCAL, 0, 0, 0, 0];
-    batch.message(RTM_NEWROUTE, CREATE | EXCLUSIVE | ACK, &route, |attributes| {
-        attributes.bytes(RTA_OIF, &LOOPBACK.to_ne_bytes());
-    });
+    let route = [
+        family,
+        0,
+        0,
+        0,
+        TABLE_LOCAL,
+        PROTOCOL_STATIC,
+        SCOPE_HOST,
+        TYPE_LOCAL,
+        0,
+        0,
+        0,
+        0,
+    ];
+    batch.message(
+        RTM_NEWROUTE,
+        CREATE | EXCLUSIVE | ACK,
+        &route,
+        |attributes| {
+            attributes.bytes(RTA_OIF, &LOOPBACK.to_ne_bytes());
+        },
+    );
 }
 
 fn read_only(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::ROFS) || error.kind() == io::ErrorKind::PermissionDenied
+    Errno::from_io_error(error) == Some(Errno::ROFS)
+        || error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn ipv6_is_off(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::NODEV))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::ACCESS | Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::NODEV)
+    )
 }
 
 // ---- rules: linux/netfilter/nf_tables.h ----
@@ -127,9 +166,17 @@ enum Step {
     /// Load a fact about the packet (`NFT_META_*`).
     Meta(u32),
     /// Load bytes of the packet, counted from a header (`NFT_PAYLOAD_*`).
-    Payload { header: u32, offset: u32, length: u32 },
+    Payload {
+        header: u32,
+        offset: u32,
+        length: u32,
+    },
     /// Go on only if what was loaded is this.
     Equals(Vec<u8>),
+    /// Go on only if what was loaded is not this.
+    Differs(Vec<u8>),
+    /// Give a copy of the packet's headers to whoever listens to this netlink group.
+    Log(u16),
     /// Send the packet to this port of loopback, and end.
     Redirect(u16),
     /// End with this verdict (`NF_*`, `NFT_*`).
@@ -154,48 +201,132 @@ const RETURN: i32 = -5;
 ///         meta l4proto tcp ip6 daddr ::1 return
 ///         meta l4proto tcp redirect to :CAPTURE_PORT }
 ///     chain filter { type filter hook output priority filter;
-///         icmp type echo-request drop
-///         icmpv6 type echo-request drop }
+///         meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
+///         meta l4proto udp ip6 daddr != ::1 log group GROUP
+///         icmp type echo-request log group GROUP drop
+///         icmpv6 type echo-request log group GROUP drop }
 /// }
 /// ```
 ///
-/// The last two make `ping` fail at once: otherwise the kernel, to which every address is its own, would answer it.
-fn redirect(socket: &Socket) -> io::Result<()> {
-    ruleset().commit(socket)
+/// The drops make `ping` fail at once: otherwise the kernel, to which every address is its own, would answer it. What is
+/// logged goes nowhere in any case; logging lets the gateway put the attempt on record. A kernel without `nfnetlink_log`
+/// seals as well as any other and has nobody to tell (`None`).
+fn redirect(socket: &Socket) -> io::Result<Option<OwnedFd>> {
+    match strays::listen().and_then(|listener| ruleset(true).commit(socket).map(|()| listener)) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(_) => ruleset(false).commit(socket).map(|()| None),
+    }
 }
 
-fn ruleset() -> Batch {
-    use Step::{Equals, Meta, Payload, Redirect, Verdict};
+fn ruleset(log: bool) -> Batch {
+    use Step::{Differs, Equals, Log, Meta, Payload, Redirect, Verdict};
     let protocol = |number: u8| vec![Meta(META_L4PROTO), Equals(vec![number])];
-    let port_53 = || vec![Payload { header: TRANSPORT_HEADER, offset: 2, length: 2 }, Equals(53u16.to_be_bytes().into())];
-    let to_v4_loopback = vec![
-        Meta(META_NFPROTO),
-        Equals(vec![AF_INET]),
-        Payload { header: NETWORK_HEADER, offset: 16, length: 1 },
-        Equals(vec![127]),
-    ];
-    let to_v6_loopback = vec![
-        Meta(META_NFPROTO),
-        Equals(vec![AF_INET6]),
-        Payload { header: NETWORK_HEADER, offset: 24, length: 16 },
-        Equals(Ipv6Addr::LOCALHOST.octets().into()),
-    ];
-    let icmp_type = |number: u8| vec![Payload { header: TRANSPORT_HEADER, offset: 0, length: 1 }, Equals(vec![number])];
+    let port_53 = || {
+        vec![
+            Payload {
+                header: TRANSPORT_HEADER,
+                offset: 2,
+                length: 2,
+            },
+            Equals(53u16.to_be_bytes().into()),
+        ]
+    };
+    let family = |number: u8| vec![Meta(META_NFPROTO), Equals(vec![number])];
+    let v4_destination = || {
+        vec![Payload {
+            header: NETWORK_HEADER,
+            offset: 16,
+            length: 1,
+        }]
+    };
+    let v6_destination = || {
+        vec![Payload {
+            header: NETWORK_HEADER,
+            offset: 24,
+            length: 16,
+        }]
+    };
+    let (v4_loopback, v6_loopback) = (vec![127], Ipv6Addr::LOCALHOST.octets().to_vec());
+    let reported = if log {
+        vec![Log(strays::GROUP)]
+    } else {
+        Vec::new()
+    };
+    let icmp_type = |number: u8| {
+        vec![
+            Payload {
+                header: TRANSPORT_HEADER,
+                offset: 0,
+                length: 1,
+            },
+            Equals(vec![number]),
+        ]
+    };
 
     let mut batch = Batch::default();
     batch.message(BATCH_BEGIN, 0, &nf_header(0, SUBSYSTEM), |_| {});
-    batch.message(nft(NEWTABLE), CREATE | EXCLUSIVE | ACK, &nf_header(FAMILY_INET, 0), |attributes| {
-        attributes.text(1, TABLE);
-    });
+    batch.message(
+        nft(NEWTABLE),
+        CREATE | EXCLUSIVE | ACK,
+        &nf_header(FAMILY_INET, 0),
+        |attributes| {
+            attributes.text(1, TABLE);
+        },
+    );
     chain(&mut batch, "out", "nat", PRIORITY_DSTNAT);
     chain(&mut batch, "filter", "filter", PRIORITY_FILTER);
-    rule(&mut batch, "out", &[protocol(UDP), port_53(), vec![Redirect(DNS_PORT)]].concat());
-    rule(&mut batch, "out", &[protocol(TCP), port_53(), vec![Redirect(DNS_PORT)]].concat());
-    rule(&mut batch, "out", &[protocol(TCP), to_v4_loopback, vec![Verdict(RETURN)]].concat());
-    rule(&mut batch, "out", &[protocol(TCP), to_v6_loopback, vec![Verdict(RETURN)]].concat());
-    rule(&mut batch, "out", &[protocol(TCP), vec![Redirect(CAPTURE_PORT)]].concat());
-    rule(&mut batch, "filter", &[protocol(ICMP), icmp_type(8), vec![Verdict(DROP)]].concat());
-    rule(&mut batch, "filter", &[protocol(ICMPV6), icmp_type(128), vec![Verdict(DROP)]].concat());
+    let out = [
+        vec![protocol(UDP), port_53(), vec![Redirect(DNS_PORT)]],
+        vec![protocol(TCP), port_53(), vec![Redirect(DNS_PORT)]],
+        vec![
+            protocol(TCP),
+            family(AF_INET),
+            v4_destination(),
+            vec![Equals(v4_loopback.clone()), Verdict(RETURN)],
+        ],
+        vec![
+            protocol(TCP),
+            family(AF_INET6),
+            v6_destination(),
+            vec![Equals(v6_loopback.clone()), Verdict(RETURN)],
+        ],
+        vec![protocol(TCP), vec![Redirect(CAPTURE_PORT)]],
+    ];
+    let mut filter = vec![
+        vec![
+            protocol(ICMP),
+            icmp_type(8),
+            reported.clone(),
+            vec![Verdict(DROP)],
+        ],
+        vec![
+            protocol(ICMPV6),
+            icmp_type(128),
+            reported.clone(),
+            vec![Verdict(DROP)],
+        ],
+    ];
+    if log {
+        filter.push(vec![
+            protocol(UDP),
+            family(AF_INET),
+            v4_destination(),
+            vec![Differs(v4_loopback)],
+            reported.clone(),
+        ]);
+        filter.push(vec![
+            protocol(UDP),
+            family(AF_INET6),
+            v6_destination(),
+            vec![Differs(v6_loopback)],
+            reported,
+        ]);
+    }
+    for (name, rules) in [("out", out.to_vec()), ("filter", filter)] {
+        for steps in rules {
+            rule(&mut batch, name, &steps.concat());
+        }
+    }
     batch.message(BATCH_END, 0, &nf_header(0, SUBSYSTEM), |_| {});
     batch
 }
@@ -212,19 +343,32 @@ const fn nf_header(family: u8, resource: u16) -> [u8; 4] {
 
 fn chain(batch: &mut Batch, name: &str, kind: &str, priority: i32) {
     const ACCEPT: u32 = 1;
-    batch.message(nft(NEWCHAIN), CREATE | ACK, &nf_header(FAMILY_INET, 0), |attributes| {
-        attributes.text(1, TABLE).text(3, name);
-        attributes.nested(4, |hook| {
-            hook.number(1, HOOK_OUTPUT).number(2, priority.cast_unsigned());
-        });
-        attributes.number(5, ACCEPT).text(7, kind);
-    });
+    batch.message(
+        nft(NEWCHAIN),
+        CREATE | ACK,
+        &nf_header(FAMILY_INET, 0),
+        |attributes| {
+            attributes.text(1, TABLE).text(3, name);
+            attributes.nested(4, |hook| {
+                hook.number(1, HOOK_OUTPUT)
+                    .number(2, priority.cast_unsigned());
+            });
+            attributes.number(5, ACCEPT).text(7, kind);
+        },
+    );
 }
 
 fn rule(batch: &mut Batch, chain: &str, steps: &[Step]) {
-    batch.message(nft(NEWRULE), CREATE | APPEND | ACK, &nf_header(FAMILY_INET, 0), |attributes| {
-        attributes.text(1, TABLE).text(2, chain).nested(4, |list| steps.iter().for_each(|step| expressions(list, step)));
-    });
+    batch.message(
+        nft(NEWRULE),
+        CREATE | APPEND | ACK,
+        &nf_header(FAMILY_INET, 0),
+        |attributes| {
+            attributes.text(1, TABLE).text(2, chain).nested(4, |list| {
+                steps.iter().for_each(|step| expressions(list, step))
+            });
+        },
+    );
 }
 
 /// A step as expressions, the way `nft --debug=netlink` prints them.
@@ -232,7 +376,16 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
     const REGISTER: u32 = 1;
     const VERDICT_REGISTER: u32 = 0;
     const EQUAL: u32 = 0;
+    const NOT_EQUAL: u32 = 1;
+    const HEADERS: u32 = 64; // bytes: an IPv6 header, and ports
     const PORT_GIVEN: u32 = 2; // NF_NAT_RANGE_PROTO_SPECIFIED
+    let compare = |data: &mut Attributes<'_>, operator: u32, value: &[u8]| {
+        data.number(1, REGISTER)
+            .number(2, operator)
+            .nested(3, |operand| {
+                operand.bytes(1, value);
+            });
+    };
     let mut expression = |name: &str, data: &dyn Fn(&mut Attributes<'_>)| {
         list.nested(1, |element| {
             element.text(1, name).nested(2, data);
@@ -242,13 +395,20 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
         Step::Meta(key) => expression("meta", &|data| {
             data.number(1, REGISTER).number(2, *key);
         }),
-        Step::Payload { header, offset, length } => expression("payload", &|data| {
-            data.number(1, REGISTER).number(2, *header).number(3, *offset).number(4, *length);
+        Step::Payload {
+            header,
+            offset,
+            length,
+        } => expression("payload", &|data| {
+            data.number(1, REGISTER)
+                .number(2, *header)
+                .number(3, *offset)
+                .number(4, *length);
         }),
-        Step::Equals(value) => expression("cmp", &|data| {
-            data.number(1, REGISTER).number(2, EQUAL).nested(3, |operand| {
-                operand.bytes(1, value);
-            });
+        Step::Equals(value) => expression("cmp", &|data| compare(data, EQUAL, value)),
+        Step::Differs(value) => expression("cmp", &|data| compare(data, NOT_EQUAL, value)),
+        Step::Log(group) => expression("log", &|data| {
+            data.bytes(1, &group.to_be_bytes()).number(3, HEADERS);
         }),
         Step::Redirect(port) => {
             expression("immediate", &|data| {
@@ -257,7 +417,9 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
                 });
             });
             expression("redir", &|data| {
-                data.number(1, REGISTER).number(2, REGISTER).number(3, PORT_GIVEN);
+                data.number(1, REGISTER)
+                    .number(2, REGISTER)
+                    .number(3, PORT_GIVEN);
             });
         }
         Step::Verdict(verdict) => expression("immediate", &|data| {
@@ -275,7 +437,7 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
 /// Connections that the kernel completes and keeps until the gateway accepts them.
 const BACKLOG: i32 = 4096;
 
-fn open_doors(families: &[IpAddr]) -> io::Result<Doors> {
+fn open_doors(families: &[IpAddr], strays: Option<OwnedFd>) -> io::Result<Doors> {
     let listen = |port| -> io::Result<Vec<TcpListener>> {
         families
             .iter()
@@ -297,6 +459,7 @@ fn open_doors(families: &[IpAddr]) -> io::Result<Doors> {
         proxy: listen(PROXY_PORT)?,
         dns_tcp: listen(DNS_PORT)?,
         dns_udp: dns_udp.collect::<io::Result<_>>()?,
+        strays: strays.map(Strays::new),
     })
 }
 
@@ -325,9 +488,16 @@ impl Probe {
             let mut connection = TcpStream::connect(SocketAddr::new(address, PROBED_PORT))?;
             connection.write_all(nonce)?;
             connections.push(connection);
-            let any = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-            UdpSocket::bind(SocketAddr::new(any, 0))?.send_to(nonce, SocketAddr::new(address, 53))?;
+            let any = if address.is_ipv4() {
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            } else {
+                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            };
+            UdpSocket::bind(SocketAddr::new(any, 0))?
+                .send_to(nonce, SocketAddr::new(address, 53))?;
         }
-        Ok(Self { _connections: connections })
+        Ok(Self {
+            _connections: connections,
+        })
     }
 }

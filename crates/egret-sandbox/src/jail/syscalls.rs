@@ -8,8 +8,8 @@
 use crate::error::Cause;
 use libc::c_long;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare, SeccompCondition as Condition,
-    SeccompFilter, SeccompRule, apply_filter, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Compare,
+    SeccompCondition as Condition, SeccompFilter, SeccompRule, apply_filter, sock_filter,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -80,11 +80,19 @@ fn refused(allow_user_namespaces: bool) -> Result<Rules, Cause> {
         libc::SYS_keyctl,
     ]);
     // Typing into the terminal, and reading or pasting what is on it. The kernel looks at 32 bits of the request.
-    rules.insert(libc::SYS_ioctl, [libc::TIOCSTI, TIOCLINUX].map(|request| equal(1, request)).into_iter().collect::<Result<_, _>>()?);
+    rules.insert(
+        libc::SYS_ioctl,
+        [libc::TIOCSTI, TIOCLINUX]
+            .map(|request| equal(1, request))
+            .into_iter()
+            .collect::<Result<_, _>>()?,
+    );
     if !allow_user_namespaces {
         let flag = NEW_NAMESPACES;
         let each = |argument: u8| -> Result<Vec<SeccompRule>, Cause> {
-            flag.iter().map(|&flag| any_of_bits(argument, flag)).collect()
+            flag.iter()
+                .map(|&flag| any_of_bits(argument, flag))
+                .collect()
         };
         rules.insert(libc::SYS_unshare, each(0)?);
         rules.insert(libc::SYS_clone, each(CLONE_FLAGS_ARGUMENT)?);
@@ -94,7 +102,11 @@ fn refused(allow_user_namespaces: bool) -> Result<Rules, Cause> {
 
 /// Refused with `ENOSYS`: what programs try first and have another way for.
 fn absent(allow_user_namespaces: bool) -> Rules {
-    let mut calls = vec![libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    let mut calls = vec![
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ];
     if !allow_user_namespaces {
         // Its flags are in memory, where a filter cannot look. C libraries fall back to clone.
         calls.push(libc::SYS_clone3);
@@ -105,13 +117,33 @@ fn absent(allow_user_namespaces: bool) -> Rules {
 /// Sockets but of the families and protocols that programs need: unix, TCP and UDP over IP, ping sockets (which the
 /// namespace's settings refuse), and routing questions by netlink.
 fn sockets() -> Result<Rules, Cause> {
-    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let mut refused = vec![rule(families.iter().map(|&family| differs(0, family)).collect::<Result<_, _>>()?)?];
-    let protocols = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_MPTCP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+    let families = [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ];
+    let mut refused = vec![rule(
+        families
+            .iter()
+            .map(|&family| differs(0, family))
+            .collect::<Result<_, _>>()?,
+    )?];
+    let protocols = [
+        0,
+        libc::IPPROTO_TCP,
+        libc::IPPROTO_UDP,
+        libc::IPPROTO_MPTCP,
+        libc::IPPROTO_ICMP,
+        libc::IPPROTO_ICMPV6,
+    ];
     for family in [libc::AF_INET, libc::AF_INET6] {
         // Raw and packet sockets need a capability that the program does not have; this holds even if it had.
         refused.push(rule(vec![equals(0, family)?, type_is(libc::SOCK_RAW)?])?);
-        refused.push(rule(vec![equals(0, family)?, type_is(libc::SOCK_SEQPACKET)?])?);
+        refused.push(rule(vec![
+            equals(0, family)?,
+            type_is(libc::SOCK_SEQPACKET)?,
+        ])?);
         refused.push(rule(vec![equals(0, family)?, type_is(SOCK_DCCP)?])?);
         let mut others = vec![equals(0, family)?];
         for protocol in protocols {
@@ -119,7 +151,10 @@ fn sockets() -> Result<Rules, Cause> {
         }
         refused.push(rule(others)?);
     }
-    refused.push(rule(vec![equals(0, libc::AF_NETLINK)?, differs(2, libc::NETLINK_ROUTE)?])?);
+    refused.push(rule(vec![
+        equals(0, libc::AF_NETLINK)?,
+        differs(2, libc::NETLINK_ROUTE)?,
+    ])?);
     // A pair of sockets talks to itself, and only unix ones come in pairs.
     let pair = vec![rule(vec![differs(0, libc::AF_UNIX)?])?];
     Ok([(libc::SYS_socket, refused), (libc::SYS_socketpair, pair)].into())
@@ -135,10 +170,30 @@ fn other_abi() -> BpfProgram {
     const NUMBER_OFFSET: u32 = 0; // of struct seccomp_data
     let errno = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
     vec![
-        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: NUMBER_OFFSET },
-        sock_filter { code: JUMP_IF_GREATER_OR_EQUAL, jt: 0, jf: 1, k: X32_BIT },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: errno },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+        sock_filter {
+            code: LOAD_WORD,
+            jt: 0,
+            jf: 0,
+            k: NUMBER_OFFSET,
+        },
+        sock_filter {
+            code: JUMP_IF_GREATER_OR_EQUAL,
+            jt: 0,
+            jf: 1,
+            k: X32_BIT,
+        },
+        sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: errno,
+        },
+        sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: libc::SECCOMP_RET_ALLOW,
+        },
     ]
 }
 
@@ -161,9 +216,12 @@ const NEW_NAMESPACES: [i32; 7] = [
 const CLONE_FLAGS_ARGUMENT: u8 = 0;
 
 fn compile(rules: Rules, errno: i32) -> Result<BpfProgram, Cause> {
-    let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(io::Error::other)?;
     let refuse = SeccompAction::Errno(errno.cast_unsigned());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
     Ok(filter.try_into().map_err(io::Error::other)?)
 }
 
@@ -188,7 +246,11 @@ fn differs(argument: u8, value: i32) -> Result<Condition, Cause> {
 }
 
 fn type_is(kind: i32) -> Result<Condition, Cause> {
-    condition(1, Compare::MaskedEq(SOCK_TYPE_MASK), u64::from(kind.cast_unsigned()))
+    condition(
+        1,
+        Compare::MaskedEq(SOCK_TYPE_MASK),
+        u64::from(kind.cast_unsigned()),
+    )
 }
 
 fn any_of_bits(argument: u8, bit: i32) -> Result<SeccompRule, Cause> {

@@ -25,7 +25,11 @@ pub(crate) enum Reach {
 ///
 /// # Errors
 /// Whatever the kernel says; `ENOSYS` before Linux 5.12.
-pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: Attributes, reach: Reach) -> io::Result<()> {
+pub(crate) fn restrict(
+    mount: BorrowedFd<'_>,
+    attributes: Attributes,
+    reach: Reach,
+) -> io::Result<()> {
     let mut set = libc::MOUNT_ATTR_NOSUID;
     if attributes.read_only {
         set |= libc::MOUNT_ATTR_RDONLY;
@@ -33,8 +37,17 @@ pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: Attributes, reach: Rea
     if attributes.no_devices {
         set |= libc::MOUNT_ATTR_NODEV;
     }
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    let recursive = if reach == Reach::Tree { libc::AT_RECURSIVE } else { 0 };
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let recursive = if reach == Reach::Tree {
+        libc::AT_RECURSIVE
+    } else {
+        0
+    };
     // SAFETY: `mount` is open for the length of the call; the path is an empty C string, which `AT_EMPTY_PATH` makes
     // mean `mount` itself; `attr` is a live value of the size that is passed, and the kernel only reads it.
     let done = unsafe {
@@ -47,5 +60,9 @@ pub(crate) fn restrict(mount: BorrowedFd<'_>, attributes: Attributes, reach: Rea
             size_of::<libc::mount_attr>(),
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

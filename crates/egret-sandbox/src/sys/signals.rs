@@ -55,7 +55,8 @@ impl Signals {
             for number in WATCHED {
                 libc::sigaddset(watched.as_mut_ptr(), number);
             }
-            let failed = libc::pthread_sigmask(libc::SIG_BLOCK, watched.as_ptr(), before.as_mut_ptr());
+            let failed =
+                libc::pthread_sigmask(libc::SIG_BLOCK, watched.as_ptr(), before.as_mut_ptr());
             if failed != 0 {
                 return Err(io::Error::from_raw_os_error(failed));
             }
@@ -63,7 +64,10 @@ impl Signals {
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
-            Ok(Self { fd: OwnedFd::from_raw_fd(fd), before: before.assume_init() })
+            Ok(Self {
+                fd: OwnedFd::from_raw_fd(fd),
+                before: before.assume_init(),
+            })
         }
     }
 
@@ -78,7 +82,10 @@ impl Signals {
             if usize::try_from(read) == Ok(size) {
                 let info = info.assume_init();
                 let number = i32::try_from(info.ssi_signo).map_err(|_| Errno::INVAL)?;
-                return Ok(Some(Arrived { number, from_kernel: info.ssi_code == libc::SI_KERNEL }));
+                return Ok(Some(Arrived {
+                    number,
+                    from_kernel: info.ssi_code == libc::SI_KERNEL,
+                }));
             }
         }
         match io::Error::last_os_error() {
@@ -91,9 +98,18 @@ impl Signals {
     /// Puts back the mask that was there before, for a program about to be started.
     pub(crate) fn unblock(&self) -> io::Result<()> {
         // SAFETY: `before` was filled by the kernel in `block`.
-        let failed =
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
-        if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+        let failed = unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                std::ptr::null_mut(),
+            )
+        };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(failed))
+        }
     }
 }
 
@@ -113,5 +129,9 @@ pub(crate) fn restore_sigpipe() {
 pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill(2) takes two integers and touches no memory.
     let done = unsafe { libc::kill(pid, signal) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -1,0 +1,196 @@
+//! How a running sandbox is found and spoken to.
+//!
+//! Each listens on an abstract unix socket, `@egret/UID/NAME`. Such a socket has no file, so nothing is left behind however
+//! a run ends; and it belongs to a network namespace, so that no sandbox can reach one. Both ends check that the other runs
+//! as the same user, or as root. A request and its answer are a line of JSON each.
+
+use crate::failure::Failure;
+use egret_policy::SandboxId;
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+
+/// What can be asked of a running sandbox.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// What it is.
+    Status,
+    /// Decide by this policy from now on, in place of the one from a file; flags stay.
+    SetPolicy {
+        /// The file it was read from.
+        file: String,
+        /// What is in it.
+        text: String,
+    },
+    /// End now, whatever the program says.
+    End,
+}
+
+/// What a running sandbox answers.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// It is done.
+    Done,
+    /// It was not done, because.
+    Refused(String),
+}
+
+/// A running sandbox, for listings.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Status {
+    /// Its name.
+    pub(crate) name: String,
+    /// The process that it runs in.
+    pub(crate) pid: i32,
+    /// When it was started, RFC 3339.
+    pub(crate) started: String,
+    /// The program, without its arguments.
+    pub(crate) program: String,
+    /// The policy's file, if it has one.
+    pub(crate) policy: Option<String>,
+    /// Its audit log.
+    pub(crate) log: String,
+}
+
+/// A name that is ours for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Claim(UnixListener);
+
+/// Takes `name` for this process.
+pub(crate) fn claim(name: &SandboxId) -> Result<Claim, Failure> {
+    let bound = address(geteuid().as_raw(), name.as_str())
+        .and_then(|address| UnixListener::bind_addr(&address));
+    match bound {
+        Ok(listener) => Ok(Claim(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format!(
+            "a sandbox named {name} is running already; choose another --name or stop it with `egret stop {name}`"
+        ))),
+        Err(error) => Err(Failure::because(
+            format_args!("cannot take the name {name}"),
+            &error,
+        )),
+    }
+}
+
+impl Claim {
+    /// Answers requests by `answer` for as long as it is polled.
+    pub(crate) async fn serve(self, answer: impl AsyncFn(Request) -> Answer) -> io::Result<()> {
+        self.0.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(self.0)?;
+        loop {
+            match listener.accept().await {
+                // One at a time: whoever asks is a person, or a script of theirs, and has a second.
+                Ok((stream, _)) => {
+                    match tokio::time::timeout(PATIENCE, converse(stream, &answer)).await {
+                        // A client that breaks off, or dawdles, is not our trouble.
+                        Ok(Ok(()) | Err(_)) | Err(_) => {}
+                    }
+                }
+                // Out of descriptors, most likely; the next one may have more luck.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// More than any policy that could be loaded.
+const LONGEST_REQUEST: u64 = 256 << 20;
+
+async fn converse(
+    stream: tokio::net::UnixStream,
+    answer: &impl AsyncFn(Request) -> Answer,
+) -> io::Result<()> {
+    if !is_trusted(&stream)? {
+        return Ok(());
+    }
+    let (read, mut write) = stream.into_split();
+    let mut line = Vec::new();
+    tokio::io::BufReader::new(read.take(LONGEST_REQUEST))
+        .read_until(b'\n', &mut line)
+        .await?;
+    let answer = answer(serde_json::from_slice(&line)?).await;
+    let mut line = serde_json::to_vec(&answer)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Asks the sandbox `name`; `None` if there is none of that name.
+pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failure> {
+    let failed = |error: io::Error| {
+        Failure::because(format_args!("cannot speak to the sandbox {name}"), &error)
+    };
+    for uid in users() {
+        let connected = address(uid, name).and_then(|address| UnixStream::connect_addr(&address));
+        let mut stream = match connected {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        if !is_trusted(&stream).map_err(failed)? {
+            continue;
+        }
+        let mut exchange = || -> io::Result<Answer> {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            let mut line = serde_json::to_vec(request)?;
+            line.push(b'\n');
+            stream.write_all(&line)?;
+            let mut answer = String::new();
+            BufReader::new(&stream).read_line(&mut answer)?;
+            Ok(serde_json::from_str(&answer)?)
+        };
+        return exchange().map(Some).map_err(failed);
+    }
+    Ok(None)
+}
+
+/// The names of all sandboxes that run as this user (or as any, for root).
+pub(crate) fn names() -> io::Result<Vec<String>> {
+    let prefixes: Vec<String> = users()
+        .into_iter()
+        .map(|uid| format!("@{}", full_name(uid, "")))
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/unix")?;
+    let mut names: Vec<String> = table
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(7))
+        .filter_map(|path| {
+            prefixes
+                .iter()
+                .find_map(|prefix| path.strip_prefix(prefix.as_str()))
+        })
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup(); // a connection shows the name of the socket that it was made to
+    Ok(names)
+}
+
+fn users() -> Vec<u32> {
+    vec![geteuid().as_raw()]
+}
+
+fn full_name(uid: u32, name: &str) -> String {
+    format!("egret/{uid}/{name}")
+}
+
+fn address(uid: u32, name: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(full_name(uid, name))
+}
+
+/// Anybody can take or address an abstract name; only the user's own processes, and root's, are spoken to.
+fn is_trusted(stream: &impl AsFd) -> io::Result<bool> {
+    let peer = socket_peercred(stream)?.uid;
+    Ok(peer == geteuid() || peer.is_root())
+}

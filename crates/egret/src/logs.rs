@@ -1,0 +1,215 @@
+//! `egret logs`: audit records, as they stand in the file or as lines for people.
+
+use crate::cli::{Logs, Output};
+use crate::control::{self, Answer, Request};
+use crate::failure::Failure;
+use crate::settings::log_directory;
+use anstyle::{AnsiColor, Style};
+use egret_gateway::audit::{Event, Record, Verdict};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// `egret logs`
+pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
+    let path = match (&arguments.file, &arguments.name) {
+        (Some(file), _) => file.clone(),
+        (None, Some(name)) => of_sandbox(name.as_str())?,
+        (None, None) => {
+            newest(|_| true)?.ok_or_else(|| Failure::new("there is no audit log yet"))?
+        }
+    };
+    match print(&path, arguments) {
+        // Whoever reads us has read enough.
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Stop::Output(error)) => Err(Failure::because("cannot print", &error)),
+        Err(Stop::Input(error)) => Err(Failure::because(
+            format_args!("cannot read the audit log {}", path.display()),
+            &error,
+        )),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The log of a sandbox that runs, or else the newest of that name.
+fn of_sandbox(name: &str) -> Result<PathBuf, Failure> {
+    if let Some(Answer::Status(status)) = control::ask(name, &Request::Status)? {
+        return Ok(status.log.into());
+    }
+    newest(|logged| logged == name)?.ok_or_else(|| {
+        Failure::new(format!(
+            "no sandbox named {name} is running, and none has left a log"
+        ))
+    })
+}
+
+/// The name of a new log: the sandbox's, and the time to the second.
+pub(crate) fn file_name(sandbox: &str, now: jiff::Timestamp) -> String {
+    format!("{sandbox}-{}.jsonl", now.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+/// The sandbox in a name that [`file_name`] made.
+fn sandbox_of(file_name: &str) -> Option<&str> {
+    const TIME: usize = "-20261121T213000Z".len();
+    let stem = file_name.strip_suffix(".jsonl")?;
+    stem.get(..stem.len().checked_sub(TIME)?)
+}
+
+fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
+    let directory = log_directory()?;
+    let failed = |error: io::Error| {
+        Failure::because(format_args!("cannot list {}", directory.display()), &error)
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry
+            .file_name()
+            .to_str()
+            .and_then(sandbox_of)
+            .is_some_and(&wanted)
+        {
+            found.push((
+                entry
+                    .metadata()
+                    .and_then(|found| found.modified())
+                    .map_err(failed)?,
+                entry.path(),
+            ));
+        }
+    }
+    Ok(found.into_iter().max().map(|(_, path)| path))
+}
+
+/// What ended the printing.
+enum Stop {
+    Input(io::Error),
+    Output(io::Error),
+}
+
+fn print(path: &Path, arguments: &Logs) -> Result<(), Stop> {
+    let mut file = BufReader::new(File::open(path).map_err(Stop::Input)?);
+    let mut out = io::stdout().lock();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut line = String::new();
+    let mut last_look = false;
+    loop {
+        let read = file.read_line(&mut line).map_err(Stop::Input)?;
+        if read > 0 && line.ends_with('\n') {
+            show(&mut out, &line, arguments, colour).map_err(Stop::Output)?;
+            line.clear();
+            continue;
+        }
+        // At the end, or in the middle of a record that is being written.
+        if !arguments.follow || last_look {
+            return out.flush().map_err(Stop::Output);
+        }
+        out.flush().map_err(Stop::Output)?;
+        last_look = !is_written_to(path);
+        if !last_look {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Whether a running sandbox writes to this log.
+fn is_written_to(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else {
+        return false;
+    };
+    control::names().unwrap_or_default().iter().any(|name| {
+        matches!(control::ask(name, &Request::Status), Ok(Some(Answer::Status(status))) if Path::new(&status.log) == path)
+    })
+}
+
+fn show(out: &mut impl io::Write, line: &str, arguments: &Logs, colour: bool) -> io::Result<()> {
+    let record: Record = match serde_json::from_str(line) {
+        Ok(record) => record,
+        // Of a newer version, perhaps. It is shown, in quotes, rather than dropped.
+        Err(_) => return writeln!(out, "not a record: {line:?}"),
+    };
+    if arguments.denied && record.verdict != Some(Verdict::Deny) {
+        return Ok(());
+    }
+    match arguments.output {
+        Output::Json => out.write_all(line.as_bytes()),
+        Output::Text => writeln!(out, "{}", text(&record, colour)),
+    }
+}
+
+/// A record as a line. Everything in a record that came from a sandbox has been made harmless when it was written, and is
+/// quoted here all the same where it could hold anything.
+fn text(record: &Record, colour: bool) -> String {
+    let style = match record.verdict {
+        _ if !colour => Style::new(),
+        Some(Verdict::Deny) => AnsiColor::Red.on_default(),
+        Some(Verdict::Allow) => AnsiColor::Green.on_default(),
+        None => Style::new().dimmed(),
+    };
+    let word = match (record.event, record.verdict) {
+        (Event::Close, _) => "closed",
+        (Event::Policy, _) => "policy",
+        (Event::Lifecycle, _) => "sandbox",
+        (Event::Finding, _) => "finding",
+        (_, Some(Verdict::Allow)) => "allowed",
+        (_, _) => "refused",
+    };
+    let mut parts = vec![record.time.clone(), format!("{style}{word:<7}{style:#}")];
+    if let Some(host) = &record.host {
+        let host = plain(host);
+        parts.push(match record.port {
+            Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        });
+    }
+    parts.extend(record.action.as_deref().map(plain));
+    parts.extend(record.reason.as_deref().map(plain));
+    parts.extend(
+        record
+            .rule
+            .as_deref()
+            .map(|rule| format!("({})", plain(rule))),
+    );
+    parts.extend(record.dialled.map(|address| format!("-> {address}")));
+    if let (Some(up), Some(down)) = (record.bytes_up, record.bytes_down) {
+        parts.push(format!("{up} B up, {down} B down"));
+    }
+    parts.extend(record.duration_ms.map(|duration| format!("{duration} ms")));
+    if record.host.is_none() {
+        parts.extend(record.message.as_deref().map(plain));
+    }
+    parts.push(format!("[{}]", plain(&record.id)));
+    parts.join(" ")
+}
+
+fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_found_by_the_whole_name_of_its_sandbox() {
+        let now = jiff::Timestamp::from_second(1_795_000_000).unwrap();
+        for name in ["agent", "agent-2", "a.b", "x-20261121t213000z"] {
+            assert_eq!(sandbox_of(&file_name(name, now)), Some(name));
+        }
+        assert_eq!(sandbox_of("notes.txt"), None);
+        assert_eq!(sandbox_of(".jsonl"), None);
+    }
+}

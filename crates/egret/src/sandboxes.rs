@@ -1,0 +1,147 @@
+//! `egret ps`, `egret stop` and `egret policy set`: what is done to sandboxes that run.
+
+use crate::cli::{Output, Ps, SetPolicy, Stop};
+use crate::control::{self, Answer, Request, Status};
+use crate::failure::Failure;
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// `egret ps`
+pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
+    let mut running = Vec::new();
+    for name in
+        control::names().map_err(|error| Failure::because("cannot list sandboxes", &error))?
+    {
+        // One that ends between being listed and being asked is not running.
+        if let Ok(Some(Answer::Status(status))) = control::ask(&name, &Request::Status) {
+            running.push(status);
+        }
+    }
+    let text = match arguments.output {
+        Output::Json => format!(
+            "{}\n",
+            serde_json::to_string_pretty(&running).unwrap_or_default()
+        ),
+        Output::Text => table(&running),
+    };
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Failure::because("cannot print", &error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(running: &[Status]) -> String {
+    let mut rows = vec![["NAME", "PID", "UP", "PROGRAM", "POLICY"].map(str::to_owned)];
+    rows.extend(running.iter().map(|status| {
+        [
+            status.name.clone(),
+            status.pid.to_string(),
+            age(&status.started),
+            status.program.clone(),
+            status.policy.clone().unwrap_or_else(|| "-".into()),
+        ]
+    }));
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &[String; 5]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"))
+            .collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+/// How long ago, in the largest unit that says something.
+fn age(started: &str) -> String {
+    let Ok(started) = started.parse::<Timestamp>() else {
+        return "?".into();
+    };
+    let seconds = Timestamp::now()
+        .as_second()
+        .saturating_sub(started.as_second());
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// `egret stop`
+pub(crate) fn stop(arguments: &Stop) -> Result<ExitCode, Failure> {
+    for name in &arguments.names {
+        let Some(Answer::Status(status)) = control::ask(name.as_str(), &Request::Status)? else {
+            return Err(not_running(name.as_str()));
+        };
+        let pid = Pid::from_raw(status.pid).ok_or_else(|| not_running(name.as_str()))?;
+        kill_process(pid, Signal::TERM).map_err(|errno| {
+            Failure::because(format_args!("cannot stop {name}"), &io::Error::from(errno))
+        })?;
+        if !ends_within(name.as_str(), Duration::from_secs(arguments.time))? {
+            control::ask(name.as_str(), &Request::End)?;
+            if !ends_within(name.as_str(), Duration::from_secs(5))? {
+                return Err(Failure::new(format!(
+                    "{name} does not end; its process is {}",
+                    status.pid
+                )));
+            }
+        }
+        writeln!(io::stdout(), "{name}")
+            .map_err(|error| Failure::because("cannot print", &error))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ends_within(name: &str, time: Duration) -> Result<bool, Failure> {
+    let until = Instant::now() + time;
+    loop {
+        let names =
+            control::names().map_err(|error| Failure::because("cannot list sandboxes", &error))?;
+        if !names.iter().any(|running| running == name) {
+            return Ok(true);
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// `egret policy set`
+pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
+    let file = &arguments.file;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Failure::because(
+            format_args!("cannot read the policy {}", file.display()),
+            &error,
+        )
+    })?;
+    let request = Request::SetPolicy {
+        file: file.display().to_string(),
+        text,
+    };
+    match control::ask(arguments.name.as_str(), &request)? {
+        Some(Answer::Refused(why)) => {
+            Err(Failure::new(format!("the policy stays as it was:\n{why}")))
+        }
+        Some(_) => Ok(ExitCode::SUCCESS),
+        None => Err(not_running(arguments.name.as_str())),
+    }
+}
+
+fn not_running(name: &str) -> Failure {
+    Failure::new(format!(
+        "no sandbox named {name} is running; `egret ps` lists those that are"
+    ))
+}

@@ -1,0 +1,80 @@
+//! Where Egret keeps things, and how its words are read that are not policy.
+
+use crate::failure::Failure;
+use egret_gateway::{ResolverConfig, UpstreamProxy};
+use egret_policy::SandboxId;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+/// The user's home directory, with links followed.
+pub(crate) fn home() -> Option<PathBuf> {
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    home.is_absolute()
+        .then(|| home.canonicalize().unwrap_or(home))
+}
+
+/// The directory of audit logs, which only the user can read. It is made if it is not there.
+pub(crate) fn log_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| Some(home()?.join(".local/state")))
+        .ok_or_else(|| {
+            Failure::new(
+                "there is no place for the audit log: set HOME, or name one with --log-file",
+            )
+        })?;
+    let directory = state.join("egret/logs");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|error| {
+            Failure::because(format_args!("cannot make {}", directory.display()), &error)
+        })?;
+    Ok(directory)
+}
+
+/// A name for a sandbox that was not given one: the program's, and something that tells it from its siblings.
+pub(crate) fn made_up_name(program: &Path) -> Result<SandboxId, Failure> {
+    let program = program.file_name().unwrap_or_default().to_string_lossy();
+    let plain: String = program
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(40)
+        .collect();
+    let plain = plain.trim_matches('-');
+    let word = if plain.is_empty() { "sandbox" } else { plain };
+    format!("{word}-{}", std::process::id())
+        .parse()
+        .map_err(|error| Failure::because("cannot name the sandbox; use --name", &error))
+}
+
+/// `--resolver ADDR[:PORT]`, any number of times; without any, the system's.
+pub(crate) fn resolver(servers: &[String]) -> Result<ResolverConfig, Failure> {
+    if servers.is_empty() {
+        return Ok(ResolverConfig::system());
+    }
+    let parsed = servers.iter().map(|text| {
+        text.parse::<SocketAddr>()
+            .or_else(|_| text.trim_matches(['[', ']']).parse::<IpAddr>().map(|address| SocketAddr::new(address, 53)))
+            .map_err(|_| {
+                Failure::new(format!("--resolver {text:?} is no address; write 1.1.1.1, 1.1.1.1:53 or [2606:4700::1]:53"))
+            })
+    });
+    Ok(ResolverConfig::servers(parsed.collect::<Result<_, _>>()?))
+}
+
+/// `--upstream-proxy http://[USER:PASSWORD@]HOST:PORT`.
+pub(crate) fn upstream_proxy(url: Option<&str>) -> Result<Option<UpstreamProxy>, Failure> {
+    url.map(|url| {
+        url.parse()
+            .map_err(|error| Failure::because("--upstream-proxy", &error))
+    })
+    .transpose()
+}
