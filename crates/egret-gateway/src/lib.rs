@@ -25,6 +25,9 @@ mod relay;
 mod resolve;
 mod sessions;
 mod summary;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests are the clients")]
+mod tests;
 
 use std::collections::HashSet;
 use std::io;

@@ -82,7 +82,10 @@ impl Reader {
 
 fn hello(body: &[u8]) -> Result<Hello, Bad> {
     let mut body = Cursor(body);
-    body.take(2 + 32)?; // legacy_version, random
+    if body.take(2)?.first() != Some(&3) {
+        return Err(Bad("the ClientHello is of an unknown version of TLS"));
+    }
+    body.take(32)?; // random
     body.vector(1)?; // legacy_session_id
     body.vector(2)?; // cipher_suites
     body.vector(1)?; // legacy_compression_methods

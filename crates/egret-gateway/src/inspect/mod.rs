@@ -10,3 +10,5 @@
 pub(crate) mod first;
 pub(crate) mod hello;
 pub(crate) mod http;
+#[cfg(test)]
+mod tests;

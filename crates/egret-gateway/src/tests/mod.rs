@@ -8,11 +8,13 @@ mod connect;
 mod dns;
 mod forward;
 mod log;
-mod resolving;
 mod reload;
+mod resolving;
 mod socks;
 mod spoken;
 mod traffic;
+
+pub(crate) use spoken::client_hello;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -84,7 +86,10 @@ impl World {
             sandbox: "test".parse().unwrap(),
             matcher: matcher(policy),
             hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
-            resolver: ResolverConfig { servers: Servers::These(with.servers), hosts_file: with.hosts_file },
+            resolver: ResolverConfig {
+                servers: Servers::These(with.servers),
+                hosts_file: with.hosts_file,
+            },
             upstream_proxy: with.upstream_proxy,
             limits: with.limits,
             audit: Log::to_file(&log).unwrap(),
@@ -95,9 +100,22 @@ impl World {
         let dns_udp = std::net::UdpSocket::bind(dns).unwrap();
         dns_udp.set_nonblocking(true).unwrap();
         let (captured_at, proxy_at) = (captured.local_addr().unwrap(), proxy.local_addr().unwrap());
-        let doors = Doors { captured: vec![captured], proxy: vec![proxy], dns_tcp: vec![dns_tcp], dns_udp: vec![dns_udp] };
+        let doors = Doors {
+            captured: vec![captured],
+            proxy: vec![proxy],
+            dns_tcp: vec![dns_tcp],
+            dns_udp: vec![dns_udp],
+        };
         let serving = tokio::spawn(gateway.clone().serve(doors));
-        Self { gateway, proxy: proxy_at, captured: captured_at, dns, log, _dir: dir, _serving: serving }
+        Self {
+            gateway,
+            proxy: proxy_at,
+            captured: captured_at,
+            dns,
+            log,
+            _dir: dir,
+            _serving: serving,
+        }
     }
 
     /// Everything on record. Each record is held against the schema.
@@ -118,7 +136,10 @@ impl World {
     }
 
     pub(crate) async fn decision(&self, reason: &str) -> Record {
-        self.record(|record| record.event == Event::Decision && record.reason.as_deref() == Some(reason)).await
+        self.record(|record| {
+            record.event == Event::Decision && record.reason.as_deref() == Some(reason)
+        })
+        .await
     }
 
     pub(crate) async fn close(&self) -> Record {
@@ -135,7 +156,11 @@ impl World {
 
     /// A tunnel to `destination`, which has to be granted.
     pub(crate) async fn tunnel(&self, destination: &str) -> TcpStream {
-        let (answer, stream) = self.ask(&format!("CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n\r\n")).await;
+        let (answer, stream) = self
+            .ask(&format!(
+                "CONNECT {destination} HTTP/1.1\r\nHost: {destination}\r\n\r\n"
+            ))
+            .await;
         assert_eq!(answer.status, 200, "{answer:?}");
         stream
     }
@@ -143,7 +168,8 @@ impl World {
 
 pub(crate) fn matcher(policy: &str) -> Arc<Matcher> {
     let text = format!("version: 1\n{policy}\n");
-    let parsed = Policy::parse("policy.yaml", text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
+    let parsed =
+        Policy::parse("policy.yaml", text.as_bytes()).unwrap_or_else(|errors| panic!("{errors}"));
     Arc::new(parsed.policy.compile())
 }
 
@@ -155,17 +181,24 @@ fn listener() -> std::net::TcpListener {
 
 fn checked_record(line: &str) -> Record {
     static SCHEMA: LazyLock<(serde_json::Value, jsonschema::Validator)> = LazyLock::new(|| {
-        let schema = serde_json::from_str(include_str!("../../../../docs/audit.schema.json")).unwrap();
+        let schema =
+            serde_json::from_str(include_str!("../../../../docs/audit.schema.json")).unwrap();
         let validator = jsonschema::validator_for(&schema).unwrap();
         (schema, validator)
     });
-    assert!(line.chars().all(|character| !character.is_control()), "{line:?}");
+    assert!(
+        line.chars().all(|character| !character.is_control()),
+        "{line:?}"
+    );
     let value: serde_json::Value = serde_json::from_str(line).unwrap();
     if let Err(error) = SCHEMA.1.validate(&value) {
         panic!("{line} does not follow the schema: {error}");
     }
     for field in value.as_object().unwrap().keys() {
-        assert!(SCHEMA.0["properties"].get(field).is_some(), "the schema does not know `{field}`");
+        assert!(
+            SCHEMA.0["properties"].get(field).is_some(),
+            "the schema does not know `{field}`"
+        );
     }
     serde_json::from_value(value).unwrap()
 }
@@ -187,15 +220,28 @@ impl Answer {
                 break at + 4;
             }
             let read = in_time(stream.read_buf(&mut bytes)).await.unwrap();
-            assert_ne!(read, 0, "ended within the head: {:?}", String::from_utf8_lossy(&bytes));
+            assert_ne!(
+                read,
+                0,
+                "ended within the head: {:?}",
+                String::from_utf8_lossy(&bytes)
+            );
         };
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let mut body = bytes[end..].to_vec();
         let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
         while !to_head && body.len() < length {
-            assert_ne!(in_time(stream.read_buf(&mut body)).await.unwrap(), 0, "ended within the body");
+            assert_ne!(
+                in_time(stream.read_buf(&mut body)).await.unwrap(),
+                0,
+                "ended within the body"
+            );
         }
-        Self { status: head.split(' ').nth(1).unwrap().parse().unwrap(), head, body }
+        Self {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head,
+            body,
+        }
     }
 
     pub(crate) fn field(&self, name: &str) -> Option<String> {
@@ -208,7 +254,9 @@ impl Answer {
 
     /// The reason of a refusal, which the header and the body have to agree on.
     pub(crate) fn reason(&self) -> String {
-        let reason = self.field("x-egret-reason").unwrap_or_else(|| panic!("not a refusal: {self:?}"));
+        let reason = self
+            .field("x-egret-reason")
+            .unwrap_or_else(|| panic!("not a refusal: {self:?}"));
         assert_eq!(self.json()["reason"], reason.as_str());
         reason
     }
@@ -217,12 +265,16 @@ impl Answer {
 fn field(head: &str, name: &str) -> Option<String> {
     head.lines().find_map(|line| {
         let (other, value) = line.split_once(':')?;
-        other.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        other
+            .eq_ignore_ascii_case(name)
+            .then(|| value.trim().to_owned())
     })
 }
 
 pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), work).await.expect("took too long")
+    timeout(Duration::from_secs(20), work)
+        .await
+        .expect("took too long")
 }
 
 /// What a connection has to say until it ends, and whether it ended in a reset.
@@ -283,17 +335,35 @@ pub(crate) async fn mirror() -> (u16, Arc<Mutex<Vec<String>>>) {
         async move {
             let mut bytes = Vec::new();
             loop {
-                while let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) {
+                while let Some(end) = bytes
+                    .windows(4)
+                    .position(|window| window == b"\r\n\r\n")
+                    .map(|at| at + 4)
+                {
                     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-                    let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+                    let length =
+                        field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
                     if bytes.len() < end + length {
                         break;
                     }
                     let request: Vec<u8> = bytes.drain(..end + length).collect();
-                    kept.lock().unwrap().push(String::from_utf8_lossy(&request).into_owned());
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", request.len());
-                    let body = if head.starts_with("HEAD ") { &[][..] } else { &request[..] };
-                    if stream.write_all(&[answer.as_bytes(), body].concat()).await.is_err() {
+                    kept.lock()
+                        .unwrap()
+                        .push(String::from_utf8_lossy(&request).into_owned());
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                        request.len()
+                    );
+                    let body = if head.starts_with("HEAD ") {
+                        &[][..]
+                    } else {
+                        &request[..]
+                    };
+                    if stream
+                        .write_all(&[answer.as_bytes(), body].concat())
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -330,8 +400,11 @@ impl StubDns {
                 answer.queries = question.queries.clone();
                 answer.metadata.recursion_available = true;
                 let mut name = query.name().to_ascii().to_lowercase();
-                questions.lock().unwrap().push(format!("{name} {}", query.query_type()));
-                let known = known.lock().unwrap();
+                questions
+                    .lock()
+                    .unwrap()
+                    .push(format!("{name} {}", query.query_type()));
+                let known = known.lock().unwrap().clone();
                 if !known.contains_key(&name) {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
@@ -351,11 +424,14 @@ impl StubDns {
                         None => break,
                     }
                 }
-                drop(known);
                 let _ = socket.send_to(&answer.to_vec().unwrap(), from).await;
             }
         });
-        Self { address, records, asked }
+        Self {
+            address,
+            records,
+            asked,
+        }
     }
 
     /// Gives `name` these addresses.
@@ -368,14 +444,24 @@ impl StubDns {
             };
             DnsRecord::from_rdata(owner.clone(), ttl, data)
         });
-        self.records.lock().unwrap().insert(format!("{name}."), records.collect());
+        self.records
+            .lock()
+            .unwrap()
+            .insert(format!("{name}."), records.collect());
     }
 
     /// Makes `name` another name for `target`.
     pub(crate) fn alias(&self, name: &str, target: &str) {
         let owner: Name = format!("{name}.").parse().unwrap();
         let target: Name = format!("{target}.").parse().unwrap();
-        let record = DnsRecord::from_rdata(owner, 60, RData::CNAME(hickory_proto::rr::rdata::CNAME(target)));
-        self.records.lock().unwrap().insert(format!("{name}."), vec![record]);
+        let record = DnsRecord::from_rdata(
+            owner,
+            60,
+            RData::CNAME(hickory_proto::rr::rdata::CNAME(target)),
+        );
+        self.records
+            .lock()
+            .unwrap()
+            .insert(format!("{name}."), vec![record]);
     }
 }

@@ -1,0 +1,184 @@
+use proptest::prelude::*;
+
+use super::first::{First, Sniffer};
+use super::hello::{Bad, Hello, Reader};
+use super::http::head;
+use crate::limits::Limits;
+
+/// A ClientHello with these extensions.
+fn with_extensions(extensions: &[u8]) -> Vec<u8> {
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    body.extend([0]); // session id
+    body.extend([0, 2, 0x13, 0x01]); // cipher suites
+    body.extend([1, 0]); // compression
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    let mut message = vec![1];
+    message.extend(&(body.len() as u32).to_be_bytes()[1..]);
+    message.extend(body);
+    let mut record = vec![22, 3, 1];
+    record.extend((message.len() as u16).to_be_bytes());
+    record.extend(message);
+    record
+}
+
+fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
+    [
+        &kind.to_be_bytes()[..],
+        &(content.len() as u16).to_be_bytes(),
+        content,
+    ]
+    .concat()
+}
+
+fn server_name(name: &[u8]) -> Vec<u8> {
+    let length = name.len() as u16;
+    let content = [
+        &(length + 3).to_be_bytes()[..],
+        &[0],
+        &length.to_be_bytes(),
+        name,
+    ]
+    .concat();
+    extension(0, &content)
+}
+
+fn read(bytes: &[u8]) -> Result<Option<Hello>, Bad> {
+    Reader::default().push(bytes)
+}
+
+#[test]
+fn a_hello_names_one_server_or_none_and_says_it_properly() {
+    let named = |name: &str| {
+        Ok(Some(Hello {
+            server_name: Some(name.to_owned()),
+        }))
+    };
+    let two_in_list = extension(
+        0,
+        &[&[0, 8][..], &[0, 0, 1, b'a'], &[0, 0, 1, b'b']].concat(),
+    );
+    #[rustfmt::skip]
+    let table: Vec<(&str, Vec<u8>, Option<Result<Option<Hello>, Bad>>)> = vec![
+        ("a name",              server_name(b"a.example"),                                           Some(named("a.example"))),
+        ("none",                extension(16, &[0, 3, 2, b'h', b'2']),                               Some(Ok(Some(Hello { server_name: None })))),
+        ("GREASE beside it",    [extension(0x0a0a, &[]), server_name(b"a")].concat(),                Some(named("a"))),
+        ("ECH beside it",       [extension(0xfe0d, &[0; 9]), server_name(b"a")].concat(),            Some(named("a"))),
+        ("two extensions",      [server_name(b"a"), server_name(b"b")].concat(),                     None),
+        ("two names in one",    two_in_list,                                                         None),
+        ("any other twice",     [extension(5, &[]), extension(5, &[])].concat(),                     None),
+        ("an empty name",       server_name(b""),                                                    None),
+        ("NUL in it",           server_name(b"a\0b"),                                                None),
+        ("not ASCII",           server_name("ä.example".as_bytes()),                                 None),
+        ("an unknown type",     extension(0, &[0, 4, 1, 0, 1, b'a']),                                None),
+        ("a length that lies",  extension(0, &[0, 4, 0, 0, 9, b'a']),                                None),
+        ("something behind it", extension(0, &[0, 4, 0, 0, 1, b'a', 0]),                             None),
+    ];
+    for (what, extensions, expected) in table {
+        let outcome = read(&with_extensions(&extensions));
+        match expected {
+            Some(expected) => assert_eq!(outcome, expected, "{what}"),
+            None => assert!(outcome.is_err(), "{what}: {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn records_may_cut_a_hello_but_not_carry_anything_else() {
+    let hello = with_extensions(&server_name(b"a.example"));
+    let again = |more: &[u8]| [&hello[..], more].concat();
+    // The next record may be there already; the same record may not go on.
+    assert!(matches!(read(&again(&[22, 3, 1, 0, 1, 0])), Ok(Some(_))));
+    let mut longer = hello.clone();
+    longer[4] += 1;
+    longer.push(0);
+    assert!(read(&longer).is_err());
+    for bad in [
+        &[22, 2, 0, 0, 1, 1][..],
+        &[22, 3, 1, 0, 0],
+        &[22, 3, 1, 0x40, 1],
+        &[22, 3, 1, 0, 1, 2],
+        &[23, 3, 1, 0, 1],
+    ] {
+        assert!(read(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn rustls_reads_the_same_name() {
+    for name in ["a.example", "host.docker.internal", "x-1.y.example.com"] {
+        let hello = crate::tests::client_hello(name);
+        let mut acceptor = rustls::server::Acceptor::default();
+        acceptor.read_tls(&mut &hello[..]).unwrap();
+        let accepted = acceptor.accept().unwrap().unwrap();
+        let theirs = accepted.client_hello().server_name().map(str::to_owned);
+        assert_eq!(
+            read(&hello),
+            Ok(Some(Hello {
+                server_name: theirs
+            }))
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_hello_reads_the_same_however_it_arrives(cuts in proptest::collection::vec(1usize..40, 1..60), size in 1usize..300) {
+        let whole = with_extensions(&server_name(b"a.example"));
+        let records: Vec<u8> = whole[5..].chunks(size).flat_map(|part| [&[22, 3, 3][..], &(part.len() as u16).to_be_bytes(), part].concat()).collect();
+        let mut reader = Reader::default();
+        let mut at = 0;
+        for cut in cuts.into_iter().cycle() {
+            let end = (at + cut).min(records.len());
+            let outcome = reader.push(&records[at..end]).unwrap();
+            at = end;
+            if at == records.len() {
+                prop_assert_eq!(outcome, Some(Hello { server_name: Some("a.example".into()) }));
+                break;
+            }
+            prop_assert_eq!(outcome, None);
+        }
+    }
+
+    #[test]
+    fn no_bytes_upset_the_readers(bytes in proptest::collection::vec(any::<u8>(), 0..400), tls in any::<bool>()) {
+        let bytes = if tls { [&[22, 3, 1][..], &bytes].concat() } else { bytes };
+        let mut sniffer = Sniffer::default();
+        for byte in &bytes {
+            if !matches!(sniffer.push(&[*byte]), First::Hold | First::Watch) {
+                break;
+            }
+        }
+        let limits = Limits::default();
+        if let Ok(Some(end)) = head::end(&bytes, &mut 0, &limits) {
+            let _ = head::Request::parse(bytes[..end].to_vec(), &limits);
+        }
+        let _ = head::Response::parse(&bytes, &limits);
+    }
+
+    #[test]
+    fn a_broken_hello_never_reads_as_another_name(at in 0usize..80, byte in any::<u8>()) {
+        let mut hello = with_extensions(&server_name(b"a.example"));
+        let index = at.min(hello.len() - 1);
+        let name_at = hello.len() - 9;
+        hello[index] = byte;
+        if let Ok(Some(Hello { server_name: Some(name) })) = read(&hello) {
+            // Whatever is read as the name is what stands where the name stands.
+            prop_assert_eq!(name.as_bytes(), &hello[name_at..]);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_head_is_the_same_however_it_arrives(text in "[a-z \r\n:]{0,60}(\r\n\r\n)?[a-z]{0,5}", step in 1usize..7) {
+        let limits = Limits::default();
+        let whole = head::end(text.as_bytes(), &mut 0, &limits);
+        let (mut scanned, mut outcome) = (0, Ok(None));
+        let mut length = 0;
+        while matches!(outcome, Ok(None)) && length < text.len() {
+            length = (length + step).min(text.len());
+            outcome = head::end(&text.as_bytes()[..length], &mut scanned, &limits);
+        }
+        prop_assert_eq!(outcome, whole);
+    }
+}
