@@ -25,16 +25,16 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 
-/// Builds a sealed sandbox for `spec`. The program is not started yet.
+/// Builds a sealed sandbox for `spec`. The program is not started yet; it will have the signal mask from before `signals`.
 ///
 /// The calling process starts itself again as `egret jail FD`, where [`crate::jail`] does the work.
 ///
 /// # Errors
 /// If any part of the confinement cannot be had. Nothing is left behind then.
-pub fn prepare(spec: Spec) -> Result<Prepared, Error> {
+pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
     let program = spec.program.to_string_lossy().into_owned();
     let (mut channel, inside) = channel::pair().map_err(Error::Spawn)?;
-    let mut jail = spawn_jail(&inside)?;
+    let mut jail = spawn_jail(&inside, signals)?;
     drop(inside);
 
     channel
@@ -250,15 +250,13 @@ fn next(channel: &mut Outside) -> Result<(Report, Vec<OwnedFd>), Error> {
 }
 
 /// Starts this very program again; the end of the channel is the one descriptor it gets besides the standard ones.
-fn spawn_jail(inside: &OwnedFd) -> Result<std::process::Child, Error> {
+fn spawn_jail(inside: &OwnedFd, signals: &Signals) -> Result<std::process::Child, Error> {
     let number = inside.as_raw_fd().to_string();
     let spawn = || -> io::Result<std::process::Child> {
         fcntl_setfd(inside, FdFlags::empty())?;
-        Command::new("/proc/self/exe")
-            .arg("jail")
-            .arg(number)
-            .env_clear()
-            .spawn()
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("jail").arg(number).env_clear();
+        signals.unblock_in(&mut command).spawn()
     };
     spawn().map_err(Error::Spawn)
 }

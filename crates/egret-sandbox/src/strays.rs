@@ -72,11 +72,11 @@ fn strays(buffer: &[u8]) -> Vec<Stray> {
 }
 
 /// Walks over records that begin with a header of `size` bytes, from which `read` takes the record's length and kind.
-fn records<'a>(
-    mut rest: &'a [u8],
+fn records(
+    mut rest: &[u8],
     size: usize,
     read: impl Fn(&[u8]) -> Option<(usize, u16)>,
-) -> impl Iterator<Item = (u16, &'a [u8])> {
+) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (length, kind) = read(rest)?;
         let body = rest.get(size..length)?;

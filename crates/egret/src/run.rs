@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
         output,
     } = Plan::resolve(*arguments)?;
 
-    let (doors, sealed) = prepare(spec)?.split();
+    let (doors, sealed) = prepare(spec, &signals)?.split();
     let gate = Gate::open(name, claim, gate, doors)?;
     let ended = sealed.release().and_then(|running| {
         gate.set_killer(running.killer().ok());
@@ -239,14 +239,10 @@ impl PolicySource {
 
     fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
         for text in &self.allow {
-            policy
-                .add_allow_flag(text)
-                .map_err(|error| Failure::because(format_args!("--allow {text}"), &error))?;
+            policy.add_allow_flag(text).map_err(|error| Failure::new(error.to_string()))?;
         }
         for text in &self.deny {
-            policy
-                .add_deny_flag(text)
-                .map_err(|error| Failure::because(format_args!("--deny {text}"), &error))?;
+            policy.add_deny_flag(text).map_err(|error| Failure::new(error.to_string()))?;
         }
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);

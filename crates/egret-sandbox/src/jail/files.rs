@@ -10,52 +10,22 @@
 //!
 //! Paths are never followed through symbolic links while laying out: whoever made the plan resolved them.
 
+use super::mounts::{
+    attach, clone, clone_at, kernel_mount, new_mount, private_mount, set_read_only,
+};
+use super::plan::{Kind, Node, plan};
 use crate::error::{Cause, at};
-use crate::spec::{Files, Mark};
-use crate::sys::mounts::{Attributes, Reach, restrict};
+use crate::spec::Files;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-    mount_change, move_mount, open_tree, unmount,
-};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 type Result<T, E = Cause> = std::result::Result<T, E>;
-
-/// What stands at a path of the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Nothing.
-    Hide,
-    /// What is there outside; unchangeable.
-    Read,
-    /// What is there outside.
-    Write,
-    /// An empty directory of the sandbox's own, in memory, with this mode.
-    Private(RawMode),
-    /// A file with this text.
-    Text(String),
-    /// A device of the machine.
-    Device,
-    /// A symbolic link.
-    Link(&'static str),
-    /// A file system that the kernel makes for these namespaces.
-    Kernel(&'static str),
-}
-
-/// One path of the plan; a path without a kind is there to lead to others.
-#[derive(Debug, Default)]
-struct Node {
-    kind: Option<Kind>,
-    children: BTreeMap<OsString, Node>,
-}
 
 /// Builds the file system, and makes it this process's root. Returns the paths that can be written to.
 pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
@@ -86,162 +56,6 @@ pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
     plan.collect_writable(PathBuf::from("/"), &mut writable);
     Ok(writable)
 }
-
-// ---- the plan ----
-
-fn plan(files: &Files, hostname: &str) -> Result<Node> {
-    let mut plan = Node {
-        kind: Some(Kind::Read),
-        ..Node::default()
-    };
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
-    );
-    // Any address would do as a name server, since port 53 is caught wherever it is.
-    let resolver = "nameserver 127.0.0.53\noptions timeout:2 attempts:2\n";
-    for (path, kind) in [
-        ("/proc", Kind::Kernel("proc")),
-        ("/sys", Kind::Kernel("sysfs")),
-        ("/dev", Kind::Private(0o755)),
-        ("/dev/null", Kind::Device),
-        ("/dev/zero", Kind::Device),
-        ("/dev/full", Kind::Device),
-        ("/dev/random", Kind::Device),
-        ("/dev/urandom", Kind::Device),
-        ("/dev/tty", Kind::Device),
-        ("/dev/pts", Kind::Kernel("devpts")),
-        ("/dev/shm", Kind::Private(0o1777)),
-        ("/dev/ptmx", Kind::Link("pts/ptmx")),
-        ("/dev/fd", Kind::Link("/proc/self/fd")),
-        ("/dev/stdin", Kind::Link("/proc/self/fd/0")),
-        ("/dev/stdout", Kind::Link("/proc/self/fd/1")),
-        ("/dev/stderr", Kind::Link("/proc/self/fd/2")),
-        ("/run", Kind::Private(0o755)),
-        ("/tmp", Kind::Private(0o1777)),
-        ("/var/tmp", Kind::Private(0o1777)),
-        ("/etc/hosts", Kind::Text(hosts)),
-        ("/etc/resolv.conf", Kind::Text(resolver.into())),
-    ] {
-        // resolv.conf is often a link that leads into /run. In /dev the links are what is wanted.
-        let path = Path::new(path);
-        if path.starts_with("/dev") {
-            plan.insert(path, kind)?
-        } else {
-            plan.insert(&resolved(path), kind)?
-        }
-    }
-    let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
-    plan.insert(Path::new(&runtime), Kind::Private(0o700))?;
-    if !Path::new("/var/run").is_symlink() {
-        plan.insert(Path::new("/var/run"), Kind::Private(0o755))?;
-    }
-    for (path, mark) in &files.marks {
-        let kind = match mark {
-            Mark::Hide => Kind::Hide,
-            Mark::Read => Kind::Read,
-            Mark::Write => Kind::Write,
-        };
-        plan.insert(path, kind)?;
-    }
-    for path in &files.protected {
-        plan.protect(path)?;
-    }
-    Ok(plan)
-}
-
-/// `path` with its symbolic links followed, or as it stands where it leads nowhere.
-fn resolved(path: &Path) -> PathBuf {
-    if let Ok(target) = path.canonicalize() {
-        return target;
-    }
-    match std::fs::read_link(path) {
-        Ok(target) => path
-            .parent()
-            .unwrap_or(Path::new("/"))
-            .join(target)
-            .components()
-            .fold(PathBuf::new(), |mut clean, component| {
-                if component == Component::ParentDir {
-                    clean.pop();
-                } else {
-                    clean.push(component);
-                }
-                clean
-            }),
-        Err(_) => path.to_owned(),
-    }
-}
-
-impl Node {
-    fn insert(&mut self, path: &Path, kind: Kind) -> Result<()> {
-        let mut node = self;
-        for component in path.components() {
-            match component {
-                Component::RootDir => {}
-                Component::Normal(name) => node = node.children.entry(name.to_owned()).or_default(),
-                _ => return Err(at(path)(io::Error::from(io::ErrorKind::InvalidInput))),
-            }
-        }
-        node.kind = Some(kind);
-        Ok(())
-    }
-
-    /// Makes the file at `path` unchangeable if it lies where the program can write.
-    ///
-    /// A mount over the file itself is not enough: its directory could be renamed and another put in its place. A
-    /// mount point cannot be renamed, so each directory on the way becomes one.
-    fn protect(&mut self, path: &Path) -> Result<()> {
-        let mut node = self;
-        let mut writable = false;
-        let names: Vec<&OsStr> = path.iter().skip(1).collect();
-        for (depth, name) in names.iter().enumerate() {
-            node = node.children.entry(name.into()).or_default();
-            writable = match node.kind {
-                Some(Kind::Write) => true,
-                Some(_) => false,
-                None => writable,
-            };
-            if writable && node.kind.is_none() {
-                let last = depth + 1 == names.len();
-                node.kind = Some(if last { Kind::Read } else { Kind::Write });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether anything at or beneath this node is there for the program to see.
-    fn shows_something(&self) -> bool {
-        matches!(&self.kind, Some(kind) if *kind != Kind::Hide)
-            || self.children.values().any(Self::shows_something)
-    }
-
-    /// Whether nothing is lost if the place for this node does not exist: there is nothing to hide there, and what would
-    /// be put there is a convenience.
-    fn may_be_missing(&self) -> bool {
-        !matches!(&self.kind, Some(Kind::Read | Kind::Write | Kind::Device))
-            && self.children.values().all(Self::may_be_missing)
-    }
-
-    fn hides_a_child(&self) -> bool {
-        self.children
-            .values()
-            .any(|child| child.kind == Some(Kind::Hide))
-    }
-
-    fn collect_writable(&self, path: PathBuf, found: &mut Vec<PathBuf>) {
-        if matches!(
-            self.kind,
-            Some(Kind::Write | Kind::Private(_) | Kind::Kernel("proc" | "devpts") | Kind::Device)
-        ) {
-            found.push(path.clone());
-        }
-        for (name, child) in &self.children {
-            child.collect_writable(path.join(name), found);
-        }
-    }
-}
-
-// ---- laying it out ----
 
 /// A hidden file's stand-in where it has to have one.
 const BLANK: &str = ".blank";
@@ -295,6 +109,9 @@ impl Builder<'_> {
                 }
                 Ok(())
             }
+            Kind::Terminal(outside) => self
+                .show(directory, name, outside, Kind::Device)
+                .map(|_shown| ()),
             Kind::Private(mode) => {
                 make_directory(directory, name, *mode).map_err(at(path))?;
                 let mount = private_mount(*mode)?;
@@ -381,7 +198,7 @@ impl Builder<'_> {
                 let staging = Path::new("/proc").join(BLANK_DIRECTORY);
                 unmount(&staging, UnmountFlags::DETACH).map_err(at(path))
             }
-            Kind::Link(_) | Kind::Kernel(_) => Err(at(path)(io::Error::other(
+            Kind::Link(_) | Kind::Kernel(_) | Kind::Terminal(_) => Err(at(path)(io::Error::other(
                 "a link or kernel file system cannot be laid over a file",
             ))),
         }
@@ -537,89 +354,4 @@ fn copy_owner(from: &Path, to: BorrowedFd<'_>) -> rustix::io::Result<()> {
         Mode::from_raw_mode(stat.st_mode & 0o7777),
         AtFlags::empty(),
     )
-}
-
-// ---- mounts ----
-
-/// A detached copy of what is mounted at `path`, with all that is mounted beneath it.
-fn clone(path: &Path, kind: &Kind) -> Result<OwnedFd> {
-    clone_at(fs::CWD, path.as_os_str(), kind).map_err(at(path))
-}
-
-fn clone_at(directory: BorrowedFd<'_>, name: &OsStr, kind: &Kind) -> io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    if name.is_empty() {
-        flags |= OpenTreeFlags::AT_EMPTY_PATH;
-    }
-    let tree = open_tree(directory, name, flags)?;
-    let attributes = Attributes {
-        read_only: *kind == Kind::Read,
-        no_devices: *kind != Kind::Device,
-    };
-    restrict(tree.as_fd(), attributes, Reach::Tree)?;
-    Ok(tree)
-}
-
-fn attach(
-    mount: &OwnedFd,
-    directory: impl AsFd,
-    name: impl rustix::path::Arg,
-    flags: MoveMountFlags,
-) -> rustix::io::Result<()> {
-    move_mount(
-        mount,
-        "",
-        directory,
-        name,
-        flags | MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )
-}
-
-fn new_mount(kind: &str, options: &[(&str, &str)]) -> Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(at(kind))?;
-    for (key, value) in options {
-        fsconfig_set_string(context.as_fd(), *key, *value).map_err(at(kind))?;
-    }
-    fsconfig_create(context.as_fd()).map_err(at(kind))?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at(kind))
-}
-
-fn private_mount(mode: RawMode) -> Result<OwnedFd> {
-    new_mount("tmpfs", &[("mode", &format!("{mode:o}"))])
-}
-
-fn kernel_mount(kind: &str) -> Result<OwnedFd> {
-    match kind {
-        "devpts" => {
-            // Terminals are devices, so this one file system must not be mounted `nodev`.
-            let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(at(kind))?;
-            for (key, value) in [("ptmxmode", "0666"), ("mode", "0620")] {
-                fsconfig_set_string(context.as_fd(), key, value).map_err(at(kind))?;
-            }
-            fsconfig_create(context.as_fd()).map_err(at(kind))?;
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at(kind))
-        }
-        "sysfs" => {
-            let mount = new_mount(kind, &[])?;
-            set_read_only(mount.as_fd())?;
-            Ok(mount)
-        }
-        _ => new_mount(kind, &[]),
-    }
-}
-
-fn set_read_only(mount: BorrowedFd<'_>) -> Result<()> {
-    Ok(restrict(
-        mount,
-        Attributes {
-            read_only: true,
-            no_devices: true,
-        },
-        Reach::One,
-    )?)
 }

@@ -6,7 +6,9 @@
 
 mod files;
 mod init;
+mod mounts;
 mod netlink;
+mod plan;
 mod privileges;
 mod seal;
 mod strays;
@@ -106,6 +108,7 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     // If the gateway's process dies, so does this one, and with it every process of the sandbox. Only from here on: a
     // change of capabilities, such as unshare made, clears the setting.
     set_parent_process_death_signal(Some(Signal::KILL)).during(Step::Watch)?;
+    rustix::thread::set_name(c"egret").during(Step::Watch)?; // what `ps` shows
     // The program runs as the same user. Without this it could trace us and read what we have open.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
     if getpid() != Pid::INIT {

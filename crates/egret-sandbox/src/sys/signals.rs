@@ -4,6 +4,8 @@ use rustix::io::Errno;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 /// The signals that Egret passes on to the program, or answers itself.
 const WATCHED: [i32; 12] = [
@@ -95,21 +97,28 @@ impl Signals {
         }
     }
 
+    /// Makes `command` start with the mask that was there before: the standard library passes on the one there is.
+    pub(crate) fn unblock_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let before = self.before;
+        let unblock = move || set_mask(&before);
+        // SAFETY: between fork and exec only async-signal-safe functions may be called, and sigprocmask is one; `before`
+        // is a copy that the closure owns.
+        unsafe { command.pre_exec(unblock) }
+    }
+
     /// Puts back the mask that was there before, for a program about to be started.
     pub(crate) fn unblock(&self) -> io::Result<()> {
-        // SAFETY: `before` was filled by the kernel in `block`.
-        let failed = unsafe {
-            libc::pthread_sigmask(
-                libc::SIG_SETMASK,
-                &raw const self.before,
-                std::ptr::null_mut(),
-            )
-        };
-        if failed == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(failed))
-        }
+        set_mask(&self.before)
+    }
+}
+
+fn set_mask(mask: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: `mask` is a mask that the kernel filled in `Signals::block`, and only read.
+    let failed = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(failed))
     }
 }
 
