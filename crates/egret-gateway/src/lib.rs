@@ -2,10 +2,10 @@
 //!
 //! A sandbox has no network; its connections and DNS questions end at sockets ([`Doors`]) that are handed
 //! to a [`Gateway`]. For each connection the gateway decides, resolves, vets, dials, looks at what is
-//! spoken, relays, and records; [`flow`] is that on one page. The doors differ in how they read a request
+//! spoken, relays, and records; `flow::carry` is that on one page. The doors differ in how they read a request
 //! and how they say no, never in what is allowed.
 //!
-//! Promises: only [`dial`] opens outbound sockets, and it takes a [`Permit`](egret_policy::Permit), which only
+//! Promises: only `dial` opens outbound sockets, and it takes a [`Permit`](egret_policy::Permit), which only
 //! the policy can make; no byte of a connection goes out before its decision is in the audit log; everything
 //! that a sandbox can make grow has a bound. There is no unsafe code here and no process is started.
 //!

@@ -90,7 +90,32 @@ impl Log {
         action: &'static str,
         message: &str,
     ) -> Result<(), AuditError> {
-        let record = Record::new(Event::Lifecycle, self.id(), &sandbox.to_string())
+        self.event(Event::Lifecycle, sandbox, action, message)
+    }
+
+    /// Records that a policy was loaded or could not be; `action` is `loaded` or `rejected`, and `message` says where
+    /// the policy came from and what was wrong with it. That one was replaced is recorded by
+    /// [`Gateway::set_policy`](crate::Gateway::set_policy).
+    ///
+    /// # Errors
+    /// The record did not get into the file.
+    pub fn policy(
+        &self,
+        sandbox: &SandboxId,
+        action: &'static str,
+        message: &str,
+    ) -> Result<(), AuditError> {
+        self.event(Event::Policy, sandbox, action, message)
+    }
+
+    fn event(
+        &self,
+        event: Event,
+        sandbox: &SandboxId,
+        action: &'static str,
+        message: &str,
+    ) -> Result<(), AuditError> {
+        let record = Record::new(event, self.id(), sandbox.as_str())
             .action(action)
             .message(message.to_owned());
         self.write_now(&record)

@@ -4,10 +4,10 @@
 //! object, read and written by the same type; [`Log`] is the file.
 //!
 //! Promises: a record is one `write(2)` on a file opened for appending; control and bidirectional
-//! characters reach the file only as `\u` escapes; and [`Log::write`] comes back only once the record
+//! characters reach the file only as `\u` escapes; and writing comes back only once the record
 //! is in the file, or with the news that it is not, in which case the caller lets nothing pass.
 //!
-//! Not here: what is worth recording ([`crate::flow`] and the doors decide that).
+//! Not here: what is worth recording (the flow and the doors decide that).
 
 mod log;
 mod record;

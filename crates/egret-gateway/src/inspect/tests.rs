@@ -59,8 +59,9 @@ fn a_hello_names_one_server_or_none_and_says_it_properly() {
         0,
         &[&[0, 8][..], &[0, 0, 1, b'a'], &[0, 0, 1, b'b']].concat(),
     );
+    type Outcome = Result<Option<Hello>, Bad>;
     #[rustfmt::skip]
-    let table: Vec<(&str, Vec<u8>, Option<Result<Option<Hello>, Bad>>)> = vec![
+    let table: Vec<(&str, Vec<u8>, Option<Outcome>)> = vec![
         ("a name",              server_name(b"a.example"),                                           Some(named("a.example"))),
         ("none",                extension(16, &[0, 3, 2, b'h', b'2']),                               Some(Ok(Some(Hello { server_name: None })))),
         ("GREASE beside it",    [extension(0x0a0a, &[]), server_name(b"a")].concat(),                Some(named("a"))),

@@ -107,7 +107,7 @@ async fn synthetic_addresses_stand_for_their_names_and_for_nothing_else() {
     let host: egret_policy::Host = "api.example.com".parse().unwrap();
     let given = names.address_of(&host).unwrap_or_else(|_| panic!());
     assert_eq!(names.meaning(given.into()), Some(Meaning::Name(host)));
-    assert_eq!(names.meaning(given.to_ipv6_mapped().into()).is_some(), true);
+    assert!(names.meaning(given.to_ipv6_mapped().into()).is_some());
     for (address, meaning) in [
         ("198.18.0.0", Some(Meaning::Nothing)),
         ("198.19.255.255", Some(Meaning::Nothing)),

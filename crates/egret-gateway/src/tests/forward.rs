@@ -79,7 +79,7 @@ async fn requests_that_may_not_pass_are_refused_each_for_its_reason() {
     let there = format!("{HOST}:{port}");
     #[rustfmt::skip]
     let table = [
-        (format!("GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"),                              403, "denied.default"),
+        ("GET http://evil.example/ HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),                              403, "denied.default"),
         (format!("GET http://{there}/ HTTP/1.1\r\nHost: evil.example\r\n\r\n"),                                   403, "denied.name_mismatch"),
         (format!("GET http://{there}/ HTTP/1.1\r\nHost: {HOST}\r\n\r\n"),                                         403, "denied.name_mismatch"),
         (format!("GET http://{there}/ HTTP/1.1\r\n\r\n"),                                                         400, "denied.malformed"),

@@ -89,7 +89,8 @@ async fn a_connection_waits_for_the_log_and_no_line_is_torn_or_doubled() {
         sleep(Duration::from_millis(20)).await;
     }
     let (first, second) = waiting.await.unwrap();
-    (first.unwrap(), second.unwrap());
+    first.unwrap();
+    second.unwrap();
     let mut piece = [0; 8192];
     while let Ok(length @ 1..) = read.read(&mut piece) {
         text.extend_from_slice(&piece[..length]);
@@ -236,4 +237,29 @@ async fn a_flood_of_refusals_becomes_a_finding() {
         .count() as u64;
     assert_eq!(told + single, 101);
     assert_eq!(world.gateway.refusals()[0].count, 101);
+}
+
+#[test]
+fn the_documented_examples_are_records_and_every_field_is_documented() {
+    let page = include_str!("../../../../docs/audit-log.md");
+    let examples: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("{\"v\":"))
+        .map(checked_record)
+        .collect();
+    assert_eq!(examples.len(), 3);
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../docs/audit.schema.json")).unwrap();
+    for field in schema["properties"].as_object().unwrap().keys() {
+        assert!(
+            page.contains(&format!("`{field}`")),
+            "docs/audit-log.md does not explain `{field}`"
+        );
+    }
+    for limit in schema["properties"]["limit"]["enum"].as_array().unwrap() {
+        assert!(
+            page.contains(&format!("`{}`", limit.as_str().unwrap())),
+            "{limit}"
+        );
+    }
 }

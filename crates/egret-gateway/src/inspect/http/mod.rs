@@ -1,7 +1,7 @@
 //! HTTP/1 requests, one by one.
 //!
 //! On a connection on which HTTP is spoken no byte is passed on unread: each request is parsed
-//! ([`head`]), checked, and written anew ([`exchange`]), so a second request cannot go where the first
+//! ([`head`]), checked, and written anew ([`mod@exchange`]), so a second request cannot go where the first
 //! one could not. [`tunnel`] does that for a connection that was opened for one destination; the forward
 //! door does it for requests that each name their own.
 
