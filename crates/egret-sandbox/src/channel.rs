@@ -26,6 +26,8 @@ pub(crate) enum Order {
     Build(Box<Spec>),
     /// The user and group ids are mapped; go on.
     Mapped,
+    /// The first process of the sandbox is known outside; seal, and build the rest.
+    Seal,
     /// The gateway stands: start the program.
     Release,
     /// Send this signal to the program.

@@ -50,6 +50,7 @@ pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
         return Err(Error::Vanished);
     };
     let init = Init::new(pid).map_err(Error::Spawn)?;
+    channel.send(&Order::Seal).map_err(Error::Channel)?;
     // The process that made the namespaces has handed over to the sandbox's first process, and ends.
     jail.wait().map_err(Error::Spawn)?;
 

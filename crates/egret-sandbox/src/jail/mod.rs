@@ -118,6 +118,10 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
         ));
     }
 
+    // The process that forked us speaks on the same channel, and has to have said its last word before we say our first.
+    let Order::Seal = next(channel)? else {
+        return Err(Ending::Orphaned);
+    };
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let doors = seal::seal().during(Step::Seal)?;
     let nonce = nonce().during(Step::Seal)?;
