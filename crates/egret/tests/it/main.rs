@@ -12,5 +12,6 @@
     reason = "a test, and what helps it, fails by panicking"
 )]
 
+mod doors;
 mod harness;
 mod world;

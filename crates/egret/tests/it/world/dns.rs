@@ -83,7 +83,11 @@ impl Dns {
         });
         let held = Arc::clone(&state);
         let tcp = Listening::on(tcp, move |stream| serve_tcp(&held, stream));
-        Dns { address, state, _tcp: tcp }
+        Dns {
+            address,
+            state,
+            _tcp: tcp,
+        }
     }
 
     /// Says `addresses` whenever `name` is asked for.
@@ -98,7 +102,11 @@ impl Dns {
 
     /// Gives the replies one after the other, per record type; the last is repeated.
     pub(crate) fn script(&self, name: &str, replies: Vec<Reply>) -> &Dns {
-        self.state.lock().unwrap().script.insert(name.to_ascii_lowercase(), replies);
+        self.state
+            .lock()
+            .unwrap()
+            .script
+            .insert(name.to_ascii_lowercase(), replies);
         self
     }
 
@@ -118,7 +126,12 @@ impl Dns {
 impl Reply {
     /// The reply that holds these addresses.
     pub(crate) fn records(addresses: &[&str]) -> Reply {
-        Reply::Records(addresses.iter().map(|address| Data::Address(address.parse().unwrap())).collect())
+        Reply::Records(
+            addresses
+                .iter()
+                .map(|address| Data::Address(address.parse().unwrap()))
+                .collect(),
+        )
     }
 }
 
@@ -129,7 +142,9 @@ fn serve_tcp(state: &Mutex<State>, mut stream: TcpStream) {
         if stream.read_exact(&mut question).is_err() {
             return;
         }
-        let Some(answer) = answer(state, &question, true) else { return };
+        let Some(answer) = answer(state, &question, true) else {
+            return;
+        };
         let mut framed = u16::try_from(answer.len()).unwrap().to_be_bytes().to_vec();
         framed.extend(answer);
         if stream.write_all(&framed).is_err() {
@@ -144,10 +159,20 @@ fn answer(state: &Mutex<State>, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
     let kind = u16::from_be_bytes([*question.get(end)?, *question.get(end + 1)?]);
     let mut reply = {
         let mut state = state.lock().unwrap();
-        state.queries.push(Query { name: name.clone(), kind });
-        let turn = *state.asked.entry((name.clone(), kind)).and_modify(|n| *n += 1).or_insert(0);
+        state.queries.push(Query {
+            name: name.clone(),
+            kind,
+        });
+        let turn = *state
+            .asked
+            .entry((name.clone(), kind))
+            .and_modify(|n| *n += 1)
+            .or_insert(0);
         let replies = state.script.get(&name);
-        replies.and_then(|all| all.get(turn).or(all.last())).cloned().unwrap_or(Reply::NxDomain)
+        replies
+            .and_then(|all| all.get(turn).or(all.last()))
+            .cloned()
+            .unwrap_or(Reply::NxDomain)
     };
     while let Reply::After(delay, then) = reply {
         std::thread::sleep(delay);
@@ -170,7 +195,9 @@ fn answer(state: &Mutex<State>, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
         let mut next = None;
         for record in &records {
             match record {
-                Data::Address(IpAddr::V4(address)) if kind == A => push(&mut answers, &owner, A, &address.octets()),
+                Data::Address(IpAddr::V4(address)) if kind == A => {
+                    push(&mut answers, &owner, A, &address.octets())
+                }
                 Data::Address(IpAddr::V6(address)) if kind == AAAA => {
                     push(&mut answers, &owner, AAAA, &address.octets());
                 }
@@ -182,7 +209,13 @@ fn answer(state: &Mutex<State>, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
             }
         }
         let Some(target) = next else { break };
-        records = match state.lock().unwrap().script.get(&target).and_then(|replies| replies.first()) {
+        records = match state
+            .lock()
+            .unwrap()
+            .script
+            .get(&target)
+            .and_then(|replies| replies.first())
+        {
             Some(Reply::Records(records)) => records.clone(),
             _ => break,
         };
@@ -190,7 +223,12 @@ fn answer(state: &Mutex<State>, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
     }
 
     let mut message = question.get(..2)?.to_vec();
-    message.extend([0x80 | (question.get(2)? & 1) | if truncated { 2 } else { 0 }, 0x80 | code, 0, 1]);
+    message.extend([
+        0x80 | (question.get(2)? & 1) | if truncated { 2 } else { 0 },
+        0x80 | code,
+        0,
+        1,
+    ]);
     message.extend(u16::try_from(answers.len()).unwrap().to_be_bytes());
     message.extend([0, 0, 0, 0]);
     message.extend(question.get(12..end + 4)?);
@@ -234,4 +272,3 @@ fn write_name(name: &str) -> Vec<u8> {
 pub(crate) const A: u16 = 1;
 const CNAME: u16 = 5;
 pub(crate) const AAAA: u16 = 28;
-

@@ -33,7 +33,10 @@ impl Machine {
     /// Makes the namespaces, with empty `/home`, `/root`, `/run`, `/tmp` and `/srv`, and `lo` up. The directories named
     /// in `tools` appear below `/srv`.
     pub(crate) fn new(tools: &[(&str, PathBuf)]) -> Machine {
-        let tools: Vec<_> = tools.iter().map(|(name, path)| (format!("/srv/{name}"), path.clone())).collect();
+        let tools: Vec<_> = tools
+            .iter()
+            .map(|(name, path)| (format!("/srv/{name}"), path.clone()))
+            .collect();
         let (keeper, jobs) = channel::<Job>();
         let (born, init) = channel();
         let thread = std::thread::Builder::new()
@@ -49,7 +52,13 @@ impl Machine {
             panic!("cannot make a machine of namespaces: {e}\nthese tests need root: run them with ./x test")
         });
         let id = init.id();
-        let machine = Machine { keeper: Some(keeper), thread: Some(thread), init: Some(init), id, net };
+        let machine = Machine {
+            keeper: Some(keeper),
+            thread: Some(thread),
+            init: Some(init),
+            id,
+            net,
+        };
         machine.sh("ip link set lo up");
         machine
     }
@@ -61,7 +70,11 @@ impl Machine {
         let job = Box::new(move || {
             let _ = done.send(job());
         });
-        self.keeper.as_ref().unwrap().send(job).expect("the machine's thread is gone");
+        self.keeper
+            .as_ref()
+            .unwrap()
+            .send(job)
+            .expect("the machine's thread is gone");
         result.recv().expect("a job on the machine panicked")
     }
 
@@ -72,9 +85,14 @@ impl Machine {
 
     /// Runs a process on the machine to its end.
     pub(crate) fn output(&self, mut command: Command) -> Output {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let shown = format!("{command:?}");
-        self.spawn(command).and_then(Child::wait_with_output).unwrap_or_else(|e| panic!("{shown}: {e}"))
+        self.spawn(command)
+            .and_then(Child::wait_with_output)
+            .unwrap_or_else(|e| panic!("{shown}: {e}"))
     }
 
     /// Runs a script on the machine as root; it has to succeed. Returns what it printed.
@@ -83,7 +101,11 @@ impl Machine {
         let mut command = Command::new("/bin/sh");
         command.args(["-euc", script]).env("PATH", SYSTEM_PATH);
         let output = self.output(command);
-        assert!(output.status.success(), "`{script}` failed: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "`{script}` failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -94,17 +116,35 @@ impl Machine {
         let feed = batch.to_owned();
         let output = self.in_network(move || {
             let mut command = Command::new("ip");
-            command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = command.spawn().expect("iproute2 is missing: run the tests with ./x test");
-            child.stdin.take().unwrap().write_all(feed.as_bytes()).unwrap();
+            command
+                .args(["-batch", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped());
+            let mut child = command
+                .spawn()
+                .expect("iproute2 is missing: run the tests with ./x test");
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(feed.as_bytes())
+                .unwrap();
             child.wait_with_output().unwrap()
         });
-        assert!(output.status.success(), "ip: {}\n{batch}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "ip: {}\n{batch}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Where a path of the machine is seen from the test process.
     pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
-        let inside = path.as_ref().strip_prefix("/").expect("a path of the machine is absolute");
+        let inside = path
+            .as_ref()
+            .strip_prefix("/")
+            .expect("a path of the machine is absolute");
         PathBuf::from(format!("/proc/{}/root", self.id)).join(inside)
     }
 
@@ -131,7 +171,10 @@ impl Machine {
     }
 
     /// Runs `job` on a fresh thread that is in the machine's network, and in nothing else of it.
-    pub(crate) fn in_network<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn in_network<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let net = self.net();
         std::thread::spawn(move || {
             setns(net, CloneFlags::CLONE_NEWNET).unwrap();
@@ -144,13 +187,15 @@ impl Machine {
     /// A listening socket on the machine.
     #[track_caller]
     pub(crate) fn listen(&self, address: SocketAddr) -> TcpListener {
-        self.in_network(move || TcpListener::bind(address)).unwrap_or_else(|e| panic!("listen on {address}: {e}"))
+        self.in_network(move || TcpListener::bind(address))
+            .unwrap_or_else(|e| panic!("listen on {address}: {e}"))
     }
 
     /// A bound UDP socket on the machine.
     #[track_caller]
     pub(crate) fn bind_udp(&self, address: SocketAddr) -> UdpSocket {
-        self.in_network(move || UdpSocket::bind(address)).unwrap_or_else(|e| panic!("bind {address}: {e}"))
+        self.in_network(move || UdpSocket::bind(address))
+            .unwrap_or_else(|e| panic!("bind {address}: {e}"))
     }
 
     /// The command lines of the processes that live on the machine, without its first one. A process that was ended
@@ -158,10 +203,16 @@ impl Machine {
     pub(crate) fn processes(&self) -> Vec<String> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(self.path("/proc")).unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            let read =
+                |name: &str| std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
             let stat = read("stat");
-            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            let state = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
             let ours = pid == 1 || read("cmdline").contains(FOREVER);
             if ours || matches!(state, None | Some('Z' | 'X')) {
                 continue;
@@ -174,7 +225,10 @@ impl Machine {
     /// The mounts of the machine, one a line.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", self.id)).unwrap();
-        let mut mounts: Vec<_> = table.lines().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect();
+        let mut mounts: Vec<_> = table
+            .lines()
+            .map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" "))
+            .collect();
         mounts.sort();
         mounts
     }
@@ -244,22 +298,40 @@ fn become_machine(tools: &[(String, PathBuf)]) -> io::Result<(Child, File)> {
     let mut ready = String::new();
     BufReader::new(init.stdout.take().unwrap()).read_line(&mut ready)?;
     if ready != "ready\n" {
-        return Err(io::Error::other("the first process of the machine did not start"));
+        return Err(io::Error::other(
+            "the first process of the machine did not start",
+        ));
     }
     let fresh = |directory: &str, mode: &str| {
-        mount(Some("machine"), directory, Some("tmpfs"), MsFlags::empty(), Some(format!("mode={mode}").as_str()))
-            .map_err(|e| io::Error::other(format!("mount {directory}: {e}")))
+        mount(
+            Some("machine"),
+            directory,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(format!("mode={mode}").as_str()),
+        )
+        .map_err(|e| io::Error::other(format!("mount {directory}: {e}")))
     };
     fresh("/srv", "755")?;
     for (inside, outside) in tools {
         std::fs::create_dir_all(inside)?;
-        mount(Some(outside), inside.as_str(), none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+        mount(
+            Some(outside),
+            inside.as_str(),
+            none,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            none,
+        )?;
     }
-    for (directory, mode) in [("/home", "755"), ("/root", "700"), ("/run", "755"), ("/tmp", "1777")] {
+    for (directory, mode) in [
+        ("/home", "755"),
+        ("/root", "700"),
+        ("/run", "755"),
+        ("/tmp", "1777"),
+    ] {
         fresh(directory, mode)?;
     }
     Ok((init, net))
 }
 
-const INIT: &str =
-    "mount -t proc proc /proc && echo ready && exec >/dev/null && while :; do sleep 1000000007 & wait; done";
+const INIT: &str = "mount -t proc proc /proc && echo ready && exec >/dev/null && while :; do sleep 1000000007 & wait; done";

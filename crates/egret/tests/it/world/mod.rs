@@ -16,6 +16,7 @@
 pub(crate) mod dns;
 pub(crate) mod machine;
 pub(crate) mod probe;
+pub(crate) mod real;
 pub(crate) mod run;
 pub(crate) mod servers;
 pub(crate) mod terminal;
@@ -86,8 +87,13 @@ pub(crate) mod at {
 }
 
 /// The addresses of the machine itself.
-pub(crate) const HOST_ADDRESSES: [&str; 5] =
-    ["45.33.32.10", "2a01:4f8:1:2::2", "192.168.7.2", "fd12:1::2", "172.17.0.1"];
+pub(crate) const HOST_ADDRESSES: [&str; 5] = [
+    "45.33.32.10",
+    "2a01:4f8:1:2::2",
+    "192.168.7.2",
+    "fd12:1::2",
+    "172.17.0.1",
+];
 
 impl World {
     pub(crate) fn new() -> World {
@@ -99,7 +105,13 @@ impl World {
         furnish(&machine);
         let dns = Dns::start(&outside, at::NAME_SERVER.parse().unwrap());
         let wire = Wire::tap(&machine);
-        World { dns, wire, servers: RefCell::default(), machine, outside }
+        World {
+            dns,
+            wire,
+            servers: RefCell::default(),
+            machine,
+            outside,
+        }
     }
 
     /// Starts a server somewhere in the world: on the machine if the address is the machine's, else outside. It runs as
@@ -107,21 +119,35 @@ impl World {
     #[track_caller]
     pub(crate) fn serve(&self, address: &str, service: Service) -> usize {
         let address: SocketAddr = address.parse().unwrap();
-        let on_machine = HOST_ADDRESSES.iter().any(|host| host.parse::<IpAddr>().unwrap() == address.ip());
-        let place = if on_machine || address.ip().is_loopback() { &self.machine } else { &self.outside };
+        let on_machine = HOST_ADDRESSES
+            .iter()
+            .any(|host| host.parse::<IpAddr>().unwrap() == address.ip());
+        let place = if on_machine || address.ip().is_loopback() {
+            &self.machine
+        } else {
+            &self.outside
+        };
         self.keep(Server::start(place, address, service))
     }
 
     /// Starts a server that answers at every address of the machine.
     #[track_caller]
     pub(crate) fn serve_on_machine(&self, port: u16, service: Service) -> usize {
-        self.keep(Server::start(&self.machine, SocketAddr::from(([0_u16; 8], port)), service))
+        self.keep(Server::start(
+            &self.machine,
+            SocketAddr::from(([0_u16; 8], port)),
+            service,
+        ))
     }
 
     /// Starts a server that answers at every address outside.
     #[track_caller]
     pub(crate) fn serve_everywhere(&self, port: u16, service: Service) -> usize {
-        self.keep(Server::start(&self.outside, SocketAddr::from(([0_u16; 8], port)), service))
+        self.keep(Server::start(
+            &self.outside,
+            SocketAddr::from(([0_u16; 8], port)),
+            service,
+        ))
     }
 
     /// What a server saw.
@@ -142,7 +168,11 @@ impl World {
                 || (packet.source == dns.ip() && packet.protocol == UDP)
                 || (packet.source == dns.ip() && packet.protocol == wire::TCP)
         };
-        self.wire.packets().into_iter().filter(|packet| !about_names(packet)).collect()
+        self.wire
+            .packets()
+            .into_iter()
+            .filter(|packet| !about_names(packet))
+            .collect()
     }
 
     /// Fails if anything was sent, or any name asked about.
@@ -158,10 +188,20 @@ impl World {
     pub(crate) fn belongings(&self) -> Vec<String> {
         let mut found = self.machine.processes();
         found.extend(self.machine.mounts());
-        for place in ["/run", "/tmp", "/home", "/root", "/dev/shm", "/var/tmp", "/var/lib", "/var/run"] {
-            list(&self.machine.path("/"), &self.machine.path(place), 4, &mut found);
+        for place in [
+            "/run", "/tmp", "/home", "/root", "/dev/shm", "/var/tmp", "/var/lib", "/var/run",
+        ] {
+            list(
+                &self.machine.path("/"),
+                &self.machine.path(place),
+                4,
+                &mut found,
+            );
         }
-        found.push(self.machine.sh("ip -br address; ip route; ip -6 route; ls /sys/class/net"));
+        found.push(
+            self.machine
+                .sh("ip -br address; ip route; ip -6 route; ls /sys/class/net"),
+        );
         found.retain(|thing| !thing.contains("/var/lib/") || thing.contains("egret"));
         found
     }
@@ -175,10 +215,18 @@ impl World {
 
 /// Lists files below `directory`, not deeper than `depth`.
 fn list(root: &Path, directory: &Path, depth: u32, found: &mut Vec<String>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
-        let shown = entry.path().strip_prefix(root).map(Path::to_path_buf).unwrap_or_default();
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        let shown = entry
+            .path()
+            .strip_prefix(root)
+            .map(Path::to_path_buf)
+            .unwrap_or_default();
         found.push(format!("/{} {kind:?}", shown.display()));
         if kind.is_dir() && depth > 0 {
             list(root, &entry.path(), depth - 1, found);
@@ -205,8 +253,7 @@ link set docker0 up
     ));
     outside.sh("echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind; echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind");
     // Outside, every address is local that is not on a cable.
-    outside.ip(
-        "address add 45.33.32.1/24 dev wan0
+    outside.ip("address add 45.33.32.1/24 dev wan0
 address add 2a01:4f8:1:2::1/64 dev wan0 nodad
 address add 192.168.7.1/24 dev lan0
 address add fd12:1::1/64 dev lan0 nodad
@@ -214,22 +261,25 @@ link set wan0 up
 link set lan0 up
 route add local 0.0.0.0/0 dev lo table main
 route add local ::/0 dev lo table main
-",
-    );
-    machine.ip(
-        "route add default via 45.33.32.1
+");
+    machine.ip("route add default via 45.33.32.1
 route add 10.20.0.0/16 via 192.168.7.1
 route add default via 2a01:4f8:1:2::1
-",
-    );
+");
 }
 
 /// Puts users, the binary and some things worth stealing on the machine.
 fn furnish(machine: &Machine) {
     machine.write("/srv/passwd", PASSWD);
-    machine.write("/srv/group", "root:x:0:\nalice:x:12345:\nsshd:x:990:\nnogroup:x:65534:\n");
+    machine.write(
+        "/srv/group",
+        "root:x:0:\nalice:x:12345:\nsshd:x:990:\nnogroup:x:65534:\n",
+    );
     machine.write("/srv/resolv.conf", "nameserver 10.20.0.53\n");
-    machine.write("/srv/hosts", "127.0.0.1 localhost\n::1 localhost\n45.33.32.10 machine\n");
+    machine.write(
+        "/srv/hosts",
+        "127.0.0.1 localhost\n::1 localhost\n45.33.32.10 machine\n",
+    );
     machine.sh(
         "for file in passwd group resolv.conf hosts; do mount --bind /srv/$file /etc/$file; done
          hostname >/dev/null
@@ -239,7 +289,11 @@ fn furnish(machine: &Machine) {
     machine.write("/srv/ca.pem", AUTHORITY.pem());
     machine.write("/srv/lib/probe.py", probe::SOURCE);
     std::fs::copy(EGRET, machine.path("/srv/bin/egret")).unwrap();
-    std::fs::set_permissions(machine.path("/srv/bin/egret"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(
+        machine.path("/srv/bin/egret"),
+        PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
     for user in User::ALL {
         for directory in ["", "/project"] {
             let directory = machine.path(format!("{}{directory}", user.home()));
@@ -252,9 +306,17 @@ fn furnish(machine: &Machine) {
 
 /// Fails, and says what to do, if a program is missing that the tests use as a client or server.
 fn require_clients() {
-    for program in ["ip", "setpriv", "setsid", "unshare", "prlimit", "curl", "python3", "node", "git", "ssh", "tmux"] {
-        let found = machine::SYSTEM_PATH.split(':').any(|directory| Path::new(directory).join(program).exists());
-        assert!(found, "`{program}` is missing: run the tests with ./x test, which installs what they need");
+    for program in [
+        "ip", "setpriv", "setsid", "unshare", "prlimit", "curl", "python3", "node", "git", "ssh",
+        "tmux",
+    ] {
+        let found = machine::SYSTEM_PATH
+            .split(':')
+            .any(|directory| Path::new(directory).join(program).exists());
+        assert!(
+            found,
+            "`{program}` is missing: run the tests with ./x test, which installs what they need"
+        );
     }
 }
 

@@ -53,8 +53,20 @@ pub(crate) fn udp(host: &str, port: u16) -> Value {
 #[track_caller]
 pub(crate) fn attempt(run: Run<'_>, attempts: &[Value]) -> (Outcome, Vec<Value>) {
     let attempts = Value::from(attempts.to_vec()).to_string();
-    let outcome = run.program(&["/usr/bin/python3", "-I", "-S", "/srv/lib/probe.py", &attempts]).ok();
-    let ends: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcome = run
+        .program(&[
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            "/srv/lib/probe.py",
+            &attempts,
+        ])
+        .ok();
+    let ends: Vec<Value> = outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     (outcome, ends)
 }
 
@@ -91,10 +103,14 @@ pub(crate) fn refused_by_then(run: Run<'_>, table: &[(Value, &str)]) -> (Outcome
         }
         let data = end["data"].as_str().unwrap();
         if data.starts_with("HTTP/1.1 403") && !reason.is_empty() && !says(data, reason) {
-            wrong.push(format!("does not tell the client `{reason}`: {attempt} ended so: {end}"));
+            wrong.push(format!(
+                "does not tell the client `{reason}`: {attempt} ended so: {end}"
+            ));
         }
         if !reason.is_empty() && !is_on_record(&outcome, attempt, reason) {
-            wrong.push(format!("no record says `{reason}` about {attempt}, which ended so: {end}"));
+            wrong.push(format!(
+                "no record says `{reason}` about {attempt}, which ended so: {end}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}\n{outcome:#?}", wrong.join("\n"));
@@ -104,35 +120,75 @@ pub(crate) fn refused_by_then(run: Run<'_>, table: &[(Value, &str)]) -> (Outcome
 
 /// A refusal in the words of the protocol that was spoken.
 fn is_refusal(attempt: &Value, end: &Value) -> bool {
-    let (kind, end, data) = (attempt["try"].as_str(), end["end"].as_str().unwrap(), end["data"].as_str().unwrap());
+    let (kind, end, data) = (
+        attempt["try"].as_str(),
+        end["end"].as_str().unwrap(),
+        end["data"].as_str().unwrap(),
+    );
     let http = data.starts_with("HTTP/1.1 403") || data.starts_with("HTTP/1.1 400");
     match kind.unwrap() {
-        "tcp" => http || (data.is_empty() && matches!(end, "reset" | "closed" | "unresolved" | "ECONNREFUSED" | "EINVAL")),
-        "connect" | "forward" | "proxy" => http || data.is_empty() && matches!(end, "reset" | "closed"),
-        "socks" => end.starts_with("reply ") || (data.is_empty() && matches!(end, "reset" | "closed")),
-        "dns" => ["rcode 3 answers 0", "rcode 5 answers 0", "rcode 0 answers 0"].contains(&end) || end == "ECONNREFUSED",
-        "udp" => matches!(end, "ECONNREFUSED" | "ENETUNREACH" | "EHOSTUNREACH" | "EACCES" | "EPERM" | "EINVAL"),
+        "tcp" => {
+            http || (data.is_empty()
+                && matches!(
+                    end,
+                    "reset" | "closed" | "unresolved" | "ECONNREFUSED" | "EINVAL"
+                ))
+        }
+        "connect" | "forward" | "proxy" => {
+            http || data.is_empty() && matches!(end, "reset" | "closed")
+        }
+        "socks" => {
+            end.starts_with("reply ") || (data.is_empty() && matches!(end, "reset" | "closed"))
+        }
+        "dns" => {
+            [
+                "rcode 3 answers 0",
+                "rcode 5 answers 0",
+                "rcode 0 answers 0",
+            ]
+            .contains(&end)
+                || end == "ECONNREFUSED"
+        }
+        "udp" => matches!(
+            end,
+            "ECONNREFUSED" | "ENETUNREACH" | "EHOSTUNREACH" | "EACCES" | "EPERM" | "EINVAL"
+        ),
         _ => end.starts_with('E'),
     }
 }
 
 /// The refusal as HTTP carries it: in the header and in the body.
 fn says(data: &str, reason: &str) -> bool {
-    let head = data.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();
-    head.contains(&format!("x-egret-reason: {reason}")) && data.contains(&format!("\"reason\":\"{reason}\""))
+    let head = data
+        .split("\r\n\r\n")
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    head.contains(&format!("x-egret-reason: {reason}"))
+        && data.contains(&format!("\"reason\":\"{reason}\""))
 }
 
 /// Whether the log has this reason about what was attempted, as far as the attempt names a host and a port.
 fn is_on_record(outcome: &Outcome, attempt: &Value, reason: &str) -> bool {
     let text = |key: &str| attempt[key].as_str().unwrap_or_default().to_owned();
-    let wanted = format!("{}{}{}{}", text("host"), text("authority"), text("url"), text("name"));
+    let wanted = format!(
+        "{}{}{}{}",
+        text("host"),
+        text("authority"),
+        text("url"),
+        text("name")
+    );
     outcome.records.iter().any(|record| {
         if record["reason"] != reason {
             return false;
         }
         let host = record["host"].as_str().unwrap_or_default().to_owned();
         // What was written need not be what it means (`0x7f.1`, `EXAMPLE.com.`), so only plain ones are compared.
-        let plain = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || ".-".contains(c)) && !name.ends_with('.');
+        let plain = |name: &str| {
+            name.chars()
+                .all(|c| c.is_ascii_lowercase() || ".-".contains(c))
+                && !name.ends_with('.')
+        };
         host.is_empty() || !plain(&host) || !plain(&text("host")) || wanted.contains(&host)
     })
 }

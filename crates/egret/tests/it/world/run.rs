@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
@@ -102,7 +102,8 @@ impl<'w> Run<'w> {
 
     /// What Egret is started through, such as `prlimit --nofile=64`.
     pub(crate) fn through(mut self, command: &[&str]) -> Self {
-        self.before.extend(command.iter().map(|word| (*word).to_owned()));
+        self.before
+            .extend(command.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -154,14 +155,28 @@ impl<'w> Run<'w> {
         self.world.dns.forget();
         self.world.wire.forget();
         let mut command = self.command(program);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = self.world.machine.spawn(command).unwrap();
         let mut stdin = child.stdin.take();
         if !self.input.is_empty() {
             let _ = stdin.as_mut().unwrap().write_all(&self.input);
         }
-        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
-        Live { world: self.world, child, stdin, stdout, stderr, log: self.log, limit: self.limit }
+        let (stdout, stderr) = (
+            drain(child.stdout.take().unwrap()),
+            drain(child.stderr.take().unwrap()),
+        );
+        Live {
+            world: self.world,
+            child,
+            stdin,
+            stdout,
+            stderr,
+            log: self.log,
+            limit: self.limit,
+        }
     }
 
     /// The whole command line, for a test that starts it in a way of its own.
@@ -174,7 +189,8 @@ impl<'w> Run<'w> {
         }
         words.push("--".to_owned());
         words.extend(program.iter().map(|word| (*word).to_owned()));
-        self.world.command_as(self.user, &self.directory, &self.env, &words)
+        self.world
+            .command_as(self.user, &self.directory, &self.env, &words)
     }
 }
 
@@ -189,7 +205,19 @@ impl World {
     ) -> Command {
         let id = user.id().to_string();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--", "env", "-C", directory]);
+        // As a shell does it for each of its jobs.
+        command.process_group(0);
+        command.args([
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "--",
+            "env",
+            "-C",
+            directory,
+        ]);
         command.args(words).env_clear().envs([
             ("HOME", user.home()),
             ("USER", user.name()),
@@ -197,7 +225,10 @@ impl World {
             ("SHELL", "/bin/sh"),
             ("TERM", "xterm"),
             ("LANG", "C.UTF-8"),
-            ("PATH", "/srv/bin:/srv/toolchain/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"),
+            (
+                "PATH",
+                "/srv/bin:/srv/toolchain/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            ),
             ("CURL_CA_BUNDLE", "/srv/ca.pem"),
             ("GIT_SSL_CAINFO", "/srv/ca.pem"),
             ("SSL_CERT_FILE", "/srv/ca.pem"),
@@ -211,28 +242,57 @@ impl World {
     /// Runs any `egret` command, such as `ps`, to its end.
     #[track_caller]
     pub(crate) fn egret(&self, user: User, args: &[&str]) -> Outcome {
-        let words: Vec<_> = std::iter::once("/srv/bin/egret").chain(args.iter().copied()).map(str::to_owned).collect();
+        let words: Vec<_> = std::iter::once("/srv/bin/egret")
+            .chain(args.iter().copied())
+            .map(str::to_owned)
+            .collect();
         let directory = format!("{}/project", user.home());
         let mut command = self.command_as(user, &directory, &[], &words);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = self.machine.spawn(command).unwrap();
-        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        let (stdout, stderr) = (
+            drain(child.stdout.take().unwrap()),
+            drain(child.stderr.take().unwrap()),
+        );
         let limit = Duration::from_secs(20);
-        Live { world: self, child, stdin: None, stdout, stderr, log: None, limit }.finish()
+        Live {
+            world: self,
+            child,
+            stdin: None,
+            stdout,
+            stderr,
+            log: None,
+            limit,
+        }
+        .finish()
     }
 
     /// The records of an audit log, each held against the schema. A log that is not there has none.
     #[track_caller]
     pub(crate) fn records(&self, log: &str) -> Vec<Value> {
-        let Ok(text) = std::fs::read_to_string(self.machine.path(log)) else { return Vec::new() };
+        let Ok(text) = std::fs::read_to_string(self.machine.path(log)) else {
+            return Vec::new();
+        };
         let records = text.lines().map(|line| {
-            let record: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{log}: {e} in `{line}`"));
-            let errors = SCHEMA.iter_errors(&record).fold(String::new(), |mut all, error| {
-                let _ = writeln!(all, "{}: {error}", error.instance_path());
-                all
-            });
-            assert!(errors.is_empty(), "this record is not as docs/audit.schema.json says: {record}\n{errors}");
-            assert!(!line.chars().any(char::is_control), "raw control characters in the log: {line:?}");
+            let record: Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{log}: {e} in `{line}`"));
+            let errors = SCHEMA
+                .iter_errors(&record)
+                .fold(String::new(), |mut all, error| {
+                    let _ = writeln!(all, "{}: {error}", error.instance_path());
+                    all
+                });
+            assert!(
+                errors.is_empty(),
+                "this record is not as docs/audit.schema.json says: {record}\n{errors}"
+            );
+            assert!(
+                !line.chars().any(char::is_control),
+                "raw control characters in the log: {line:?}"
+            );
             record
         });
         records.collect()
@@ -247,19 +307,33 @@ impl Live<'_> {
         let status = wait_at_most(&mut self.child, self.limit);
         let stdout = String::from_utf8_lossy(&self.stdout.join().unwrap()).into_owned();
         let stderr = String::from_utf8_lossy(&self.stderr.join().unwrap()).into_owned();
-        let records = self.log.map_or_else(Vec::new, |log| self.world.records(&log));
+        let records = self
+            .log
+            .map_or_else(Vec::new, |log| self.world.records(&log));
         let Some(status) = status else {
-            panic!("not done after {:?}\nstdout: {stdout}\nstderr: {stderr}\nrecords: {records:#?}", self.limit);
+            panic!(
+                "not done after {:?}\nstdout: {stdout}\nstderr: {stderr}\nrecords: {records:#?}",
+                self.limit
+            );
         };
         let (queries, packets) = (self.world.dns.queries(), self.world.packets());
-        Outcome { status, stdout, stderr, records, queries, packets }
+        Outcome {
+            status,
+            stdout,
+            stderr,
+            records,
+            queries,
+            packets,
+        }
     }
 }
 
 impl Outcome {
     /// As a shell would say it: the exit code, or 128 and the number of the signal.
     pub(crate) fn code(&self) -> i32 {
-        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap())
+        self.status
+            .code()
+            .unwrap_or_else(|| 128 + self.status.signal().unwrap())
     }
 
     /// The run succeeded.
@@ -271,23 +345,33 @@ impl Outcome {
 
     /// The records of one kind of event.
     pub(crate) fn events<'a>(&'a self, event: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.records.iter().filter(move |record| record["event"] == event)
+        self.records
+            .iter()
+            .filter(move |record| record["event"] == event)
     }
 
     /// The reasons of all decisions, in order.
     pub(crate) fn reasons(&self) -> Vec<&str> {
-        self.events("decision").filter_map(|record| record["reason"].as_str()).collect()
+        self.events("decision")
+            .filter_map(|record| record["reason"].as_str())
+            .collect()
     }
 
     /// The log has a decision with this reason about this host and port. An empty host stands for any.
     #[track_caller]
     pub(crate) fn decided(&self, reason: &str, host: &str, port: u16) -> &Self {
-        let found = self.events("decision").chain(self.events("dns")).any(|record| {
-            record["reason"] == reason
-                && (host.is_empty() || record["host"] == host || record["addresses"][0] == host)
-                && (port == 0 || record["port"] == port)
-        });
-        assert!(found, "no record says {reason} about {host}:{port}: {self:#?}");
+        let found = self
+            .events("decision")
+            .chain(self.events("dns"))
+            .any(|record| {
+                record["reason"] == reason
+                    && (host.is_empty() || record["host"] == host || record["addresses"][0] == host)
+                    && (port == 0 || record["port"] == port)
+            });
+        assert!(
+            found,
+            "no record says {reason} about {host}:{port}: {self:#?}"
+        );
         self
     }
 
@@ -302,7 +386,9 @@ impl Outcome {
     /// A packet went to this address and port.
     pub(crate) fn reached(&self, address: &str, port: u16) -> bool {
         let address: std::net::IpAddr = address.parse().unwrap();
-        self.packets.iter().any(|packet| packet.destination == address && packet.port == port)
+        self.packets
+            .iter()
+            .any(|packet| packet.destination == address && packet.port == port)
     }
 }
 
@@ -310,5 +396,6 @@ impl Outcome {
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/audit.schema.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).expect("docs/audit.schema.json is no schema")
+    jsonschema::validator_for(&serde_json::from_str(&text).unwrap())
+        .expect("docs/audit.schema.json is no schema")
 });

@@ -61,7 +61,11 @@ impl Server {
     pub(crate) fn start(machine: &Machine, address: SocketAddr, service: Service) -> Server {
         let seen = Arc::new(Seen::default());
         let held = Arc::clone(&seen);
-        let tls = if let Service::Https(names) = &service { Some(AUTHORITY.server(names)) } else { None };
+        let tls = if let Service::Https(names) = &service {
+            Some(AUTHORITY.server(names))
+        } else {
+            None
+        };
         let listening = Listening::on(machine.listen(address), move |stream| {
             held.connections.fetch_add(1, Ordering::SeqCst);
             let _ = stream.set_nodelay(true);
@@ -80,7 +84,10 @@ impl Server {
                 }
             }
         });
-        Server { seen, _listening: listening }
+        Server {
+            seen,
+            _listening: listening,
+        }
     }
 
     /// How often somebody connected.
@@ -102,7 +109,10 @@ impl Server {
 impl Request {
     /// The value of a header, if it is there.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -156,22 +166,32 @@ impl Seen {
 /// | `/socket` | a WebSocket that sends back whatever octets it gets |
 /// | else | a line with the method, the path, the Host and the length of the body |
 fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std::io::Result<bool> {
-    let path = request.target.split_once("://").map_or(request.target.as_str(), |(_, rest)| {
-        rest.find('/').map_or("/", |at| &rest[at..])
-    });
+    let path = request
+        .target
+        .split_once("://")
+        .map_or(request.target.as_str(), |(_, rest)| {
+            rest.find('/').map_or("/", |at| &rest[at..])
+        });
     let parts: Vec<_> = path.trim_start_matches('/').splitn(2, '/').collect();
     let argument = parts.get(1).copied().unwrap_or_default();
-    let stream_out = |stream: &mut BufReader<S>, head: String| stream.get_mut().write_all(head.as_bytes());
+    let stream_out =
+        |stream: &mut BufReader<S>, head: String| stream.get_mut().write_all(head.as_bytes());
     match parts[0] {
         "bytes" => {
             let length: u64 = argument.parse().unwrap();
-            stream_out(stream, format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"))?;
+            stream_out(
+                stream,
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"),
+            )?;
             for piece in pattern(length) {
                 stream.get_mut().write_all(piece)?;
             }
         }
         "chunked" => {
-            stream_out(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".into())?;
+            stream_out(
+                stream,
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+            )?;
             for chunk in ["one ", "two ", "three\n"] {
                 stream_out(stream, format!("{:x}\r\n{chunk}\r\n", chunk.len()))?;
                 stream.get_mut().flush()?;
@@ -180,7 +200,10 @@ fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std
         }
         "events" => {
             let (count, pause) = argument.split_once('/').unwrap();
-            stream_out(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".into())?;
+            stream_out(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n".into(),
+            )?;
             for event in 0..count.parse::<u32>().unwrap() {
                 if event > 0 {
                     std::thread::sleep(Duration::from_millis(pause.parse().unwrap()));
@@ -190,8 +213,14 @@ fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std
             }
             return Ok(false);
         }
-        "status" => stream_out(stream, format!("HTTP/1.1 {argument} As Asked\r\nContent-Length: 0\r\n\r\n"))?,
-        "to" => stream_out(stream, format!("HTTP/1.1 302 Found\r\nLocation: {argument}\r\nContent-Length: 0\r\n\r\n"))?,
+        "status" => stream_out(
+            stream,
+            format!("HTTP/1.1 {argument} As Asked\r\nContent-Length: 0\r\n\r\n"),
+        )?,
+        "to" => stream_out(
+            stream,
+            format!("HTTP/1.1 302 Found\r\nLocation: {argument}\r\nContent-Length: 0\r\n\r\n"),
+        )?,
         "socket" => {
             // The answer to the key of the example in RFC 6455, section 1.3, which is the one that tests send.
             let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -209,10 +238,16 @@ fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std
         }
         _ => {
             let host = request.header("host").unwrap_or("nobody");
-            let body = format!("{} {path} for {host}, {} bytes\n", request.method, request.body);
+            let body = format!(
+                "{} {path} for {host}, {} bytes\n",
+                request.method, request.body
+            );
             let length = body.len();
             let body = if request.method == "HEAD" { "" } else { &body };
-            stream_out(stream, format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"))?;
+            stream_out(
+                stream,
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"),
+            )?;
         }
     }
     stream.get_mut().flush()?;
@@ -222,7 +257,8 @@ fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std
 fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
     let mut line = || {
         let mut line = String::new();
-        (stream.read_line(&mut line).ok()? > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+        (stream.read_line(&mut line).ok()? > 0)
+            .then(|| line.trim_end_matches(['\r', '\n']).to_owned())
     };
     let first = line()?;
     let mut words = first.split(' ');
@@ -230,12 +266,24 @@ fn read_request<S: Read>(stream: &mut BufReader<S>) -> Option<Request> {
     let mut headers = Vec::new();
     loop {
         let header = line()?;
-        let Some((name, value)) = header.split_once(':') else { break };
+        let Some((name, value)) = header.split_once(':') else {
+            break;
+        };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let mut request = Request { method, target, headers, body: 0 };
-    if let Some(length) = request.header("content-length").and_then(|length| length.parse::<u64>().ok()) {
-        request.body = usize::try_from(std::io::copy(&mut stream.take(length), &mut std::io::sink()).ok()?).ok()?;
+    let mut request = Request {
+        method,
+        target,
+        headers,
+        body: 0,
+    };
+    if let Some(length) = request
+        .header("content-length")
+        .and_then(|length| length.parse::<u64>().ok())
+    {
+        request.body =
+            usize::try_from(std::io::copy(&mut stream.take(length), &mut std::io::sink()).ok()?)
+                .ok()?;
     } else if request.header("transfer-encoding").is_some() {
         loop {
             let mut size = String::new();
@@ -256,7 +304,9 @@ fn pattern(length: u64) -> impl Iterator<Item = &'static [u8]> {
     let block = PATTERN.as_slice();
     let whole = length / block.len() as u64;
     let rest = usize::try_from(length % block.len() as u64).unwrap();
-    (0..whole).map(move |_| block).chain(std::iter::once(&block[..rest]))
+    (0..whole)
+        .map(move |_| block)
+        .chain(std::iter::once(&block[..rest]))
 }
 
 /// The SHA-256 of what `/bytes/N` sends, in hex.
@@ -265,7 +315,11 @@ pub(crate) fn pattern_digest(length: u64) -> String {
     for piece in pattern(length) {
         digest.update(piece);
     }
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A mebibyte of numbers that do not compress or repeat.
@@ -285,7 +339,10 @@ pub(crate) struct Listening(TcpListener);
 
 impl Listening {
     /// Handles each connection on a thread of its own.
-    pub(crate) fn on(listener: TcpListener, handle: impl Fn(TcpStream) + Send + Sync + 'static) -> Listening {
+    pub(crate) fn on(
+        listener: TcpListener,
+        handle: impl Fn(TcpStream) + Send + Sync + 'static,
+    ) -> Listening {
         let accepting = listener.try_clone().unwrap();
         let handle = Arc::new(handle);
         std::thread::spawn(move || {
@@ -313,8 +370,12 @@ pub(crate) struct Authority {
 pub(crate) static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "Authority of Egret's tests");
-    Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "Authority of Egret's tests");
+    Authority {
+        issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+    }
 });
 
 impl Authority {
@@ -326,7 +387,10 @@ impl Authority {
     fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let certificate = CertificateParams::new(names)
+            .unwrap()
+            .signed_by(&key, &self.issuer)
+            .unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)

@@ -28,17 +28,38 @@ impl Terminal {
     /// Starts `command` as the leader of a session on a terminal of 24 lines and 80 columns.
     pub(crate) fn start(world: &World, user: User, command: &Command) -> Terminal {
         let pty = nix::pty::openpty(None, None).unwrap();
-        chown(nix::unistd::ttyname(&pty.slave).unwrap(), Some(user.id()), None).unwrap();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        chown(
+            nix::unistd::ttyname(&pty.slave).unwrap(),
+            Some(user.id()),
+            None,
+        )
+        .unwrap();
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tcsetwinsize(pty.slave.as_fd(), size).unwrap();
         let mut leader = Command::new("setsid");
-        leader.arg("--ctty").arg(command.get_program()).args(command.get_args()).env_clear();
-        leader.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        leader
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_clear();
+        leader.envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         leader.stdin(end()).stdout(end()).stderr(end());
         let child = world.machine.spawn(leader).unwrap();
         let keyboard = File::from(pty.master);
-        let (mut screen, output) = (keyboard.try_clone().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let (mut screen, output) = (
+            keyboard.try_clone().unwrap(),
+            Arc::new(Mutex::new(Vec::new())),
+        );
         let collected = Arc::clone(&output);
         drop(pty.slave);
         std::thread::spawn(move || {
@@ -47,7 +68,12 @@ impl Terminal {
                 collected.lock().unwrap().extend(&buffer[..length]);
             }
         });
-        Terminal { keyboard, output, child, read_to: 0 }
+        Terminal {
+            keyboard,
+            output,
+            child,
+            read_to: 0,
+        }
     }
 
     /// Types.
@@ -66,21 +92,32 @@ impl Terminal {
                 self.read_to += at + text.len();
                 return new[..at + text.len()].to_owned();
             }
-            assert!(Instant::now() < end, "`{text}` was not printed, but {new:?} after {:?}", self.before());
+            assert!(
+                Instant::now() < end,
+                "`{text}` was not printed, but {new:?} after {:?}",
+                self.before()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Changes the size of the window.
     pub(crate) fn resize(&self, rows: u16, columns: u16) {
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         tcsetwinsize(self.keyboard.as_fd(), size).unwrap();
     }
 
     /// Waits for the program to end, and gives its exit code.
     #[track_caller]
     pub(crate) fn end(&mut self) -> Option<i32> {
-        wait_at_most(&mut self.child, Duration::from_secs(15)).expect("the program does not end").code()
+        wait_at_most(&mut self.child, Duration::from_secs(15))
+            .expect("the program does not end")
+            .code()
     }
 
     fn before(&self) -> String {
@@ -108,9 +145,16 @@ impl<'w> Screen<'w> {
     pub(crate) fn start(world: &'w World, user: User, command: &str) -> Screen<'w> {
         let words = ["tmux", "-f", "/dev/null", "-S", "/tmp/screen", "-D"].map(str::to_owned);
         let mut server = world.command_as(user, "/", &[], &words);
-        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        server
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let server = world.machine.spawn(server).unwrap();
-        let screen = Screen { world, user, server };
+        let screen = Screen {
+            world,
+            user,
+            server,
+        };
         let end = Instant::now() + Duration::from_secs(10);
         while !world.machine.path("/tmp/screen").exists() {
             assert!(Instant::now() < end, "tmux does not start");
@@ -143,7 +187,10 @@ impl<'w> Screen<'w> {
             if wanted(&text) {
                 return text;
             }
-            assert!(Instant::now() < end, "the screen never shows {what}, but\n{text}");
+            assert!(
+                Instant::now() < end,
+                "the screen never shows {what}, but\n{text}"
+            );
             std::thread::sleep(Duration::from_millis(30));
         }
     }
@@ -151,15 +198,30 @@ impl<'w> Screen<'w> {
     /// Changes the size of the window.
     #[track_caller]
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
-        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        self.tmux(&[
+            "resize-window",
+            "-x",
+            &columns.to_string(),
+            "-y",
+            &rows.to_string(),
+        ]);
     }
 
     #[track_caller]
     fn tmux(&self, args: &[&str]) -> String {
-        let words = ["tmux", "-S", "/tmp/screen"].iter().chain(args).map(|word| (*word).to_owned());
-        let command = self.world.command_as(self.user, "/", &[], &words.collect::<Vec<_>>());
+        let words = ["tmux", "-S", "/tmp/screen"]
+            .iter()
+            .chain(args)
+            .map(|word| (*word).to_owned());
+        let command = self
+            .world
+            .command_as(self.user, "/", &[], &words.collect::<Vec<_>>());
         let output = self.world.machine.output(command);
-        assert!(output.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "tmux {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }

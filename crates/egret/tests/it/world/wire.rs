@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::machine::Machine;
@@ -36,8 +38,13 @@ impl Wire {
     /// Listens on all interfaces of `machine` from now on.
     pub(crate) fn tap(machine: &Machine) -> Wire {
         let socket = machine.in_network(|| {
-            let socket =
-                socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap();
+            let socket = socket(
+                AddressFamily::Packet,
+                SockType::Datagram,
+                SockFlag::SOCK_CLOEXEC,
+                SockProtocol::EthAll,
+            )
+            .unwrap();
             // It looks up now and then, to see whether anybody still wants to know.
             setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(1)).unwrap();
             setsockopt(&socket, RcvBufForce, &(16 << 20)).unwrap();
@@ -68,7 +75,13 @@ impl Wire {
     pub(crate) fn packets(&self) -> Vec<Packet> {
         // A packet is on record a moment after it was sent.
         std::thread::sleep(Duration::from_millis(5));
-        self.seen.lock().unwrap().iter().filter(|packet| !packet.is_housekeeping()).cloned().collect()
+        self.seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|packet| !packet.is_housekeeping())
+            .cloned()
+            .collect()
     }
 
     /// Forgets what was seen.
@@ -82,11 +95,24 @@ impl Packet {
     fn read(ip: &[u8]) -> Option<Packet> {
         let (protocol, source, destination, rest): (_, IpAddr, IpAddr, _) = match ip.first()? >> 4 {
             4 => {
-                let four = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?));
-                (*ip.get(9)?, four(12)?.into(), four(16)?.into(), ip.get(usize::from(ip[0] & 15) * 4..)?)
+                let four = |at: usize| {
+                    Some(Ipv4Addr::from(
+                        <[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?,
+                    ))
+                };
+                (
+                    *ip.get(9)?,
+                    four(12)?.into(),
+                    four(16)?.into(),
+                    ip.get(usize::from(ip[0] & 15) * 4..)?,
+                )
             }
             6 => {
-                let six = |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(ip.get(at..at + 16)?).ok()?));
+                let six = |at: usize| {
+                    Some(Ipv6Addr::from(
+                        <[u8; 16]>::try_from(ip.get(at..at + 16)?).ok()?,
+                    ))
+                };
                 let (protocol, skip) = match *ip.get(6)? {
                     0 => (*ip.get(40)?, 40 + 8 + usize::from(*ip.get(41)?) * 8),
                     other => (other, 40),
@@ -95,14 +121,24 @@ impl Packet {
             }
             _ => return None,
         };
-        let port = if matches!(protocol, TCP | UDP) { u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]) } else { 0 };
+        let port = if matches!(protocol, TCP | UDP) {
+            u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?])
+        } else {
+            0
+        };
         let header = match protocol {
             TCP => usize::from(rest.get(12)? >> 4) * 4,
             UDP => 8,
             _ => 0,
         };
         let payload = rest.get(header..)?.iter().copied().take(512).collect();
-        Some(Packet { protocol, source, destination, port, payload })
+        Some(Packet {
+            protocol,
+            source,
+            destination,
+            port,
+            payload,
+        })
     }
 
     fn is_housekeeping(&self) -> bool {
@@ -113,8 +149,18 @@ impl Packet {
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Packet { protocol, source, destination, port, payload } = self;
-        write!(f, "protocol {protocol} {source} -> {destination} port {port} {:?}", String::from_utf8_lossy(payload))
+        let Packet {
+            protocol,
+            source,
+            destination,
+            port,
+            payload,
+        } = self;
+        write!(
+            f,
+            "protocol {protocol} {source} -> {destination} port {port} {:?}",
+            String::from_utf8_lossy(payload)
+        )
     }
 }
 
