@@ -161,9 +161,10 @@ pub fn class_of(address: IpAddr) -> Class {
     let outer = table_class(address);
     match address {
         IpAddr::V4(_) => outer,
-        IpAddr::V6(v6) => inner_addresses(v6)
-            .map(|inner| table_class(IpAddr::V4(inner)))
-            .fold(outer, Class::max),
+        IpAddr::V6(v6) => {
+            let outer = if is_isatap(v6) { outer.max(Class::Reserved) } else { outer };
+            inner_addresses(v6).map(|inner| table_class(IpAddr::V4(inner))).fold(outer, Class::max)
+        }
     }
 }
 
@@ -189,6 +190,11 @@ fn table_class(address: IpAddr) -> Class {
 fn row_of(address: IpAddr) -> Option<&'static Row> {
     let rows = SPECIAL.iter().filter(|row| row.holds(address));
     rows.max_by_key(|row| row.len)
+}
+
+/// ISATAP tunnels have no prefix of their own, but their own form of interface identifier (RFC 5214, section 6.1).
+fn is_isatap(address: Ipv6Addr) -> bool {
+    matches!(address.segments(), [.., 0 | 0x200, 0x5efe, _, _])
 }
 
 /// The ranges that can never be granted: loopback, link-local, metadata, multicast and unspecified.
@@ -236,7 +242,7 @@ fn inner_addresses(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
             ]
         }
         // ISATAP, under any prefix.
-        [.., 0 | 0x200, 0x5efe, _, _] => inner = [Some(low), None, None, None],
+        _ if is_isatap(address) => inner = [Some(low), None, None, None],
         _ => {}
     }
     inner.into_iter().flatten()
@@ -356,3 +362,6 @@ const SPECIAL: &[Row] = &[
     v6([0xfec0, 0, 0, 0, 0, 0, 0, 0],         10, Class::Reserved,    "site-local, deprecated by RFC 3879"),
     v6([0xff00, 0, 0, 0, 0, 0, 0, 0],          8, Class::Multicast,   "multicast, RFC 4291"),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
-use crate::addr::Class;
+use crate::addr::class_of;
 use crate::destination::{Destination, Malformed, Target};
 use crate::host::Host;
 use crate::reason::Reason;
@@ -34,10 +34,11 @@ enum Subject {
 pub(crate) enum Cause {
     /// A stage of the decision; the reason says it all.
     Decision,
-    /// A deny entry, and whether the policy would allow it otherwise.
-    Deny { allowed_otherwise: bool },
-    /// An address that the name resolved to.
-    Address(IpAddr),
+    /// A deny entry, and what would refuse it otherwise.
+    Deny { otherwise: Option<Box<Denial>> },
+    /// An address that may not be dialled, and all those of the answer that would have to be granted; none of these if
+    /// one of them never can.
+    Address { address: IpAddr, to_grant: Option<Box<[IpAddr]>> },
     /// A stage outside this crate, in its own words.
     Told(Box<str>),
 }
@@ -105,7 +106,7 @@ impl Denial {
     /// The address that was refused, where a name resolved to one that may not be dialled.
     pub fn address(&self) -> Option<IpAddr> {
         match self.cause {
-            Cause::Address(address) => Some(address),
+            Cause::Address { address, .. } => Some(address),
             _ => None,
         }
     }
@@ -131,7 +132,7 @@ impl fmt::Display for Denial {
         write!(f, "`{}` is refused ({})", self.destination(), self.reason)?;
         match &self.cause {
             Cause::Told(message) => write!(f, ": {}", message.escape_debug()),
-            Cause::Address(address) => write!(
+            Cause::Address { address, .. } => write!(
                 f,
                 ": it resolved to {address}; {}",
                 lower_first(self.reason.meaning())
@@ -191,44 +192,43 @@ impl Serialize for Hint {
 }
 
 fn hint(denial: &Denial) -> Option<Hint> {
-    let (with_port, port) = match &denial.subject {
+    let (what, port) = match &denial.subject {
         Subject::Destination(destination) => (destination.to_string(), Some(destination.port())),
         Subject::Name(name) => (name.to_string(), None),
         Subject::Text(_) => return None,
     };
-    let literal = match &denial.subject {
-        Subject::Destination(destination) => matches!(destination.target(), Target::Address(_)),
-        _ => false,
-    };
     let in_file = denial.rule.as_ref().filter(|rule| !rule.is_flag());
-    match denial.reason {
-        Reason::DeniedDefault | Reason::DeniedLiteralAddress => Some(allow(&with_port)),
-        Reason::DeniedPort => Some(match (in_file, port) {
+    match (denial.reason, &denial.cause) {
+        (Reason::DeniedDefault | Reason::DeniedLiteralAddress, Cause::Decision) => Some(allow(&what)),
+        (Reason::DeniedPort, _) => Some(match (in_file, port) {
             (Some(rule), Some(port)) => Hint {
-                flag: allow(&with_port).flag,
                 change: format!("add port {port} to the entry at {rule}"),
+                ..allow(&what)
             },
-            _ => allow(&with_port),
+            _ => allow(&what),
         }),
-        Reason::DeniedHostGateway => Some(match port {
-            Some(port) => Hint {
-                flag: Some(format!("--allow-docker-gateway={port}")),
-                change: format!("set `host_gateway: [{port}]`"),
-            },
-            None => Hint {
-                flag: Some("--allow-docker-gateway".to_owned()),
-                change: "set `host_gateway: allow`".to_owned(),
-            },
-        }),
-        Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved => {
-            grant(denial, &with_port, literal)
+        (Reason::DeniedHostGateway, _) => Some(open_host_gateway(port)),
+        (Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved, Cause::Address { to_grant, .. }) => {
+            let addresses: Vec<_> = to_grant.as_ref()?.iter().map(IpAddr::to_string).collect();
+            let addresses = addresses.join(", ");
+            let change = match in_file {
+                Some(rule) => format!("add {addresses} to the `addresses` of the entry at {rule}"),
+                None => format!("give `{what}` an entry in the policy with `addresses: [{addresses}]`"),
+            };
+            Some(Hint { flag: None, change })
         }
-        Reason::DeniedRule => {
+        (Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved, Cause::Decision) => match &denial.subject {
+            Subject::Destination(to) => match to.target() {
+                Target::Address(address) if class_of(*address).can_be_granted() => Some(allow(&what)),
+                _ => None,
+            },
+            Subject::Name(_) | Subject::Text(_) => None,
+        },
+        (Reason::DeniedRule, cause) => {
             let rule = denial.rule.as_ref()?;
-            let also = match denial.cause {
-                Cause::Deny {
-                    allowed_otherwise: false,
-                } => format!(", and add `{with_port}` to `allow`"),
+            let also = match cause {
+                Cause::Deny { otherwise: Some(otherwise) } => format!(", and {}", otherwise.hint()?.change),
+                Cause::Address { to_grant, .. } if to_grant.as_ref().is_none_or(|more| !more.is_empty()) => return None,
                 _ => String::new(),
             };
             Some(Hint {
@@ -247,31 +247,15 @@ fn allow(what: &str) -> Hint {
     }
 }
 
-/// What opens a private or reserved address: `addresses` for a name, an address entry for a literal.
-fn grant(denial: &Denial, with_port: &str, literal: bool) -> Option<Hint> {
-    match denial.cause {
-        Cause::Address(address) if !literal => grantable(address).then(|| Hint {
-            flag: None,
-            change: match denial.rule.as_ref() {
-                Some(rule) if !rule.is_flag() => {
-                    format!("add `addresses: [{address}]` to the entry at {rule}")
-                }
-                _ => format!(
-                    "give `{with_port}` an entry in the policy with `addresses: [{address}]`"
-                ),
-            },
-        }),
-        _ => match &denial.subject {
-            Subject::Destination(destination) => match destination.target() {
-                Target::Address(address) if grantable(*address) => Some(allow(with_port)),
-                _ => None,
-            },
-            _ => None,
+fn open_host_gateway(port: Option<u16>) -> Hint {
+    match port {
+        Some(port) => Hint {
+            flag: Some(format!("--allow-docker-gateway={port}")),
+            change: format!("set `host_gateway: [{port}]`"),
+        },
+        None => Hint {
+            flag: Some("--allow-docker-gateway".to_owned()),
+            change: "set `host_gateway: allow`".to_owned(),
         },
     }
-}
-
-fn grantable(address: IpAddr) -> bool {
-    let class: Class = crate::addr::class_of(address);
-    class.can_be_granted()
 }

@@ -277,3 +277,6 @@ fn aton_part(part: &str) -> Option<u32> {
         false => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,7 @@ impl Matcher {
         if let Found::Entry(deny) = self.compiled.deny_names.find(name.as_str(), to.port()) {
             see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
             let otherwise = self.grant_name(name, to, special, &mut |_, _, _| {});
-            return Err(self.refuse_by_deny(deny, to, otherwise.is_ok()));
+            return Err(self.refuse_by_deny(deny, to, otherwise.err()));
         }
         see(Step::Deny, Outcome::Pass, None);
         self.grant_name(name, to, special, see)
@@ -199,7 +199,7 @@ impl Matcher {
         if let Some(deny) = self.compiled.deny_address(address, to.port()) {
             see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
             let otherwise = self.grant_address(address, class, to, &mut |_, _, _| {});
-            return Err(self.refuse_by_deny(deny, to, otherwise.is_ok()));
+            return Err(self.refuse_by_deny(deny, to, otherwise.err()));
         }
         see(Step::Deny, Outcome::Pass, None);
         self.grant_address(address, class, to, see)
@@ -325,9 +325,9 @@ impl Matcher {
         Denial::of(reason, to, None, Cause::Decision)
     }
 
-    fn refuse_by_deny(&self, deny: Grant, to: &Destination, allowed_otherwise: bool) -> Denial {
+    fn refuse_by_deny(&self, deny: Grant, to: &Destination, otherwise: Option<Denial>) -> Denial {
         let rule = Some(self.compiled.rule(deny).clone());
-        Denial::of(Reason::DeniedRule, to, rule, Cause::Deny { allowed_otherwise })
+        Denial::of(Reason::DeniedRule, to, rule, Cause::Deny { otherwise: otherwise.map(Box::new) })
     }
 
     /// No entry allows it: because of the port, if one names it otherwise.
@@ -417,3 +417,6 @@ impl Compiled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,12 +100,14 @@ impl Permit {
     /// otherwise the reason of the address's [`Class`].
     pub fn vet(&self, answer: &[IpAddr], hosts: &HostAddresses) -> Result<Vetted, Denial> {
         if answer.is_empty() {
-            return Err(self.refuse(Reason::DeniedResolution, self.rule(), Cause::Decision));
+            return Err(Denial::of(Reason::DeniedResolution, &self.destination, self.rule().cloned(), Cause::Decision));
         }
         let mut addresses = Vec::with_capacity(answer.len());
         for &address in answer {
             let address = address.to_canonical();
-            self.admit(address, hosts)?;
+            if let Err(reason) = self.admits(address, hosts) {
+                return Err(self.refuse(reason, address, answer, hosts));
+            }
             let address = SocketAddr::new(address, self.destination.port());
             if !addresses.contains(&address) {
                 addresses.push(address);
@@ -114,31 +116,45 @@ impl Permit {
         Ok(Vetted { addresses })
     }
 
-    fn admit(&self, address: IpAddr, hosts: &HostAddresses) -> Result<(), Denial> {
-        if let Some(deny) = self.compiled.deny_address(address, self.destination.port()) {
-            let rule = Some(self.compiled.rule(deny));
-            return Err(self.refuse(Reason::DeniedRule, rule, Cause::Address(address)));
+    fn admits(&self, address: IpAddr, hosts: &HostAddresses) -> Result<(), Reason> {
+        if self.compiled.deny_address(address, self.destination.port()).is_some() {
+            return Err(Reason::DeniedRule);
         }
         let class = hosts.class_of(address);
-        let reason = match self.lookup() {
+        match self.lookup() {
             // A literal is dialled as it was decided on, or not at all.
-            Lookup::Literal(literal) if literal != address => class.denied(),
+            Lookup::Literal(literal) if literal != address => Err(class.denied()),
             Lookup::Literal(_) if self.reason == Reason::AllowedHostGateway => match class {
-                Class::Host => return Ok(()),
-                _ => Reason::DeniedHostGatewayAddressMismatch,
+                Class::Host => Ok(()),
+                _ => Err(Reason::DeniedHostGatewayAddressMismatch),
             },
             Lookup::HostGateway(_) => match hosts.is_gateway(address) {
-                true => return Ok(()),
-                false if class == Class::Metadata => Reason::DeniedAddressMetadata,
-                false => Reason::DeniedHostGatewayAddressMismatch,
+                true => Ok(()),
+                false if class == Class::Metadata => Err(Reason::DeniedAddressMetadata),
+                false => Err(Reason::DeniedHostGatewayAddressMismatch),
             },
             Lookup::Literal(_) | Lookup::Name(_) => match class {
-                Class::Public => return Ok(()),
-                Class::Private | Class::Reserved if self.grants_address(address) => return Ok(()),
-                class => class.denied(),
+                Class::Public => Ok(()),
+                Class::Private | Class::Reserved if self.grants_address(address) => Ok(()),
+                class => Err(class.denied()),
             },
+        }
+    }
+
+    fn refuse(&self, reason: Reason, address: IpAddr, answer: &[IpAddr], hosts: &HostAddresses) -> Denial {
+        let rule = match reason {
+            Reason::DeniedRule => {
+                let deny = self.compiled.deny_address(address, self.destination.port());
+                deny.map(|deny| self.compiled.rule(deny).clone())
+            }
+            _ => self.rule().cloned(),
         };
-        Err(self.refuse(reason, self.rule(), Cause::Address(address)))
+        let needed = answer.iter().map(IpAddr::to_canonical);
+        let needed = needed.filter(|&address| hosts.class_of(address) != Class::Public && !self.grants_address(address));
+        let needed: Vec<_> = needed.collect();
+        let all_can_be = needed.iter().all(|&address| hosts.class_of(address).can_be_granted());
+        let to_grant = all_can_be.then(|| needed.into());
+        Denial::of(reason, &self.destination, rule, Cause::Address { address, to_grant })
     }
 
     fn grants_address(&self, address: IpAddr) -> bool {
@@ -146,10 +162,6 @@ impl Permit {
             self.compiled
                 .grants_address(grant, &self.destination, address)
         })
-    }
-
-    fn refuse(&self, reason: Reason, rule: Option<&RuleId>, cause: Cause) -> Denial {
-        Denial::of(reason, &self.destination, rule.cloned(), cause)
     }
 }
 

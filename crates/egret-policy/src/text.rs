@@ -4,3 +4,6 @@ pub(crate) mod entry;
 pub(crate) mod lint;
 pub(crate) mod native;
 pub(crate) mod yaml;
+
+#[cfg(test)]
+mod tests;
