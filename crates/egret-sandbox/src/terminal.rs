@@ -1,7 +1,8 @@
 //! The terminal that egret shares with the program.
 
+use crate::sys::process::process_group;
 use crate::sys::signals::kill;
-use rustix::process::{Pid, getpgrp};
+use rustix::process::Pid;
 use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
 use std::fs::File;
 use std::io;
@@ -10,7 +11,8 @@ use std::io;
 #[derive(Debug)]
 pub(crate) struct Terminal {
     file: Option<File>,
-    ours: Pid,
+    /// `None` if our process group was made outside this process namespace, as with `docker exec`.
+    ours: Option<Pid>,
 }
 
 impl Terminal {
@@ -23,34 +25,33 @@ impl Terminal {
             .filter(|file| isatty(file));
         Self {
             file,
-            ours: getpgrp(),
+            ours: process_group(),
         }
     }
 
     /// Whether the foreground group is ours, so that what is typed reaches the program as it reaches us.
     pub(crate) fn is_shared(&self) -> bool {
-        self.foreground().is_none_or(|group| group == self.ours)
+        self.foreground()
+            .is_none_or(|group| Some(group) == self.ours)
     }
 
     /// Makes our group the foreground again: a shell in the sandbox had put its own there, and cannot name ours.
     pub(crate) fn take_back(&self) {
-        if let Some(file) = &self.file
+        if let (Some(file), Some(ours)) = (&self.file, self.ours)
             && self
                 .foreground()
-                .is_some_and(|group| group != self.ours && !exists(group))
+                .is_some_and(|group| group != ours && !exists(group))
         {
             // SIGTTOU is blocked, so this works from the background; a terminal that is gone meanwhile needs none of it.
-            if let Err(error) = tcsetpgrp(file, self.ours) {
-                let _gone: rustix::io::Errno = error;
-            }
+            let (Ok(()) | Err(_)) = tcsetpgrp(file, ours);
         }
     }
 
     /// Stops this process, since the program was stopped; returns once it was told to continue.
     pub(crate) fn stop_with_program(&self) -> io::Result<()> {
-        let before = self.foreground().filter(|group| *group != self.ours);
-        if let (Some(file), Some(_)) = (&self.file, before) {
-            tcsetpgrp(file, self.ours)?;
+        let before = self.foreground().filter(|group| Some(*group) != self.ours);
+        if let (Some(file), Some(ours), Some(_)) = (&self.file, self.ours, before) {
+            tcsetpgrp(file, ours)?;
         }
         kill(
             rustix::process::getpid().as_raw_nonzero().get(),
@@ -58,7 +59,7 @@ impl Terminal {
         )?;
         // A shell has resumed us. If that was `fg`, what had the terminal in the sandbox gets it again.
         if let (Some(file), Some(group)) = (&self.file, before)
-            && self.foreground() == Some(self.ours)
+            && self.foreground() == self.ours
             && exists(group)
         {
             tcsetpgrp(file, group)?;

@@ -64,6 +64,12 @@ pub(crate) fn exec(path: &CString, args: &[CString], env: &[CString]) -> io::Err
     io::Error::last_os_error()
 }
 
+/// This process's group; `None` if it was made outside this process namespace, where it has no number.
+pub(crate) fn process_group() -> Option<Pid> {
+    // SAFETY: getpgrp(2) takes nothing and cannot fail.
+    Pid::from_raw(unsafe { libc::getpgrp() })
+}
+
 /// Takes ownership of a descriptor that this process was started with.
 ///
 /// # Errors
