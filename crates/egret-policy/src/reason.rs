@@ -107,3 +107,30 @@ impl<'de> Deserialize<'de> for Reason {
         code.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_lists_exactly_the_codes_there_are() {
+        let guide = include_str!("../../../docs/reason-codes.md");
+        let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let mut listed: Vec<_> = rows.collect();
+        let mut known: Vec<_> = Reason::all().iter().map(|reason| reason.code()).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    }
+
+    #[test]
+    fn codes_are_read_back_and_say_which_way_they_went() {
+        for &reason in Reason::all() {
+            assert_eq!(reason.code().parse(), Ok(reason));
+            assert_eq!(reason.is_allowed(), reason.code().starts_with("allowed."));
+            let json = serde_json::to_string(&reason).unwrap();
+            assert_eq!(serde_json::from_str::<Reason>(&json).unwrap(), reason);
+        }
+        assert!("denied.rules".parse::<Reason>().is_err());
+    }
+}

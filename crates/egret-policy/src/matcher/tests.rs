@@ -191,7 +191,10 @@ allow: ['host.docker.internal:8080', '**.docker.internal', 172.16.0.0/12, 0.0.0.
             ("127.0.0.1", "denied.address.loopback"),
         ],
     );
-    check("version: 1\nhost_gateway: allow", &[("host.containers.internal:1", "allowed.host_gateway")]);
+    check(
+        "version: 1\nhost_gateway: allow\ndeny: ['**.docker.internal']",
+        &[("host.containers.internal:1", "allowed.host_gateway"), ("host.docker.internal:1", "denied.rule 3")],
+    );
 }
 
 /// Decides, resolves to what is said, and vets; the reason of the first refusal, or of the permit.

@@ -1,0 +1,149 @@
+use crate::{Policy, PolicyErrors};
+
+fn errors(text: impl AsRef<[u8]>) -> PolicyErrors {
+    match Policy::parse("p.yaml", text.as_ref()) {
+        Ok(_) => panic!("valid: {}", String::from_utf8_lossy(text.as_ref())),
+        Err(errors) => errors,
+    }
+}
+
+/// Each text, and what its errors say: line, column and message.
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    #[rustfmt::skip]
+    let table: &[(&str, &[&str])] = &[
+        ("",                                           &["1:1 the policy is empty"]),
+        ("# nothing\n",                                &["1:1 the policy is empty"]),
+        ("allow: [a.b]",                               &["1:1 the policy has no `version`"]),
+        ("- a.b",                                      &["1:1 a policy is a mapping"]),
+        ("version: 2",                                 &["1:10 this version of the policy language is not known"]),
+        ("version: '1'",                               &["1:10 this version of the policy language is not known"]),
+        ("version: 1\nversion: 1",                     &["2:1 `version` stands here twice"]),
+        ("version: 1\nalow: [a.b]\nx: 1",              &["2:1 a policy has no key `alow`", "3:1 a policy has no key `x`"]),
+        ("version: 1\nallow:",                         &["2:6 `allow` is empty"]),
+        ("version: 1\nallow: []",                      &["2:8 `allow` is empty"]),
+        ("version: 1\nallow: a.b",                     &["2:8 `allow` has to be a list"]),
+        ("version: 1\nallow: ['a.b:0', a.b:65536, 'a.b:007']", &["2:14 `0` is not a port", "2:22 `65536` is not a port", "2:34 `007` is not a port"]),
+        ("version: 1\nallow: ['a.b:']",                  &["2:14 a port is missing"]),
+        ("version: 1\nallow: [{host: a.b, ports: [0, 80.5, '80', null]}]", &["2:29 `0` is not a port", "2:32 `80.5` is not a port", "2:38 a port is a number", "2:44 a port is a number"]),
+        ("version: 1\nallow: [{host: a.b, ports: []}]", &["2:28 `ports` is empty"]),
+        ("version: 1\nallow: [10.0.0.1/8]",            &["2:9 `10.0.0.1/8` has host bits set"]),
+        ("version: 1\nallow: [10.0.0.0/33]",           &["2:18 this is not a prefix length"]),
+        ("version: 1\nallow: ['*.com']",               &["2:10 `*.com` would match every domain registered under `com`"]),
+        ("version: 1\nallow: [a-*.co.uk, .de]",        &["2:9 `a-*.co.uk` would match every domain registered under `co.uk`", "2:20 `.de` would match every domain registered under `de`"]),
+        ("version: 1\nallow: ['**']",                  &["2:10 `**` would match every name there is"]),
+        ("version: 1\nallow: ['a.**.b.example', '*a*.b.example', a.b*.example]", &["2:12 `a.**.b.example` is not a host pattern", "2:28 `*a*.b.example` is not a host pattern", "2:46 `a.b*.example` is not a host pattern"]),
+        ("version: 1\nallow: [0x7f.1.1]",              &["2:9 `0x7f.1.1` is not an IP address"]),
+        ("version: 1\nallow: [127.0.0.1, 169.254.169.254, '::1', 224.0.0.0/8, 172.17.0.1]", &[
+            "2:9 `127.0.0.1` can never be allowed", "2:20 `169.254.169.254` can never be allowed", "2:38 `::1` can never be allowed",
+            "2:44 `224.0.0.0/8` can never be allowed", "2:57 `172.17.0.1` is the host, which no address opens"]),
+        ("version: 1\nallow: [localhost, a.localhost, '**.localhost', metadata.goog]", &[
+            "2:9 `localhost` cannot be allowed", "2:20 `a.localhost` cannot be allowed", "2:34 `**.localhost` cannot be allowed", "2:49 `metadata.goog` cannot be allowed"]),
+        ("version: 1\nallow: [{host: a.b, addresses: [127.0.0.0/8, 'fe80::/64', '0.0.0.0', '::ffff:127.0.0.1']}]", &[
+            "2:33 `127.0.0.0/8` can never be allowed", "2:47 `fe80::/64` can never be allowed", "2:60 `0.0.0.0` can never be allowed", "2:71 `::ffff:127.0.0.1` can never be allowed"]),
+        ("version: 1\ndeny: [{host: a.b, addresses: [10.0.0.0/8]}]", &["2:31 `addresses` grants, so it has no meaning under `deny`"]),
+        ("version: 1\nallow: [{host: a.b, address: 1.1.1.1}]", &["2:21 an entry has `host` or `address`, not both"]),
+        ("version: 1\nallow: [{hosts: a.b}]",          &["2:10 the entry has neither `host` nor `address`"]),
+        ("version: 1\nallow: [{host: 'a.b:443'}]",     &["2:20 in the long form the port has its own key"]),
+        ("version: 1\nallow: [{host: 1.1.1.1}]",       &["2:16 this is an address, not a name"]),
+        ("version: 1\nallow: [{address: a.b}]",        &["2:19 `a.b` is not an IP address"]),
+        ("version: 1\nallow: [{host: a.b, http: [GET /v1/**]}]", &["2:27 `http` is not enforced yet"]),
+        ("version: 1\nallow: [{host: a.b, by: [curl]}]", &["2:25 `by` is not enforced yet", "2:26 this does not name an executable"]),
+        ("version: 1\nallow: [{host: a.b, http: [GET]}]", &["2:27 `http` is not enforced yet", "2:28 this does not name requests"]),
+        ("version: 1\ndefault: off",                   &["2:10 `off` is not a default"]),
+        ("version: 1\ndefault: false",                 &["2:10 `default` has to be a text"]),
+        ("version: 1\nname: 7",                        &["2:7 `name` has to be a text"]),
+        ("version: 1\nname: \"a\\u001bb\"",            &["2:7 this cannot name a policy"]),
+        ("version: 1\nhost_gateway: 80",               &["2:15 this does not say what is open of the host"]),
+        ("version: 1\nhost_gateway: no",               &["2:15 this does not say what is open of the host"]),
+        ("version: 1\nhost_gateway: []",               &["2:15 `host_gateway` is empty"]),
+        ("version: 1\nfilesystem: {read: [], rite: [a]}", &["2:20 a list of paths is empty", "2:24 `filesystem` has no key `rite`"]),
+        ("version: 1\ntests: [{allow: a.b, deny: a.b}, {deny: 'a.b:0'}]", &["2:9 a test has one `allow` or one `deny`", "2:41 this is not a destination"]),
+        // YAML that policies have no use for, and YAML that is none.
+        ("version: 1\nallow: &a [a.b]\ndeny: *a",      &["2:11 YAML anchors and aliases cannot be used in a policy", "3:7 YAML anchors and aliases cannot be used in a policy", "3:7 `deny` is empty"]),
+        ("version: 1\n<<: {allow: [a.b]}",             &["2:1 a policy has no key `<<`"]),
+        ("version: 1\nallow: [!!str a.b]",             &["2:15 YAML tags have no meaning in a policy"]),
+        ("version: 1\n---\nversion: 1",                &["2:1 a policy is one document"]),
+    ];
+    for (text, expected) in table {
+        let errors = errors(text);
+        let said = errors.errors().iter().map(|error| format!("{}:{} {}", error.line(), error.column(), error.message()));
+        assert_eq!(said.collect::<Vec<_>>(), *expected, "{text}");
+    }
+}
+
+#[test]
+fn text_that_no_policy_can_be_is_refused_without_fuss() {
+    let deep = "[".repeat(100_000);
+    let bomb = "a: &a [x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n".repeat(1000);
+    let texts: [&[u8]; 8] = [
+        b"version: 1\n\tname: x",
+        b"version: 1\nname: \xff",
+        b"\xff\xfe\x00",
+        b"version: 1\nallow: [",
+        b"version: 1\nallow: \"",
+        b"%YAML 1.1\n---\nversion: 1",
+        deep.as_bytes(),
+        bomb.as_bytes(),
+    ];
+    for text in texts {
+        let shown = errors(text).to_string();
+        assert!(shown.starts_with("error: ") && shown.contains("p.yaml:") && shown.len() < 200_000, "{shown}");
+    }
+    let tab = errors("version: 1\nallow:\n\t- a.b").to_string();
+    assert!(tab.contains("spaces, not with tabs"), "{tab}");
+    let many = format!("version: 1\nallow:\n{}", "- a..b\n".repeat(100_000));
+    let errors = errors(many);
+    assert_eq!((errors.errors().len(), errors.count()), (100, 100_000));
+}
+
+#[test]
+fn an_error_is_shown_as_rustc_shows_it() {
+    let shown = errors("version: 1\nallow:\n  - api.github.com:443,70000\n").to_string();
+    let expected = "\
+error: `70000` is not a port
+ --> p.yaml:3:24
+  |
+3 |   - api.github.com:443,70000
+  |                        ^^^^^ 1 to 65535, in plain digits without leading zeros";
+    assert_eq!(shown, expected);
+    assert!(errors("version: 3").render(true).contains('\u{1b}'));
+}
+
+#[test]
+fn a_policy_may_be_json_and_says_what_it_says() {
+    let json = "{\n\t\"version\": 1,\n\t\"name\": \"no\",\n\t\"allow\": [\"a.example\", {\"host\": \"b.example\", \"ports\": [1]}],\n\t\
+                \"filesystem\": {\"read\": [\"~/x\"], \"hide\": [\"a\"]}, \"host_gateway\": \"deny\", \"tests\": [{\"deny\": \"c.example\"}]\n}";
+    let policy = Policy::parse("p.json", json.as_bytes()).unwrap().policy;
+    assert_eq!(policy.name(), Some("no"));
+    assert_eq!(policy.filesystem().read, ["~/x"]);
+    assert_eq!(policy.filesystem().hide, ["a"]);
+    assert_eq!(policy.entries(), 2);
+    assert!(!policy.opens_host_gateway());
+}
+
+#[test]
+fn what_is_probably_not_meant_is_warned_of() {
+    #[rustfmt::skip]
+    let table: &[(&str, &[&str])] = &[
+        ("allow: [a.example, b.example]",                      &[]),
+        ("default: allow-public",                              &["2:10 every public destination can be reached, and data can be sent to any of them"]),
+        ("deny: ['*.a.example']",                              &["2:8 this denies names with exactly one label in front"]),
+        ("allow: [a.example, A.example.]",                     &["2:20 a duplicate entry"]),
+        ("allow: ['a.example:80', a.example]",                 &[]),
+        ("allow: ['a.example:80', 'a.example:443', a.example]", &["2:42 a duplicate entry"]),
+        ("allow: [x.a.example]\ndeny: ['**.a.example']",       &["2:9 this entry allows nothing"]),
+        ("allow: ['*.a.example', '.a.example']\ndeny: ['**.a.example']", &["2:9 this entry allows nothing"]),
+        ("allow: ['*.x.a.example', 'b*.a.example']\ndeny: ['.a.example']", &["2:9 this entry allows nothing", "2:26 this entry allows nothing"]),
+        ("allow: [x.a.example]\ndeny: ['x.a.example:80']",     &[]),
+        ("allow: [10.1.0.0/16]\ndeny: [10.0.0.0/8]",           &["2:9 this entry allows nothing"]),
+        ("allow: ['*.github.io']",                             &["2:9 anyone can get a name under `github.io`"]),
+        ("allow: ['**.corp']",                                 &["2:9 this allows every name under `corp`"]),
+        ("tests: [{allow: a.b}]",                              &["2:8 this version checks the form of `tests` and does not run them"]),
+    ];
+    for (text, expected) in table {
+        let parsed = Policy::parse("p.yaml", format!("version: 1\n{text}").as_bytes()).unwrap();
+        let said = parsed.warnings.iter().map(|it| format!("{}:{} {}", it.line(), it.column(), it.message()));
+        assert_eq!(said.collect::<Vec<_>>(), *expected, "{text}");
+    }
+}
