@@ -162,8 +162,14 @@ pub fn class_of(address: IpAddr) -> Class {
     match address {
         IpAddr::V4(_) => outer,
         IpAddr::V6(v6) => {
-            let outer = if is_isatap(v6) { outer.max(Class::Reserved) } else { outer };
-            inner_addresses(v6).map(|inner| table_class(IpAddr::V4(inner))).fold(outer, Class::max)
+            let outer = if is_isatap(v6) {
+                outer.max(Class::Reserved)
+            } else {
+                outer
+            };
+            inner_addresses(v6)
+                .map(|inner| table_class(IpAddr::V4(inner)))
+                .fold(outer, Class::max)
         }
     }
 }

@@ -38,7 +38,10 @@ pub(crate) enum Cause {
     Deny { otherwise: Option<Box<Denial>> },
     /// An address that may not be dialled, and all those of the answer that would have to be granted; none of these if
     /// one of them never can.
-    Address { address: IpAddr, to_grant: Option<Box<[IpAddr]>> },
+    Address {
+        address: IpAddr,
+        to_grant: Option<Box<[IpAddr]>>,
+    },
     /// A stage outside this crate, in its own words.
     Told(Box<str>),
 }
@@ -199,7 +202,9 @@ fn hint(denial: &Denial) -> Option<Hint> {
     };
     let in_file = denial.rule.as_ref().filter(|rule| !rule.is_flag());
     match (denial.reason, &denial.cause) {
-        (Reason::DeniedDefault | Reason::DeniedLiteralAddress, Cause::Decision) => Some(allow(&what)),
+        (Reason::DeniedDefault | Reason::DeniedLiteralAddress, Cause::Decision) => {
+            Some(allow(&what))
+        }
         (Reason::DeniedPort, _) => Some(match (in_file, port) {
             (Some(rule), Some(port)) => Hint {
                 change: format!("add port {port} to the entry at {rule}"),
@@ -208,27 +213,42 @@ fn hint(denial: &Denial) -> Option<Hint> {
             _ => allow(&what),
         }),
         (Reason::DeniedHostGateway, _) => Some(open_host_gateway(port)),
-        (Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved, Cause::Address { to_grant, .. }) => {
+        (
+            Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved,
+            Cause::Address { to_grant, .. },
+        ) => {
             let addresses: Vec<_> = to_grant.as_ref()?.iter().map(IpAddr::to_string).collect();
             let addresses = addresses.join(", ");
             let change = match in_file {
                 Some(rule) => format!("add {addresses} to the `addresses` of the entry at {rule}"),
-                None => format!("give `{what}` an entry in the policy with `addresses: [{addresses}]`"),
+                None => {
+                    format!("give `{what}` an entry in the policy with `addresses: [{addresses}]`")
+                }
             };
             Some(Hint { flag: None, change })
         }
-        (Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved, Cause::Decision) => match &denial.subject {
-            Subject::Destination(to) => match to.target() {
-                Target::Address(address) if class_of(*address).can_be_granted() => Some(allow(&what)),
-                _ => None,
-            },
-            Subject::Name(_) | Subject::Text(_) => None,
-        },
+        (Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved, Cause::Decision) => {
+            match &denial.subject {
+                Subject::Destination(to) => match to.target() {
+                    Target::Address(address) if class_of(*address).can_be_granted() => {
+                        Some(allow(&what))
+                    }
+                    _ => None,
+                },
+                Subject::Name(_) | Subject::Text(_) => None,
+            }
+        }
         (Reason::DeniedRule, cause) => {
             let rule = denial.rule.as_ref()?;
             let also = match cause {
-                Cause::Deny { otherwise: Some(otherwise) } => format!(", and {}", otherwise.hint()?.change),
-                Cause::Address { to_grant, .. } if to_grant.as_ref().is_none_or(|more| !more.is_empty()) => return None,
+                Cause::Deny {
+                    otherwise: Some(otherwise),
+                } => format!(", and {}", otherwise.hint()?.change),
+                Cause::Address { to_grant, .. }
+                    if to_grant.as_ref().is_none_or(|more| !more.is_empty()) =>
+                {
+                    return None;
+                }
                 _ => String::new(),
             };
             Some(Hint {

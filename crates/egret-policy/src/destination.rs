@@ -91,7 +91,8 @@ impl Destination {
             None if text.parse::<Ipv6Addr>().is_ok() => return Self::parse(text, "443"),
             None => (text, 443),
         };
-        Self::from_authority(authority, Some(default_port)).map_err(|bad| Malformed::new(text, bad.flaw))
+        Self::from_authority(authority, Some(default_port))
+            .map_err(|bad| Malformed::new(text, bad.flaw))
     }
 
     /// Puts a target and a port together.

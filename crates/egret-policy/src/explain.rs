@@ -93,7 +93,11 @@ impl Explanation {
             note: None,
             steps: vec![step("destination", "deny", malformed.to_string(), None)],
             hint: None,
-            destination: ExplainedDestination { host: None, address: None, port: None },
+            destination: ExplainedDestination {
+                host: None,
+                address: None,
+                port: None,
+            },
         }
     }
 }
@@ -104,7 +108,12 @@ impl Matcher {
     /// `resolves_to` is what the name is taken to resolve to. Without it, the decision goes as far as it can and the
     /// rest is `unknown`; an address needs no resolving, and a host-gateway name stands for
     /// [`HostAddresses::gateway`] if that is known.
-    pub fn explain(&self, to: &Destination, hosts: &HostAddresses, resolves_to: Option<&[IpAddr]>) -> Explanation {
+    pub fn explain(
+        &self,
+        to: &Destination,
+        hosts: &HostAddresses,
+        resolves_to: Option<&[IpAddr]>,
+    ) -> Explanation {
         let mut steps = vec![step("destination", "pass", understood(to), None)];
         let decision = self.decide_seen(to, hosts, &mut |seen, outcome, rule| {
             let detail = describe(seen, outcome, rule.is_some(), to, hosts);
@@ -155,7 +164,11 @@ impl Matcher {
     }
 }
 
-fn vet(permit: &Permit, hosts: &HostAddresses, resolves_to: Option<&[IpAddr]>) -> (ExplainedStep, Result<(), Denial>) {
+fn vet(
+    permit: &Permit,
+    hosts: &HostAddresses,
+    resolves_to: Option<&[IpAddr]>,
+) -> (ExplainedStep, Result<(), Denial>) {
     let literal;
     let answer = match (permit.lookup(), resolves_to) {
         (Lookup::Literal(address), _) => {
@@ -163,7 +176,9 @@ fn vet(permit: &Permit, hosts: &HostAddresses, resolves_to: Option<&[IpAddr]>) -
             Some(literal.as_slice())
         }
         (_, Some(answer)) => Some(answer),
-        (Lookup::HostGateway(_), None) => Some(hosts.gateway()).filter(|gateway| !gateway.is_empty()),
+        (Lookup::HostGateway(_), None) => {
+            Some(hosts.gateway()).filter(|gateway| !gateway.is_empty())
+        }
         (Lookup::Name(_), None) => None,
     };
     let Some(answer) = answer else {
@@ -176,25 +191,48 @@ fn vet(permit: &Permit, hosts: &HostAddresses, resolves_to: Option<&[IpAddr]>) -
         };
         return (step("resolve", "unknown", detail, None), Ok(()));
     };
-    let judged = answer.iter().map(|&address| JudgedAddress { address, class: hosts.class_of(address) });
+    let judged = answer.iter().map(|&address| JudgedAddress {
+        address,
+        class: hosts.class_of(address),
+    });
     let judged: Vec<_> = judged.collect();
     let (outcome, detail, result) = match permit.vet(answer, hosts) {
         Ok(_) => ("allow", "every address may be dialled".to_owned(), Ok(())),
         Err(denial) => {
             let detail = match denial.address() {
-                Some(address) => format!("{address} may not be dialled, so none is: {}", denial.reason().meaning()),
+                Some(address) => format!(
+                    "{address} may not be dialled, so none is: {}",
+                    denial.reason().meaning()
+                ),
                 None => denial.reason().meaning().to_owned(),
             };
             ("deny", detail, Err(denial))
         }
     };
     let rule = result.as_ref().err().and_then(Denial::rule).cloned();
-    let vetted = ExplainedStep { step: "resolve", outcome, detail, rule, addresses: judged };
+    let vetted = ExplainedStep {
+        step: "resolve",
+        outcome,
+        detail,
+        rule,
+        addresses: judged,
+    };
     (vetted, result)
 }
 
-fn step(step: &'static str, outcome: &'static str, detail: String, rule: Option<&RuleId>) -> ExplainedStep {
-    ExplainedStep { step, outcome, detail, rule: rule.cloned(), addresses: Vec::new() }
+fn step(
+    step: &'static str,
+    outcome: &'static str,
+    detail: String,
+    rule: Option<&RuleId>,
+) -> ExplainedStep {
+    ExplainedStep {
+        step,
+        outcome,
+        detail,
+        rule: rule.cloned(),
+        addresses: Vec::new(),
+    }
 }
 
 fn name_of(step: Step) -> &'static str {
@@ -223,21 +261,35 @@ fn understood(to: &Destination) -> String {
     }
 }
 
-fn describe(step: Step, outcome: Outcome, spoke: bool, to: &Destination, hosts: &HostAddresses) -> String {
+fn describe(
+    step: Step,
+    outcome: Outcome,
+    spoke: bool,
+    to: &Destination,
+    hosts: &HostAddresses,
+) -> String {
     let class = match to.target() {
         Target::Address(address) => hosts.class_of(*address).word(),
         Target::Name(_) => "",
     };
     let detail = match (step, outcome, spoke) {
-        (Step::SpecialName, Outcome::Deny, _) => "the name is the sandbox itself or a metadata service, which nothing opens",
-        (Step::SpecialName, _, _) => "the name is neither the sandbox itself nor a metadata service",
-        (Step::AddressClass, Outcome::Deny, _) => return format!("the address is {class}, which nothing opens"),
+        (Step::SpecialName, Outcome::Deny, _) => {
+            "the name is the sandbox itself or a metadata service, which nothing opens"
+        }
+        (Step::SpecialName, _, _) => {
+            "the name is neither the sandbox itself nor a metadata service"
+        }
+        (Step::AddressClass, Outcome::Deny, _) => {
+            return format!("the address is {class}, which nothing opens");
+        }
         (Step::AddressClass, _, _) => return format!("the address is {class}"),
         (Step::Deny, Outcome::Deny, _) => "a deny entry matches, and a deny always wins",
         (Step::Deny, _, _) => "no deny entry matches",
         (Step::HostGateway, Outcome::Allow, true) => "an entry names the host on this port",
         (Step::HostGateway, Outcome::Allow, false) => "the host gateway is open on this port",
-        (Step::HostGateway, Outcome::Deny, _) => "this is the host, and nothing opens it on this port",
+        (Step::HostGateway, Outcome::Deny, _) => {
+            "this is the host, and nothing opens it on this port"
+        }
         (Step::HostGateway, Outcome::Pass, _) => "this is not the host",
         (Step::Allow, Outcome::Allow, _) => "an allow entry matches",
         (Step::Allow, _, true) => "an allow entry matches, but not on this port",
@@ -251,6 +303,8 @@ fn describe(step: Step, outcome: Outcome, spoke: bool, to: &Destination, hosts: 
 fn spoken(permit: &Permit) -> String {
     match permit.destination().target() {
         Target::Name(name) => format!("a TLS server name or an HTTP Host has to be {name}"),
-        Target::Address(_) => "a TLS server name or an HTTP Host must not be one that a deny entry names".to_owned(),
+        Target::Address(_) => {
+            "a TLS server name or an HTTP Host must not be one that a deny entry names".to_owned()
+        }
     }
 }

@@ -125,7 +125,9 @@ fn to_ascii(text: &str) -> Result<String, Flaw> {
 
 /// Whether a label could begin with `xn--`, and so has to decode to what IDNA allows.
 fn may_have_punycode(text: &str) -> bool {
-    text.as_bytes().windows(4).any(|four| four.eq_ignore_ascii_case(b"xn--"))
+    text.as_bytes()
+        .windows(4)
+        .any(|four| four.eq_ignore_ascii_case(b"xn--"))
 }
 
 /// Letters, digits, hyphen and the underscore of service names; of what lies beyond ASCII, IDNA judges.

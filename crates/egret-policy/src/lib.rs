@@ -30,7 +30,7 @@ mod text;
 pub use addr::{Class, HostAddresses, class_of};
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};
-pub use explain::{Explanation, ExplainedDestination, ExplainedStep, JudgedAddress, Verdict};
+pub use explain::{ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Verdict};
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};

@@ -155,7 +155,11 @@ impl Matcher {
             // Only an entry that writes the name out opens it: no pattern means the host.
             return match compiled.allow_names.find_exact(name.as_str(), to.port()) {
                 Found::Entry(grant) => {
-                    see(Step::HostGateway, Outcome::Allow, Some(compiled.rule(grant)));
+                    see(
+                        Step::HostGateway,
+                        Outcome::Allow,
+                        Some(compiled.rule(grant)),
+                    );
                     Ok(self.permit(Reason::AllowedHostGateway, to, Some(grant)))
                 }
                 Found::OtherPort(_) | Found::Nothing => {
@@ -170,7 +174,11 @@ impl Matcher {
             see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
             return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
         }
-        see(Step::Allow, Outcome::Pass, compiled.rule_of_other_port(found));
+        see(
+            Step::Allow,
+            Outcome::Pass,
+            compiled.rule_of_other_port(found),
+        );
         match (compiled.default, found) {
             (Default::AllowPublic, _) => {
                 see(Step::Default, Outcome::Allow, None);
@@ -215,7 +223,11 @@ impl Matcher {
         let compiled = &*self.compiled;
         if class == Class::Host {
             let open = compiled.opens_host_gateway(to.port());
-            see(Step::HostGateway, if open { Outcome::Allow } else { Outcome::Deny }, None);
+            see(
+                Step::HostGateway,
+                if open { Outcome::Allow } else { Outcome::Deny },
+                None,
+            );
             return match open {
                 true => Ok(self.permit(Reason::AllowedHostGateway, to, None)),
                 false => Err(self.refuse(Reason::DeniedHostGateway, to)),
@@ -227,7 +239,11 @@ impl Matcher {
             see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
             return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
         }
-        see(Step::Allow, Outcome::Pass, compiled.rule_of_other_port(found));
+        see(
+            Step::Allow,
+            Outcome::Pass,
+            compiled.rule_of_other_port(found),
+        );
         match compiled.default {
             Default::AllowPublic if class == Class::Public => {
                 see(Step::Default, Outcome::Allow, None);
@@ -304,13 +320,20 @@ impl Matcher {
             (Target::Address(address), Some(said)) => {
                 match parse_target(said.trim_start_matches('[').trim_end_matches(']')) {
                     Ok(Target::Address(said)) if said == *address => Ok(()),
-                    Ok(Target::Name(name)) => match self.compiled.deny_names.find(name.as_str(), decided.port()) {
-                        Found::Entry(deny) => {
-                            let rule = Some(self.compiled.rule(deny).clone());
-                            Err(Denial::of(Reason::DeniedRule, decided, rule, Cause::Decision))
+                    Ok(Target::Name(name)) => {
+                        match self.compiled.deny_names.find(name.as_str(), decided.port()) {
+                            Found::Entry(deny) => {
+                                let rule = Some(self.compiled.rule(deny).clone());
+                                Err(Denial::of(
+                                    Reason::DeniedRule,
+                                    decided,
+                                    rule,
+                                    Cause::Decision,
+                                ))
+                            }
+                            Found::OtherPort(_) | Found::Nothing => Ok(()),
                         }
-                        Found::OtherPort(_) | Found::Nothing => Ok(()),
-                    },
+                    }
                     _ => Err(mismatch()),
                 }
             }
@@ -327,7 +350,14 @@ impl Matcher {
 
     fn refuse_by_deny(&self, deny: Grant, to: &Destination, otherwise: Option<Denial>) -> Denial {
         let rule = Some(self.compiled.rule(deny).clone());
-        Denial::of(Reason::DeniedRule, to, rule, Cause::Deny { otherwise: otherwise.map(Box::new) })
+        Denial::of(
+            Reason::DeniedRule,
+            to,
+            rule,
+            Cause::Deny {
+                otherwise: otherwise.map(Box::new),
+            },
+        )
     }
 
     /// No entry allows it: because of the port, if one names it otherwise.
@@ -409,7 +439,8 @@ impl Compiled {
             // The literal itself is what the entry allows.
             (Target::Address(_), _) => true,
             (Target::Name(_), pattern) => {
-                let more = pattern.map(|pattern| self.allow_names.more_addresses(pattern, to.port()));
+                let more =
+                    pattern.map(|pattern| self.allow_names.more_addresses(pattern, to.port()));
                 let own = self.entry(grant.entry).addresses.iter();
                 own.chain(more.into_iter().flatten())
                     .any(|net| net.contains(&address))

@@ -63,7 +63,14 @@ impl Shape {
             Lead::Below | Lead::ApexAndBelow => (3, 0, 0),
         };
         let literal = u16::from(prefix) + u16::from(suffix);
-        (rank, Reverse(self.labels), self.stars.count_ones(), Reverse(literal), Reverse(prefix), self.stars)
+        (
+            rank,
+            Reverse(self.labels),
+            self.stars.count_ones(),
+            Reverse(literal),
+            Reverse(prefix),
+            self.stars,
+        )
     }
 }
 
@@ -94,7 +101,10 @@ pub(crate) enum Why {
 impl Pattern {
     /// Reads a pattern as the user wrote it.
     pub(crate) fn parse(written: &str) -> Result<Self, BadPattern> {
-        let whole = |why| BadPattern { part: 0..written.len(), why };
+        let whole = |why| BadPattern {
+            part: 0..written.len(),
+            why,
+        };
         if !written.contains('*') && !written.starts_with('.') {
             let text = canonical_name(written).map_err(|flaw| whole(Why::Flaw(flaw)))?;
             return Ok(Self::exact(text));
@@ -109,7 +119,12 @@ impl Pattern {
         for (index, label) in text.split('.').enumerate() {
             let part = at..at + label.len();
             at = part.end + 1;
-            let bad = |why| Err(BadPattern { part: part.clone(), why });
+            let bad = |why| {
+                Err(BadPattern {
+                    part: part.clone(),
+                    why,
+                })
+            };
             match (index, label) {
                 (0, "") => lead = Lead::ApexAndBelow,
                 (0, "*") => lead = Lead::One,
@@ -156,14 +171,25 @@ impl Pattern {
         let count = u8::try_from(labels.len() - glob).unwrap_or(u8::MAX);
         Ok(Self {
             text: text.into(),
-            shape: Shape { lead, labels: count, stars },
+            shape: Shape {
+                lead,
+                labels: count,
+                stars,
+            },
         })
     }
 
     fn exact(text: String) -> Self {
         let labels = u8::try_from(text.split('.').count()).unwrap_or(u8::MAX);
-        let shape = Shape { lead: Lead::Label, labels, stars: 0 };
-        Self { text: text.into(), shape }
+        let shape = Shape {
+            lead: Lead::Label,
+            labels,
+            stars: 0,
+        };
+        Self {
+            text: text.into(),
+            shape,
+        }
     }
 
     /// The canonical text, wildcards included.
@@ -221,7 +247,9 @@ fn within(label: &str) -> Result<(String, u8, u8), Why> {
         return Err(Why::Flaw(Flaw::Character(bad)));
     }
     match (u8::try_from(prefix.len()), u8::try_from(suffix.len())) {
-        (Ok(prefix), Ok(suffix)) if label.len() <= MAX_LABEL => Ok((label.to_ascii_lowercase(), prefix, suffix)),
+        (Ok(prefix), Ok(suffix)) if label.len() <= MAX_LABEL => {
+            Ok((label.to_ascii_lowercase(), prefix, suffix))
+        }
         _ => Err(Why::Flaw(Flaw::LongLabel)),
     }
 }

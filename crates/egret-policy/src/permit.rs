@@ -100,7 +100,12 @@ impl Permit {
     /// otherwise the reason of the address's [`Class`].
     pub fn vet(&self, answer: &[IpAddr], hosts: &HostAddresses) -> Result<Vetted, Denial> {
         if answer.is_empty() {
-            return Err(Denial::of(Reason::DeniedResolution, &self.destination, self.rule().cloned(), Cause::Decision));
+            return Err(Denial::of(
+                Reason::DeniedResolution,
+                &self.destination,
+                self.rule().cloned(),
+                Cause::Decision,
+            ));
         }
         let mut addresses = Vec::with_capacity(answer.len());
         for &address in answer {
@@ -117,7 +122,11 @@ impl Permit {
     }
 
     fn admits(&self, address: IpAddr, hosts: &HostAddresses) -> Result<(), Reason> {
-        if self.compiled.deny_address(address, self.destination.port()).is_some() {
+        if self
+            .compiled
+            .deny_address(address, self.destination.port())
+            .is_some()
+        {
             return Err(Reason::DeniedRule);
         }
         let class = hosts.class_of(address);
@@ -141,7 +150,13 @@ impl Permit {
         }
     }
 
-    fn refuse(&self, reason: Reason, address: IpAddr, answer: &[IpAddr], hosts: &HostAddresses) -> Denial {
+    fn refuse(
+        &self,
+        reason: Reason,
+        address: IpAddr,
+        answer: &[IpAddr],
+        hosts: &HostAddresses,
+    ) -> Denial {
         let rule = match reason {
             Reason::DeniedRule => {
                 let deny = self.compiled.deny_address(address, self.destination.port());
@@ -150,11 +165,20 @@ impl Permit {
             _ => self.rule().cloned(),
         };
         let needed = answer.iter().map(IpAddr::to_canonical);
-        let needed = needed.filter(|&address| hosts.class_of(address) != Class::Public && !self.grants_address(address));
+        let needed = needed.filter(|&address| {
+            hosts.class_of(address) != Class::Public && !self.grants_address(address)
+        });
         let needed: Vec<_> = needed.collect();
-        let all_can_be = needed.iter().all(|&address| hosts.class_of(address).can_be_granted());
+        let all_can_be = needed
+            .iter()
+            .all(|&address| hosts.class_of(address).can_be_granted());
         let to_grant = all_can_be.then(|| needed.into());
-        Denial::of(reason, &self.destination, rule, Cause::Address { address, to_grant })
+        Denial::of(
+            reason,
+            &self.destination,
+            rule,
+            Cause::Address { address, to_grant },
+        )
     }
 
     fn grants_address(&self, address: IpAddr) -> bool {

@@ -65,7 +65,9 @@ impl What {
     /// Whether it is a host-gateway name, written out.
     pub(crate) fn is_host_gateway(&self) -> bool {
         match self {
-            Self::Name(pattern) => pattern.is_exact() && special_str(pattern.as_str()) == Some(Special::HostGateway),
+            Self::Name(pattern) => {
+                pattern.is_exact() && special_str(pattern.as_str()) == Some(Special::HostGateway)
+            }
             Self::Net(_) => false,
         }
     }
@@ -149,7 +151,8 @@ impl FromStr for HostGatewayPorts {
         if text.is_empty() {
             return Ok(Self::ANY);
         }
-        let ports = parse_ports(text).map_err(|bad| flag_error("--allow-docker-gateway", text, &[bad]))?;
+        let ports =
+            parse_ports(text).map_err(|bad| flag_error("--allow-docker-gateway", text, &[bad]))?;
         Ok(Self::listed(ports.as_slice().to_vec()))
     }
 }
@@ -177,15 +180,27 @@ impl Policy {
         let mut report = Report::new(file, source);
         let octets = text.len();
         if octets > MAX_OCTETS {
-            let message = format!("a policy has at most {} MiB, and this has {octets} octets", MAX_OCTETS >> 20);
+            let message = format!(
+                "a policy has at most {} MiB, and this has {octets} octets",
+                MAX_OCTETS >> 20
+            );
             report.error(Span::START, message, "", None);
         } else if valid.len() < octets {
             let at = u32::try_from(source.len()).unwrap_or(u32::MAX);
             let lines = source.bytes().filter(|&b| b == b'\n').count();
             let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
             let help = "save the file as UTF-8".to_owned();
-            let span = Span { start: at, end: at, line };
-            report.error(span, "this is not UTF-8", "the octets after this are not", Some(help));
+            let span = Span {
+                start: at,
+                end: at,
+                line,
+            };
+            report.error(
+                span,
+                "this is not UTF-8",
+                "the octets after this are not",
+                Some(help),
+            );
         }
         let policy = match report.has_errors() {
             true => None,
@@ -223,7 +238,11 @@ impl Policy {
             allow: Vec::new(),
             deny: Vec::new(),
             host_gateway: None,
-            filesystem: Filesystem { read: Vec::new(), write: Vec::new(), hide: Vec::new() },
+            filesystem: Filesystem {
+                read: Vec::new(),
+                write: Vec::new(),
+                hide: Vec::new(),
+            },
             shapes: HashSet::new(),
         }
     }
@@ -252,7 +271,9 @@ impl Policy {
         let (what, ports) = parse_entry(text, side).map_err(|bad| flag_error(flag, text, &bad))?;
         self.count_shape(&what);
         if self.shapes.len() > MAX_SHAPES {
-            let message = format!("{flag} {text}: more than {MAX_SHAPES} different forms of wildcards inside patterns");
+            let message = format!(
+                "{flag} {text}: more than {MAX_SHAPES} different forms of wildcards inside patterns"
+            );
             return Err(FlagError(message));
         }
         Ok(Entry {
@@ -329,7 +350,9 @@ impl Policy {
                 Side::Deny => (&mut compiled.deny_names, &mut compiled.deny_nets),
             };
             match &entry.what {
-                What::Name(pattern) => names.insert(pattern, entry.ports.as_slice(), &entry.addresses, index),
+                What::Name(pattern) => {
+                    names.insert(pattern, entry.ports.as_slice(), &entry.addresses, index)
+                }
                 What::Net(net) => nets.insert(*net, entry.ports.as_slice(), index),
             }
         }
@@ -350,7 +373,10 @@ fn valid_utf8(text: &[u8]) -> &str {
 
 fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
     let problems = bad.iter().map(|bad| {
-        let details = [Some(bad.label.as_str()).filter(|label| !label.is_empty()), bad.help.as_deref()];
+        let details = [
+            Some(bad.label.as_str()).filter(|label| !label.is_empty()),
+            bad.help.as_deref(),
+        ];
         let details: Vec<_> = details.into_iter().flatten().collect();
         match details.is_empty() {
             true => bad.message.clone(),
@@ -358,5 +384,9 @@ fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
         }
     });
     let problems: Vec<_> = problems.collect();
-    FlagError(format!("{flag} {}: {}", text.escape_debug(), problems.join("; ")))
+    FlagError(format!(
+        "{flag} {}: {}",
+        text.escape_debug(),
+        problems.join("; ")
+    ))
 }

@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn the_guide_lists_exactly_the_codes_there_are() {
         let guide = include_str!("../../../docs/reason-codes.md");
-        let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let rows = guide
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let mut listed: Vec<_> = rows.collect();
         let mut known: Vec<_> = Reason::all().iter().map(|reason| reason.code()).collect();
         listed.sort_unstable();

@@ -77,7 +77,9 @@ impl Diagnostic {
         };
         let place: Element<'_> = match &self.excerpt {
             Some((line, part)) => {
-                let annotation = AnnotationKind::Primary.span(part.clone()).label(self.label.as_str());
+                let annotation = AnnotationKind::Primary
+                    .span(part.clone())
+                    .label(self.label.as_str());
                 let snippet = Snippet::source(line.as_str()).line_start(self.line as usize);
                 snippet.path(&*self.file).annotation(annotation).into()
             }
@@ -123,9 +125,16 @@ impl PolicyErrors {
 
     /// All of them as one text, coloured for a terminal if so wished.
     pub fn render(&self, colour: bool) -> String {
-        let mut parts: Vec<_> = self.errors.iter().map(|error| error.render(colour)).collect();
+        let mut parts: Vec<_> = self
+            .errors
+            .iter()
+            .map(|error| error.render(colour))
+            .collect();
         if self.left_out > 0 {
-            parts.push(format!("error: {}: {} more errors are not shown", self.file, self.left_out));
+            parts.push(format!(
+                "error: {}: {} more errors are not shown",
+                self.file, self.left_out
+            ));
         }
         parts.join("\n\n")
     }
@@ -147,7 +156,11 @@ pub(crate) struct Span {
 
 impl Span {
     /// The beginning of a text.
-    pub(crate) const START: Self = Self { start: 0, end: 0, line: 1 };
+    pub(crate) const START: Self = Self {
+        start: 0,
+        end: 0,
+        line: 1,
+    };
 
     pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
@@ -155,8 +168,16 @@ impl Span {
 
     /// A part of what is meant, by octets from its beginning. Only for a part of the same line.
     pub(crate) fn part(self, part: Range<usize>) -> Self {
-        let at = |offset: usize| self.start.saturating_add(u32::try_from(offset).unwrap_or(u32::MAX)).min(self.end);
-        Self { start: at(part.start), end: at(part.end), line: self.line }
+        let at = |offset: usize| {
+            self.start
+                .saturating_add(u32::try_from(offset).unwrap_or(u32::MAX))
+                .min(self.end)
+        };
+        Self {
+            start: at(part.start),
+            end: at(part.end),
+            line: self.line,
+        }
     }
 }
 
@@ -197,7 +218,13 @@ impl<'a> Report<'a> {
     }
 
     /// Reports an error: a title, a label for the underlined part, and what to do.
-    pub(crate) fn error(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<String>) {
+    pub(crate) fn error(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: Option<String>,
+    ) {
         if self.errors.len() == MOST_SHOWN {
             self.errors_left_out += 1;
             return;
@@ -207,7 +234,13 @@ impl<'a> Report<'a> {
     }
 
     /// Reports a warning likewise.
-    pub(crate) fn warning(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>, help: Option<String>) {
+    pub(crate) fn warning(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: Option<String>,
+    ) {
         if self.warnings.len() == MOST_SHOWN {
             self.warnings_left_out += 1;
             return;
@@ -223,11 +256,16 @@ impl<'a> Report<'a> {
     /// The errors, if there are any; otherwise the warnings.
     pub(crate) fn finish(mut self) -> Result<Vec<Diagnostic>, PolicyErrors> {
         self.errors.sort_by_key(|error| (error.line, error.column));
-        self.warnings.sort_by_key(|warning| (warning.line, warning.column));
+        self.warnings
+            .sort_by_key(|warning| (warning.line, warning.column));
         if self.warnings_left_out > 0 {
             let message = format!("{} more warnings are not shown", self.warnings_left_out);
-            let last = self.diagnostic(Severity::Warning, Span::START, message, String::new(), None);
-            self.warnings.push(Diagnostic { excerpt: None, ..last });
+            let last =
+                self.diagnostic(Severity::Warning, Span::START, message, String::new(), None);
+            self.warnings.push(Diagnostic {
+                excerpt: None,
+                ..last
+            });
         }
         match self.errors.is_empty() {
             true => Ok(self.warnings),
@@ -239,7 +277,14 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn diagnostic(&self, level: Severity, span: Span, message: String, label: String, help: Option<String>) -> Diagnostic {
+    fn diagnostic(
+        &self,
+        level: Severity,
+        span: Span,
+        message: String,
+        label: String,
+        help: Option<String>,
+    ) -> Diagnostic {
         let Range { start, end } = span.range();
         let start = self.source.floor_char_boundary(start);
         let before = self.source.get(..start).unwrap_or_default();
@@ -248,7 +293,9 @@ impl<'a> Report<'a> {
         let line = rest.lines().next().unwrap_or_default();
         let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
         let line_end = line_start + line.len();
-        let end = self.source.ceil_char_boundary(end.clamp(start, line_end.max(start)));
+        let end = self
+            .source
+            .ceil_char_boundary(end.clamp(start, line_end.max(start)));
         let part = start - line_start..(end - line_start).min(line.len()).max(start - line_start);
         Diagnostic {
             level,

@@ -31,7 +31,9 @@ fn is_suffix(list: &str, name: &str) -> bool {
     }
     // The parent of a wildcard rule counts too: whatever stands directly under it is a suffix.
     let parent = name.split_once('.').map(|(_, parent)| parent);
-    has_rule(list, "", name) || has_rule(list, "*.", name) || parent.is_some_and(|parent| has_rule(list, "*.", parent))
+    has_rule(list, "", name)
+        || has_rule(list, "*.", name)
+        || parent.is_some_and(|parent| has_rule(list, "*.", parent))
 }
 
 /// Whether the line `mark` + `name` is in the sorted list.
@@ -41,9 +43,13 @@ fn has_rule(list: &str, mark: &str, name: &str) -> bool {
     // `low` and `high` are always starts of lines, or the end.
     while low < high {
         let middle = low + (high - low) / 2;
-        let Some(before) = list.get(..middle) else { return false };
+        let Some(before) = list.get(..middle) else {
+            return false;
+        };
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let Some(line) = list.get(start..).and_then(|rest| rest.lines().next()) else { return false };
+        let Some(line) = list.get(start..).and_then(|rest| rest.lines().next()) else {
+            return false;
+        };
         match wanted().cmp(line.bytes()) {
             std::cmp::Ordering::Equal => return true,
             std::cmp::Ordering::Less => high = start,

@@ -7,7 +7,8 @@ use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Subcommand};
 use egret_policy::{
-    Destination, Diagnostic, Explanation, HostAddresses, HostGatewayPorts, Policy, PolicyErrors, Verdict,
+    Destination, Diagnostic, Explanation, HostAddresses, HostGatewayPorts, Policy, PolicyErrors,
+    Verdict,
 };
 use serde_json::json;
 use std::fmt::Write as _;
@@ -83,8 +84,13 @@ fn check(args: &Check) -> u8 {
         false => BAD_INPUT,
     };
     let printed = match args.output {
-        Output::Json => print(&format!("{:#}\n", json!({ "files": checked.iter().map(|(file, result)| in_json(file, result)).collect::<Vec<_>>() }))),
-        Output::Text => checked.iter().try_for_each(|(file, result)| in_text(file, result)),
+        Output::Json => print(&format!(
+            "{:#}\n",
+            json!({ "files": checked.iter().map(|(file, result)| in_json(file, result)).collect::<Vec<_>>() })
+        )),
+        Output::Text => checked
+            .iter()
+            .try_for_each(|(file, result)| in_text(file, result)),
     };
     printed.map_or_else(|error| cannot_print(&error), |()| status)
 }
@@ -94,7 +100,9 @@ fn in_json(file: &str, result: &Result<Loaded, Bad>) -> serde_json::Value {
         Ok(Loaded { policy, warnings }) => {
             json!({ "file": file, "valid": true, "entries": policy.entries(), "errors": [], "warnings": warnings })
         }
-        Err(Bad::Policy(errors)) => json!({ "file": file, "valid": false, "errors": errors.errors(), "warnings": [] }),
+        Err(Bad::Policy(errors)) => {
+            json!({ "file": file, "valid": false, "errors": errors.errors(), "warnings": [] })
+        }
         Err(Bad::File(message)) => {
             let error = json!({ "level": "error", "message": message, "file": file, "line": null, "column": null });
             json!({ "file": file, "valid": false, "errors": [error], "warnings": [] })
@@ -122,7 +130,10 @@ fn in_text(file: &str, result: &Result<Loaded, Bad>) -> io::Result<()> {
 }
 
 fn explain(args: &Explain) -> u8 {
-    let Loaded { mut policy, warnings } = match load(&args.file) {
+    let Loaded {
+        mut policy,
+        warnings,
+    } = match load(&args.file) {
         Ok(loaded) => loaded,
         Err(bad) => return refuse_input(&bad, args.output),
     };
@@ -136,7 +147,9 @@ fn explain(args: &Explain) -> u8 {
     }
     let hosts = HostAddresses::new(args.host_address.iter().copied());
     let explanation = match Destination::from_user(&args.destination) {
-        Ok(to) => policy.compile().explain(&to, &hosts, args.resolves_to.as_deref()),
+        Ok(to) => policy
+            .compile()
+            .explain(&to, &hosts, args.resolves_to.as_deref()),
         Err(malformed) => Explanation::of_malformed(&malformed),
     };
     let text = match args.output {
@@ -164,7 +177,12 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
     };
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write!(text, "{bold}{}{bold:#} is {verdict}{word}{verdict:#} ({})", asked.escape_debug(), explanation.reason);
+    let _ = write!(
+        text,
+        "{bold}{}{bold:#} is {verdict}{word}{verdict:#} ({})",
+        asked.escape_debug(),
+        explanation.reason
+    );
     if let Some(rule) = &explanation.rule {
         let _ = write!(text, " by {rule}");
     }
@@ -174,17 +192,32 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
     }
     text.push('\n');
     for step in &explanation.steps {
-        let _ = write!(text, "  {:<13} {:<8} {dim}{}{dim:#}", step.step, step.outcome, step.detail);
+        let _ = write!(
+            text,
+            "  {:<13} {:<8} {dim}{}{dim:#}",
+            step.step, step.outcome, step.detail
+        );
         if let Some(rule) = &step.rule {
             let _ = write!(text, " {dim}({rule}){dim:#}");
         }
         text.push('\n');
         for judged in &step.addresses {
-            let _ = writeln!(text, "  {:<22} {dim}{} is {}{dim:#}", "", judged.address, judged.class);
+            let _ = writeln!(
+                text,
+                "  {:<22} {dim}{} is {}{dim:#}",
+                "", judged.address, judged.class
+            );
         }
     }
-    if explanation.steps.iter().any(|step| step.outcome == "unknown") {
-        let _ = writeln!(text, "\nWhat is unknown is checked when connecting; --resolves-to checks addresses now.");
+    if explanation
+        .steps
+        .iter()
+        .any(|step| step.outcome == "unknown")
+    {
+        let _ = writeln!(
+            text,
+            "\nWhat is unknown is checked when connecting; --resolves-to checks addresses now."
+        );
     }
     if let Some(hint) = &explanation.hint {
         let _ = writeln!(text, "\n{bold}To allow it:{bold:#} {}", hint.change());
@@ -226,21 +259,31 @@ fn load(file: &str) -> Result<Loaded, Bad> {
     read.map_err(|error| Bad::File(format!("cannot read {file}: {error}")))?;
     let name = if file == "-" { "<stdin>" } else { file };
     let parsed = Policy::parse(name, &text).map_err(Bad::Policy)?;
-    Ok(Loaded { policy: parsed.policy, warnings: parsed.warnings })
+    Ok(Loaded {
+        policy: parsed.policy,
+        warnings: parsed.warnings,
+    })
 }
 
 fn refuse_input(bad: &Bad, output: Output) -> u8 {
     let told = match (output, bad) {
         (Output::Text, bad) => tell(&format!("{}\n", bad.text(colour_for(&io::stderr())))),
-        (Output::Json, Bad::Policy(errors)) => print(&format!("{:#}\n", json!({ "errors": errors.errors() }))),
-        (Output::Json, Bad::File(message)) => print(&format!("{:#}\n", json!({ "errors": [{ "message": message }] }))),
+        (Output::Json, Bad::Policy(errors)) => {
+            print(&format!("{:#}\n", json!({ "errors": errors.errors() })))
+        }
+        (Output::Json, Bad::File(message)) => print(&format!(
+            "{:#}\n",
+            json!({ "errors": [{ "message": message }] })
+        )),
     };
     told.map_or_else(|error| cannot_print(&error), |()| BAD_INPUT)
 }
 
 fn tell_all(diagnostics: &[Diagnostic]) -> io::Result<()> {
     let colour = colour_for(&io::stderr());
-    diagnostics.iter().try_for_each(|one| tell(&format!("{}\n\n", one.render(colour))))
+    diagnostics
+        .iter()
+        .try_for_each(|one| tell(&format!("{}\n\n", one.render(colour))))
 }
 
 fn tell(text: &str) -> io::Result<()> {

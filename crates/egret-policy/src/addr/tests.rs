@@ -127,7 +127,10 @@ fn an_ipv4_address_inside_an_ipv6_one_counts() {
 fn what_is_the_host_is_known_in_every_spelling() {
     let own = ["192.168.7.9", "2606:4700::9", "169.254.1.2", "127.0.0.1"];
     let hosts = HostAddresses::new(own.iter().map(|address| address.parse().unwrap()))
-        .with_gateway(vec!["127.0.0.1".parse().unwrap(), "169.254.169.254".parse().unwrap()]);
+        .with_gateway(vec![
+            "127.0.0.1".parse().unwrap(),
+            "169.254.169.254".parse().unwrap(),
+        ]);
     #[rustfmt::skip]
     let table = [
         // address                 class       may be dialled for the host gateway
@@ -145,7 +148,11 @@ fn what_is_the_host_is_known_in_every_spelling() {
     ];
     for (address, expected, gateway) in table {
         let address = address.parse().unwrap();
-        assert_eq!((hosts.class_of(address).as_str(), hosts.is_gateway(address)), (expected, gateway), "{address}");
+        assert_eq!(
+            (hosts.class_of(address).as_str(), hosts.is_gateway(address)),
+            (expected, gateway),
+            "{address}"
+        );
     }
     let none = HostAddresses::new([]);
     assert_eq!(none.class_of("172.17.0.1".parse().unwrap()), Class::Host);
@@ -157,6 +164,11 @@ fn the_table_has_no_host_bits_and_no_row_twice() {
     for (index, row) in SPECIAL.iter().enumerate() {
         let net = IpNet::new(row.network, row.len).unwrap();
         assert_eq!(net.network(), row.network, "{net}");
-        assert!(SPECIAL[..index].iter().all(|other| (other.network, other.len) != (row.network, row.len)), "{net}");
+        assert!(
+            SPECIAL[..index]
+                .iter()
+                .all(|other| (other.network, other.len) != (row.network, row.len)),
+            "{net}"
+        );
     }
 }

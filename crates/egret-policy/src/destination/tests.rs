@@ -87,7 +87,9 @@ fn a_host_is_read_as_the_operating_system_would_read_it() {
         ("пример.example",            "xn--e1afmkfd.example:443"),
     ];
     for (host, expected) in table {
-        let read = Destination::parse(host, "443").map(|to| to.to_string()).unwrap_or_default();
+        let read = Destination::parse(host, "443")
+            .map(|to| to.to_string())
+            .unwrap_or_default();
         assert_eq!(read, expected, "{host:?}");
     }
 }
@@ -101,7 +103,11 @@ fn a_port_is_plain_digits() {
         ("99999999999", false), ("80 ", false), (" 80", false), ("8_0", false), ("0x50", false), ("８０", false), ("80\0", false),
     ];
     for (port, good) in table {
-        assert_eq!(Destination::parse("example.com", port).is_ok(), good, "{port:?}");
+        assert_eq!(
+            Destination::parse("example.com", port).is_ok(),
+            good,
+            "{port:?}"
+        );
     }
 }
 
@@ -157,7 +163,9 @@ fn a_person_may_write_a_url() {
         ("https:///path",                    ""),
     ];
     for (text, expected) in table {
-        let read = Destination::from_user(text).map(|to| to.to_string()).unwrap_or_default();
+        let read = Destination::from_user(text)
+            .map(|to| to.to_string())
+            .unwrap_or_default();
         assert_eq!(read, expected, "{text:?}");
     }
 }
@@ -166,14 +174,20 @@ fn a_person_may_write_a_url() {
 fn a_destination_has_a_port_and_a_canonical_address() {
     let mapped = Target::Address("::ffff:10.0.0.1".parse().unwrap());
     assert!(Destination::new(mapped.clone(), 0).is_err());
-    assert_eq!(Destination::new(mapped, 1).unwrap().to_string(), "10.0.0.1:1");
+    assert_eq!(
+        Destination::new(mapped, 1).unwrap().to_string(),
+        "10.0.0.1:1"
+    );
 }
 
 #[test]
 fn what_is_shown_of_bad_text_cannot_act_on_a_terminal() {
     let bad = Destination::parse("a\x1b[31m\r\nb\u{202e}", "80").unwrap_err();
     let shown = bad.to_string();
-    assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown:?}");
+    assert!(
+        !shown.chars().any(|c| c.is_control() || c == '\u{202e}'),
+        "{shown:?}"
+    );
     let long = Destination::parse(&"a".repeat(1_000_000), "80").unwrap_err();
     assert!(long.to_string().len() < 1000);
 }

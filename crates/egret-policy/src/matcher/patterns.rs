@@ -51,7 +51,12 @@ struct Slot {
     apex: Id,
 }
 
-const EMPTY: Slot = Slot { exact: NONE, one: NONE, below: NONE, apex: NONE };
+const EMPTY: Slot = Slot {
+    exact: NONE,
+    one: NONE,
+    below: NONE,
+    apex: NONE,
+};
 
 impl NameTable {
     pub(crate) fn with_capacity(entries: usize) -> Self {
@@ -64,7 +69,13 @@ impl NameTable {
     }
 
     /// Adds an entry. Of two for the same pattern and port the first is the one that is named.
-    pub(crate) fn insert(&mut self, pattern: &Pattern, ports: &[u16], addresses: &[IpNet], entry: u32) {
+    pub(crate) fn insert(
+        &mut self,
+        pattern: &Pattern,
+        ports: &[u16],
+        addresses: &[IpNet],
+        entry: u32,
+    ) {
         let shape = pattern.shape();
         if shape.is_looked_up_by_form() {
             for id in self.ids_of_shaped(pattern, entry) {
@@ -100,7 +111,13 @@ impl NameTable {
         let shape = pattern.shape();
         let forms = match shape.lead {
             Lead::ApexAndBelow => vec![
-                (Shape { lead: Lead::Below, ..shape }, format!("**.{}", pattern.rest())),
+                (
+                    Shape {
+                        lead: Lead::Below,
+                        ..shape
+                    },
+                    format!("**.{}", pattern.rest()),
+                ),
                 (shape, pattern.as_str().to_owned()),
             ],
             _ => vec![(shape, pattern.as_str().to_owned())],
@@ -125,7 +142,10 @@ impl NameTable {
         for &port in ports {
             let first = *self.ports.entry((id, port)).or_insert(entry);
             if first != entry && !addresses.is_empty() {
-                self.more_addresses.entry((id, port)).or_default().extend(addresses);
+                self.more_addresses
+                    .entry((id, port))
+                    .or_default()
+                    .extend(addresses);
             }
         }
     }
@@ -135,7 +155,10 @@ impl NameTable {
         let mut found = Found::Nothing;
         self.each_match(name, |id| {
             if let Some((entry, _)) = self.entry(id, port) {
-                found = Found::Entry(Grant { entry, pattern: Some(id) });
+                found = Found::Entry(Grant {
+                    entry,
+                    pattern: Some(id),
+                });
                 return Some(());
             }
             if let (Found::Nothing, Some(&first)) = (found, self.first.get(id as usize)) {
@@ -151,8 +174,14 @@ impl NameTable {
         let Some(slot) = self.by_suffix.get(name).filter(|slot| slot.exact != NONE) else {
             return Found::Nothing;
         };
-        match (self.entry(slot.exact, port), self.first.get(slot.exact as usize)) {
-            (Some((entry, _)), _) => Found::Entry(Grant { entry, pattern: Some(slot.exact) }),
+        match (
+            self.entry(slot.exact, port),
+            self.first.get(slot.exact as usize),
+        ) {
+            (Some((entry, _)), _) => Found::Entry(Grant {
+                entry,
+                pattern: Some(slot.exact),
+            }),
             (None, Some(&first)) => Found::OtherPort(first),
             (None, None) => Found::Nothing,
         }
@@ -214,7 +243,9 @@ impl NameTable {
             return Some(out);
         }
         let mut shapes = self.shapes.iter().peekable();
-        while let Some(shape) = shapes.next_if(|shape| matches!(shape.lead, Lead::Label | Lead::Within { .. })) {
+        while let Some(shape) =
+            shapes.next_if(|shape| matches!(shape.lead, Lead::Label | Lead::Within { .. }))
+        {
             if let Some(out) = visit(self.shaped(name, labels, shape)) {
                 return Some(out);
             }
@@ -301,12 +332,17 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        Self { octets: [0; 264], len: 0 }
+        Self {
+            octets: [0; 264],
+            len: 0,
+        }
     }
 
     fn push(&mut self, text: &str) -> Option<()> {
         let end = self.len + text.len();
-        self.octets.get_mut(self.len..end)?.copy_from_slice(text.as_bytes());
+        self.octets
+            .get_mut(self.len..end)?
+            .copy_from_slice(text.as_bytes());
         self.len = end;
         Some(())
     }

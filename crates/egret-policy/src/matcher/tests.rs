@@ -25,7 +25,9 @@ fn check(policy: &str, rows: &[(&str, &str)]) {
             Ok(permit) => (permit.reason(), permit.rule().cloned()),
             Err(denial) => (denial.reason(), denial.rule().cloned()),
         };
-        let line = rule.map(|rule| format!(" {}", rule.line())).unwrap_or_default();
+        let line = rule
+            .map(|rule| format!(" {}", rule.line()))
+            .unwrap_or_default();
         assert_eq!(format!("{reason}{line}"), *expected, "{to}");
     }
 }
@@ -75,7 +77,11 @@ fn patterns_match_whole_labels_only() {
     for (pattern, host, expected) in table {
         let policy = matcher(&format!("version: 1\nallow: ['{pattern}']"));
         let to = Destination::parse(host, "443").unwrap();
-        assert_eq!(policy.decide(&to, &hosts()).is_ok(), expected, "`{pattern}` against `{host}`");
+        assert_eq!(
+            policy.decide(&to, &hosts()).is_ok(),
+            expected,
+            "`{pattern}` against `{host}`"
+        );
     }
 }
 
@@ -193,14 +199,20 @@ allow: ['host.docker.internal:8080', '**.docker.internal', 172.16.0.0/12, 0.0.0.
     );
     check(
         "version: 1\nhost_gateway: allow\ndeny: ['**.docker.internal']",
-        &[("host.containers.internal:1", "allowed.host_gateway"), ("host.docker.internal:1", "denied.rule 3")],
+        &[
+            ("host.containers.internal:1", "allowed.host_gateway"),
+            ("host.docker.internal:1", "denied.rule 3"),
+        ],
     );
 }
 
 /// Decides, resolves to what is said, and vets; the reason of the first refusal, or of the permit.
 fn vetted(matcher: &Matcher, to: &str, answer: &[&str], hosts: &HostAddresses) -> Reason {
     let to = Destination::from_user(to).unwrap();
-    let answer: Vec<IpAddr> = answer.iter().map(|address| address.parse().unwrap()).collect();
+    let answer: Vec<IpAddr> = answer
+        .iter()
+        .map(|address| address.parse().unwrap())
+        .collect();
     let decided = matcher.decide(&to, hosts);
     let vetted = decided.and_then(|permit| permit.vet(&answer, hosts).map(|_| permit.reason()));
     vetted.unwrap_or_else(|denial| denial.reason())
@@ -218,7 +230,8 @@ allow:
 - host.docker.internal:80
 deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
     );
-    let hosts = HostAddresses::new(["198.51.100.1".parse().unwrap()]).with_gateway(vec!["127.0.0.1".parse().unwrap()]);
+    let hosts = HostAddresses::new(["198.51.100.1".parse().unwrap()])
+        .with_gateway(vec!["127.0.0.1".parse().unwrap()]);
     #[rustfmt::skip]
     let table: &[(&str, &[&str], &str)] = &[
         ("api.example",          &["1.1.1.1", "2606:4700::1"],  "allowed.rule"),
@@ -251,16 +264,23 @@ deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
         ("host.docker.internal:80", &["172.17.0.1", "169.254.169.254"], "denied.address.metadata"),
     ];
     for (to, answer, expected) in table {
-        assert_eq!(vetted(&matcher, to, answer, &hosts).code(), *expected, "{to} {answer:?}");
+        assert_eq!(
+            vetted(&matcher, to, answer, &hosts).code(),
+            *expected,
+            "{to} {answer:?}"
+        );
     }
 }
 
 #[test]
 fn vetted_addresses_are_those_of_the_answer_once_each() {
     let matcher = matcher("version: 1\nallow: [a.example]");
-    let permit = matcher.decide(&Destination::from_user("a.example").unwrap(), &hosts()).unwrap();
+    let permit = matcher
+        .decide(&Destination::from_user("a.example").unwrap(), &hosts())
+        .unwrap();
     assert!(matches!(permit.lookup(), Lookup::Name(name) if name.as_str() == "a.example"));
-    let answer = ["1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1"].map(|address| address.parse().unwrap());
+    let answer =
+        ["1.1.1.1", "::ffff:1.1.1.1", "2606:4700::1"].map(|address| address.parse().unwrap());
     let vetted = permit.vet(&answer, &hosts()).unwrap();
     let vetted: Vec<_> = vetted.iter().map(|address| address.to_string()).collect();
     assert_eq!(vetted, ["1.1.1.1:443", "[2606:4700::1]:443"]);
@@ -268,7 +288,8 @@ fn vetted_addresses_are_those_of_the_answer_once_each() {
 
 #[test]
 fn what_is_spoken_has_to_be_what_was_decided() {
-    let matcher = matcher("version: 1\nallow: ['a.example:443,8080', 9.9.9.9]\ndeny: [bad.example]");
+    let matcher =
+        matcher("version: 1\nallow: ['a.example:443,8080', 9.9.9.9]\ndeny: [bad.example]");
     use Spoken::{Host, Sni};
     #[rustfmt::skip]
     let table = [
@@ -293,8 +314,12 @@ fn what_is_spoken_has_to_be_what_was_decided() {
         ("9.9.9.9",        Host(Some("bad.example.")),   "denied.rule"),
     ];
     for (to, spoken, expected) in table {
-        let permit = matcher.decide(&Destination::from_user(to).unwrap(), &hosts()).unwrap();
-        let said = matcher.confirm(&permit, spoken).map_or_else(|denial| denial.reason().code(), |()| "ok");
+        let permit = matcher
+            .decide(&Destination::from_user(to).unwrap(), &hosts())
+            .unwrap();
+        let said = matcher
+            .confirm(&permit, spoken)
+            .map_or_else(|denial| denial.reason().code(), |()| "ok");
         assert_eq!(said, expected, "{to} {spoken:?}");
     }
 }
@@ -320,7 +345,11 @@ deny: ['x.b.example:443', gone.example]",
     ];
     for (name, expected) in table {
         let known = matcher.knows(&name.parse().unwrap());
-        assert_eq!(known.map_or_else(|denial| denial.reason().code(), |()| "ok"), expected, "{name}");
+        assert_eq!(
+            known.map_or_else(|denial| denial.reason().code(), |()| "ok"),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -355,12 +384,17 @@ deny: [b.example, d.example, 9.0.0.0/8, host.egret.internal, 1.0.0.0/8, 172.17.0
     ];
     for (to, answer, expected) in table {
         let to = Destination::from_user(to).unwrap();
-        let answer: Vec<IpAddr> = answer.iter().map(|address| address.parse().unwrap()).collect();
+        let answer: Vec<IpAddr> = answer
+            .iter()
+            .map(|address| address.parse().unwrap())
+            .collect();
         let denial = match matcher.decide(&to, &hosts()) {
             Err(denial) => denial,
             Ok(permit) => permit.vet(&answer, &hosts()).unwrap_err(),
         };
-        let hint = denial.hint().map_or("none".to_owned(), |hint| hint.to_string());
+        let hint = denial
+            .hint()
+            .map_or("none".to_owned(), |hint| hint.to_string());
         assert_eq!(hint, *expected, "{to} {answer:?}");
     }
 }
@@ -373,7 +407,17 @@ fn flags_add_to_a_policy_and_say_what_is_wrong_with_them() {
     policy.add_allow_flag("192.0.2.0/24:1,2").unwrap();
     policy.add_deny_flag("192.0.2.9").unwrap();
     policy.grant_host_gateway("5432,11434".parse().unwrap());
-    for bad in ["", "*", "**.com", "a.example:0", "127.0.0.1", "a..b", "https://x.example", "2001:db8::1:443x", "0x7f.1"] {
+    for bad in [
+        "",
+        "*",
+        "**.com",
+        "a.example:0",
+        "127.0.0.1",
+        "a..b",
+        "https://x.example",
+        "2001:db8::1:443x",
+        "0x7f.1",
+    ] {
         let error = policy.add_allow_flag(bad).unwrap_err().to_string();
         assert!(error.starts_with("--allow "), "{error}");
     }
@@ -386,7 +430,9 @@ fn flags_add_to_a_policy_and_say_what_is_wrong_with_them() {
     ];
     for (to, expected) in table {
         let to = Destination::from_user(to).unwrap();
-        let reason = matcher.decide(&to, &hosts()).map_or_else(|denial| denial.reason(), |permit| permit.reason());
+        let reason = matcher
+            .decide(&to, &hosts())
+            .map_or_else(|denial| denial.reason(), |permit| permit.reason());
         assert_eq!(reason.code(), expected, "{to}");
     }
 }
@@ -406,7 +452,9 @@ fn naive_matches(pattern: &str, host: &str) -> bool {
             None => label == wanted,
             Some(("", "")) => !label.is_empty(),
             Some((prefix, suffix)) => {
-                label.len() >= prefix.len() + suffix.len() && label.starts_with(prefix) && label.ends_with(suffix)
+                label.len() >= prefix.len() + suffix.len()
+                    && label.starts_with(prefix)
+                    && label.ends_with(suffix)
             }
         };
         lead.contains(&front) && host[front..].iter().zip(&rest).all(same)
@@ -423,8 +471,11 @@ fn pattern() -> impl Strategy<Value = String> {
         2 => "[ab]{0,1}\\*[ab]{1}\\.", 1 => "[ab]{1}\\*\\.",
     ];
     let middle = prop_oneof![4 => label(), 1 => Just("*".to_owned())];
-    (lead, prop::collection::vec(middle, 0..3), label(), label())
-        .prop_map(|(lead, middle, last, top)| format!("{lead}{}", [middle, vec![last, top]].concat().join(".")))
+    (lead, prop::collection::vec(middle, 0..3), label(), label()).prop_map(
+        |(lead, middle, last, top)| {
+            format!("{lead}{}", [middle, vec![last, top]].concat().join("."))
+        },
+    )
 }
 
 proptest! {

@@ -29,9 +29,19 @@ pub(crate) struct BadEntry {
 }
 
 impl BadEntry {
-    fn new(part: Range<usize>, message: impl Into<String>, label: impl Into<String>, help: impl Into<String>) -> Self {
+    fn new(
+        part: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         let help = Some(help.into()).filter(|help: &String| !help.is_empty());
-        Self { part, message: message.into(), label: label.into(), help }
+        Self {
+            part,
+            message: message.into(),
+            label: label.into(),
+            help,
+        }
     }
 
     /// The same, in a text that has `by` octets in front.
@@ -45,14 +55,23 @@ impl BadEntry {
 pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<BadEntry>> {
     if let Some((scheme, _)) = text.split_once("://") {
         let help = "write `HOST:PORT`, such as `api.github.com:443`";
-        return Err(vec![BadEntry::new(0..scheme.len() + 3, "an entry names a host, not a URL", "leave this out", help)]);
+        return Err(vec![BadEntry::new(
+            0..scheme.len() + 3,
+            "an entry names a host, not a URL",
+            "leave this out",
+            help,
+        )]);
     }
     let (host, ports) = split_ports(text).map_err(|bad| vec![bad])?;
     let what = match host {
         HostPart::Plain(host) => parse_what(host, side),
-        HostPart::Bracketed(address) => parse_net(address).map(What::Net).map_err(|bad| bad.shift(1)),
+        HostPart::Bracketed(address) => parse_net(address)
+            .map(What::Net)
+            .map_err(|bad| bad.shift(1)),
     };
-    let what = what.and_then(|what| allowed_there(what, side, host.text()).map_err(|bad| bad.shift(host.at())));
+    let what = what.and_then(|what| {
+        allowed_there(what, side, host.text()).map_err(|bad| bad.shift(host.at()))
+    });
     let ports = match ports {
         None => Ok(Ports::default_of(side)),
         Some(at) => parse_ports(text.get(at..).unwrap_or_default()).map_err(|bad| bad.shift(at)),
@@ -71,12 +90,22 @@ pub(crate) fn parse_host(text: &str, side: Side) -> Result<What, BadEntry> {
     {
         let part = host.len()..text.len();
         let help = format!("write `host: {host}` and `ports: [{ports}]`");
-        return Err(BadEntry::new(part, "in the long form the port has its own key", "not here", help));
+        return Err(BadEntry::new(
+            part,
+            "in the long form the port has its own key",
+            "not here",
+            help,
+        ));
     }
     match parse_what(text, side)? {
         What::Net(_) => {
             let help = format!("write `address: {text}`");
-            Err(BadEntry::new(0..text.len(), "this is an address, not a name", "", help))
+            Err(BadEntry::new(
+                0..text.len(),
+                "this is an address, not a name",
+                "",
+                help,
+            ))
         }
         what => allowed_there(what, side, text),
     }
@@ -112,11 +141,24 @@ pub(crate) fn parse_net(text: &str) -> Result<IpNet, BadEntry> {
     };
     let Some(net) = net else {
         let part = text.len() - len.len()..text.len();
-        return Err(BadEntry::new(part, "this is not a prefix length", format!("0 to {most}"), ""));
+        return Err(BadEntry::new(
+            part,
+            "this is not a prefix length",
+            format!("0 to {most}"),
+            "",
+        ));
     };
     if net.addr() != net.network() {
-        let help = format!("write `{}` for the network or `{address}` for the one address", net.trunc());
-        return Err(BadEntry::new(whole, format!("`{net}` has host bits set"), "a network ends in zeros", help));
+        let help = format!(
+            "write `{}` for the network or `{address}` for the one address",
+            net.trunc()
+        );
+        return Err(BadEntry::new(
+            whole,
+            format!("`{net}` has host bits set"),
+            "a network ends in zeros",
+            help,
+        ));
     }
     Ok(canonical_net(net))
 }
@@ -134,9 +176,15 @@ fn canonical_net(net: IpNet) -> IpNet {
 fn not_an_address(text: &str) -> BadEntry {
     let help = match parse_target(text) {
         Ok(Target::Address(address)) => format!("write it as `{address}`"),
-        _ => "write an address such as `203.0.113.7`, or a network such as `203.0.113.0/24`".to_owned(),
+        _ => "write an address such as `203.0.113.7`, or a network such as `203.0.113.0/24`"
+            .to_owned(),
     };
-    BadEntry::new(0..text.len(), format!("`{}` is not an IP address", text.escape_debug()), "", help)
+    BadEntry::new(
+        0..text.len(),
+        format!("`{}` is not an IP address", text.escape_debug()),
+        "",
+        help,
+    )
 }
 
 /// Reads ports with commas between them.
@@ -158,7 +206,12 @@ pub(crate) fn bad_port(part: Range<usize>, text: &str) -> BadEntry {
         "" => "a port is missing".to_owned(),
         _ => format!("`{}` is not a port", text.escape_debug()),
     };
-    BadEntry::new(part, message, "1 to 65535, in plain digits without leading zeros", "")
+    BadEntry::new(
+        part,
+        message,
+        "1 to 65535, in plain digits without leading zeros",
+        "",
+    )
 }
 
 #[derive(Clone, Copy)]
@@ -183,12 +236,19 @@ impl<'a> HostPart<'a> {
 fn split_ports(text: &str) -> Result<(HostPart<'_>, Option<usize>), BadEntry> {
     let bad_brackets = || {
         let help = "write an IPv6 address with a port as `[2001:db8::1]:443`";
-        Err(BadEntry::new(0..text.len(), "it is not clear where the port begins", "", help))
+        Err(BadEntry::new(
+            0..text.len(),
+            "it is not clear where the port begins",
+            "",
+            help,
+        ))
     };
     if let Some(rest) = text.strip_prefix('[') {
         return match rest.split_once(']') {
             Some((inside, "")) => Ok((HostPart::Bracketed(inside), None)),
-            Some((inside, after)) if after.starts_with(':') => Ok((HostPart::Bracketed(inside), Some(inside.len() + 3))),
+            Some((inside, after)) if after.starts_with(':') => {
+                Ok((HostPart::Bracketed(inside), Some(inside.len() + 3)))
+            }
             _ => bad_brackets(),
         };
     }
@@ -196,7 +256,10 @@ fn split_ports(text: &str) -> Result<(HostPart<'_>, Option<usize>), BadEntry> {
         0 => Ok((HostPart::Plain(text), None)),
         1 => {
             let at = text.find(':').unwrap_or(text.len());
-            Ok((HostPart::Plain(text.get(..at).unwrap_or_default()), Some(at + 1)))
+            Ok((
+                HostPart::Plain(text.get(..at).unwrap_or_default()),
+                Some(at + 1),
+            ))
         }
         // An IPv6 address or network without a port.
         _ => match parse_net(text) {
@@ -216,7 +279,12 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
             Ok(Target::Address(_)) => parse_net(text).map(What::Net),
             _ => {
                 let help = "which paths may be asked for is said with `http:` in the long form";
-                Err(BadEntry::new(host.len()..text.len(), "an entry names a host, not a path", "leave this out", help))
+                Err(BadEntry::new(
+                    host.len()..text.len(),
+                    "an entry names a host, not a path",
+                    "leave this out",
+                    help,
+                ))
             }
         };
     }
@@ -227,7 +295,9 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
     let pattern = Pattern::parse(text).map_err(|bad| {
         let everything = bad.why == Why::Everything;
         let help = match (side, &bad.why) {
-            (Side::Allow, _) if everything => "for every public destination write `default: allow-public`",
+            (Side::Allow, _) if everything => {
+                "for every public destination write `default: allow-public`"
+            }
             (Side::Deny, _) if everything => "what no entry allows is denied already",
             (_, Why::Flaw(Flaw::NumericName)) => "an address is written with four numbers",
             _ => "",
@@ -236,16 +306,30 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
             true => format!("`{text}` would match every name there is"),
             false => format!("`{}` is not a host pattern", text.escape_debug()),
         };
-        let label = if everything { String::new() } else { bad.why.to_string() };
+        let label = if everything {
+            String::new()
+        } else {
+            bad.why.to_string()
+        };
         BadEntry::new(bad.part, message, label, help)
     })?;
     if !pattern.is_exact() && public_suffix(pattern.base()) == Some(Suffix::Icann) {
         let help = match side {
-            Side::Allow => "name the domains, or write `default: allow-public` if every public destination is meant",
+            Side::Allow => {
+                "name the domains, or write `default: allow-public` if every public destination is meant"
+            }
             Side::Deny => "name the domains: what no entry allows is denied already",
         };
-        let message = format!("`{pattern}` would match every domain registered under `{}`", pattern.base());
-        return Err(BadEntry::new(whole, message, "a wildcard directly under a public suffix", help));
+        let message = format!(
+            "`{pattern}` would match every domain registered under `{}`",
+            pattern.base()
+        );
+        return Err(BadEntry::new(
+            whole,
+            message,
+            "a wildcard directly under a public suffix",
+            help,
+        ));
     }
     Ok(What::Name(pattern))
 }
@@ -258,19 +342,33 @@ fn allowed_there(what: What, side: Side, text: &str) -> Result<What, BadEntry> {
     match &what {
         What::Net(net) => can_be_granted(net, text)?,
         What::Name(pattern) => {
-            let under_localhost = pattern.base() == "localhost" && pattern.shape().lead != Lead::Label;
-            let special = if pattern.is_exact() { special_str(pattern.as_str()) } else { None };
+            let under_localhost =
+                pattern.base() == "localhost" && pattern.shape().lead != Lead::Label;
+            let special = if pattern.is_exact() {
+                special_str(pattern.as_str())
+            } else {
+                None
+            };
             let why = match special {
-                Some(Special::Metadata) => "a metadata service hands out credentials and can never be allowed",
+                Some(Special::Metadata) => {
+                    "a metadata service hands out credentials and can never be allowed"
+                }
                 Some(Special::Loopback) => "this is the sandbox itself, which needs no entry",
                 None if under_localhost => "this is the sandbox itself, which needs no entry",
                 Some(Special::HostGateway) | None => return Ok(what),
             };
             let help = match special {
                 Some(Special::Metadata) => "",
-                _ => "for a service on the host that runs the sandbox, allow `host.docker.internal` on its port",
+                _ => {
+                    "for a service on the host that runs the sandbox, allow `host.docker.internal` on its port"
+                }
             };
-            return Err(BadEntry::new(0..text.len(), format!("`{pattern}` cannot be allowed"), why, help));
+            return Err(BadEntry::new(
+                0..text.len(),
+                format!("`{pattern}` cannot be allowed"),
+                why,
+                help,
+            ));
         }
     }
     Ok(what)
@@ -282,19 +380,42 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
     if net.prefix_len() == net.max_prefix_len() {
         if net.addr() == crate::addr::DOCKER_BRIDGE {
             let message = format!("`{text}` is the host, which no address opens");
-            return Err(BadEntry::new(whole, message, "the default bridge of Docker", host_gateway));
+            return Err(BadEntry::new(
+                whole,
+                message,
+                "the default bridge of Docker",
+                host_gateway,
+            ));
         }
         let class = class_of(net.addr());
         if !class.can_be_granted() {
             let message = format!("`{text}` can never be allowed");
-            let help = if class == Class::Loopback { host_gateway } else { "" };
-            return Err(BadEntry::new(whole, message, format!("a {} address", class.word()), help));
+            let help = if class == Class::Loopback {
+                host_gateway
+            } else {
+                ""
+            };
+            return Err(BadEntry::new(
+                whole,
+                message,
+                format!("a {} address", class.word()),
+                help,
+            ));
         }
     }
     match never_granted().find(|row| row.covers(net)) {
         Some(row) => {
-            let help = if row.class == Class::Loopback { host_gateway } else { "" };
-            Err(BadEntry::new(whole, format!("`{text}` can never be allowed"), row.source, help))
+            let help = if row.class == Class::Loopback {
+                host_gateway
+            } else {
+                ""
+            };
+            Err(BadEntry::new(
+                whole,
+                format!("`{text}` can never be allowed"),
+                row.source,
+                help,
+            ))
         }
         None => Ok(()),
     }

@@ -17,11 +17,17 @@ use crate::text::native::Spans;
 pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
     if let (Default::AllowPublic, Some(span)) = (policy.default, spans.default) {
         let help = "with `deny`, only what `allow` names can be reached".to_owned();
-        let message = "every public destination can be reached, and data can be sent to any of them";
+        let message =
+            "every public destination can be reached, and data can be sent to any of them";
         report.warning(span, message, "allows what no entry speaks of", Some(help));
     }
     if let Some(span) = spans.tests {
-        report.warning(span, "this version checks the form of `tests` and does not run them", "", None);
+        report.warning(
+            span,
+            "this version checks the form of `tests` and does not run them",
+            "",
+            None,
+        );
     }
     for (entry, &span) in policy.deny.iter().zip(&spans.deny) {
         deny_entry(entry, span, report);
@@ -35,15 +41,24 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
 }
 
 fn deny_entry(entry: &Entry, span: Span, report: &mut Report<'_>) {
-    let What::Name(pattern) = &entry.what else { return };
+    let What::Name(pattern) = &entry.what else {
+        return;
+    };
     if pattern.shape().lead == Lead::One {
         let help = format!("write `**.{}` for names at any depth", pattern.rest());
-        report.warning(span, "this denies names with exactly one label in front", "", Some(help));
+        report.warning(
+            span,
+            "this denies names with exactly one label in front",
+            "",
+            Some(help),
+        );
     }
 }
 
 fn open_suffix(entry: &Entry, span: Span, report: &mut Report<'_>) {
-    let What::Name(pattern) = &entry.what else { return };
+    let What::Name(pattern) = &entry.what else {
+        return;
+    };
     if pattern.is_exact() {
         return;
     }
@@ -79,7 +94,9 @@ fn duplicates(entries: &[Entry], spans: &[Span], report: &mut Report<'_>) {
                 What::Net(net) => Key::Net(*net),
             };
             let earlier = *seen.entry((key, port)).or_insert(index);
-            let same = entries.get(earlier).is_some_and(|earlier| earlier.addresses == entry.addresses);
+            let same = entries
+                .get(earlier)
+                .is_some_and(|earlier| earlier.addresses == entry.addresses);
             match earlier != index && same {
                 true => first = first.or(Some(earlier)),
                 false => all = false,
@@ -87,7 +104,12 @@ fn duplicates(entries: &[Entry], spans: &[Span], report: &mut Report<'_>) {
         }
         if let (true, Some(earlier)) = (all, first.and_then(|first| spans.get(first))) {
             let label = format!("line {} says this already", earlier.line);
-            report.warning(span, "a duplicate entry", label, Some("remove one of the two".to_owned()));
+            report.warning(
+                span,
+                "a duplicate entry",
+                label,
+                Some("remove one of the two".to_owned()),
+            );
         }
     }
 }

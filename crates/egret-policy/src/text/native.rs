@@ -33,7 +33,12 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> (Policy, Spans) 
     let mut reader = Reader {
         report,
         policy: Policy::deny_all(),
-        spans: Spans { allow: Vec::new(), deny: Vec::new(), default: None, tests: None },
+        spans: Spans {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            default: None,
+            tests: None,
+        },
     };
     reader.policy(root);
     (reader.policy, reader.spans)
@@ -45,7 +50,16 @@ struct Reader<'r, 's> {
     spans: Spans,
 }
 
-const KEYS: &[&str] = &["version", "name", "default", "allow", "deny", "host_gateway", "filesystem", "tests"];
+const KEYS: &[&str] = &[
+    "version",
+    "name",
+    "default",
+    "allow",
+    "deny",
+    "host_gateway",
+    "filesystem",
+    "tests",
+];
 const HOST_KEYS: &[&str] = &["host", "ports", "addresses", "reason", "by", "http"];
 const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "http"];
 const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
@@ -55,7 +69,9 @@ impl Reader<'_, '_> {
         let Value::Map(pairs) = &root.value else {
             let help = "begin with `version: 1`".to_owned();
             let label = format!("this is {}", root.value.describe());
-            return self.report.error(root.span, "a policy is a mapping", label, Some(help));
+            return self
+                .report
+                .error(root.span, "a policy is a mapping", label, Some(help));
         };
         let mut version = false;
         for (key, value) in self.fields(pairs, KEYS, "a policy") {
@@ -75,7 +91,8 @@ impl Reader<'_, '_> {
         }
         if !version && !pairs.iter().any(|(key, _)| text_of(key) == Some("version")) {
             let help = "add `version: 1`".to_owned();
-            self.report.error(root.span, "the policy has no `version`", "", Some(help));
+            self.report
+                .error(root.span, "the policy has no `version`", "", Some(help));
         }
     }
 
@@ -92,16 +109,22 @@ impl Reader<'_, '_> {
     }
 
     fn name(&mut self, value: &Node<'_>) {
-        let Some(name) = self.text(value, "`name`") else { return };
+        let Some(name) = self.text(value, "`name`") else {
+            return;
+        };
         if name.is_empty() || name.len() > MAX_POLICY_NAME || name.chars().any(is_hidden) {
             let label = format!("1 to {MAX_POLICY_NAME} octets that can be shown");
-            return self.report.error(value.span, "this cannot name a policy", label, None);
+            return self
+                .report
+                .error(value.span, "this cannot name a policy", label, None);
         }
         self.policy.name = Some(name.to_owned());
     }
 
     fn default(&mut self, value: &Node<'_>) {
-        let Some(word) = self.text(value, "`default`") else { return };
+        let Some(word) = self.text(value, "`default`") else {
+            return;
+        };
         match word {
             "deny" => self.policy.default = Default::Deny,
             "allow-public" => {
@@ -111,20 +134,33 @@ impl Reader<'_, '_> {
             _ => {
                 let help = did_you_mean(word, &["deny", "allow-public"]);
                 let label = "`deny` or `allow-public`";
-                self.report.error(value.span, format!("`{}` is not a default", shown(word)), label, help);
+                self.report.error(
+                    value.span,
+                    format!("`{}` is not a default", shown(word)),
+                    label,
+                    help,
+                );
             }
         }
     }
 
     fn entries(&mut self, value: &Node<'_>, side: Side) {
-        let what = if side == Side::Allow { "`allow`" } else { "`deny`" };
+        let what = if side == Side::Allow {
+            "`allow`"
+        } else {
+            "`deny`"
+        };
         for item in self.list(value, what) {
-            let Some(entry) = self.entry(item, side) else { continue };
+            let Some(entry) = self.entry(item, side) else {
+                continue;
+            };
             if self.policy.shapes.len() > MAX_SHAPES {
                 self.policy.shapes.clear();
-                let message = format!("more than {MAX_SHAPES} different forms of wildcards inside patterns");
+                let message =
+                    format!("more than {MAX_SHAPES} different forms of wildcards inside patterns");
                 let help = "use `*.` or `**.` in front, which are not limited".to_owned();
-                self.report.error(item.span, message, "one more here", Some(help));
+                self.report
+                    .error(item.span, message, "one more here", Some(help));
             }
             let (entries, spans) = match side {
                 Side::Allow => (&mut self.policy.allow, &mut self.spans.allow),
@@ -141,7 +177,13 @@ impl Reader<'_, '_> {
             Value::Scalar(text, Kind::String) => match entry::parse_entry(text, side) {
                 Ok((what, ports)) => {
                     self.policy.count_shape(&what);
-                    Some(Entry { what, ports, addresses: Box::default(), note: None, rule })
+                    Some(Entry {
+                        what,
+                        ports,
+                        addresses: Box::default(),
+                        note: None,
+                        rule,
+                    })
                 }
                 Err(bad) => {
                     bad.into_iter().for_each(|bad| self.bad(item, text, bad));
@@ -150,44 +192,80 @@ impl Reader<'_, '_> {
             },
             Value::Map(pairs) => self.long_entry(item, pairs, side, rule),
             Value::Scalar(_, Kind::Null) => {
-                self.report.error(item.span, "an entry is empty", "write `HOST[:PORT]` here", None);
+                self.report.error(
+                    item.span,
+                    "an entry is empty",
+                    "write `HOST[:PORT]` here",
+                    None,
+                );
                 None
             }
             other => {
                 let label = format!("this is {}", other.describe());
                 let help = "write `HOST[:PORT]`, or a mapping with `host` or `address`".to_owned();
-                self.report.error(item.span, "an entry is a text or a mapping", label, Some(help));
+                self.report.error(
+                    item.span,
+                    "an entry is a text or a mapping",
+                    label,
+                    Some(help),
+                );
                 None
             }
         }
     }
 
-    fn long_entry(&mut self, item: &Node<'_>, pairs: &[(Node<'_>, Node<'_>)], side: Side, rule: RuleId) -> Option<Entry> {
+    fn long_entry(
+        &mut self,
+        item: &Node<'_>,
+        pairs: &[(Node<'_>, Node<'_>)],
+        side: Side,
+        rule: RuleId,
+    ) -> Option<Entry> {
         let has = |name: &str| pairs.iter().find(|(key, _)| text_of(key) == Some(name));
         let keys = match (has("host"), has("address")) {
             (Some(_), None) => HOST_KEYS,
             (None, Some(_)) => ADDRESS_KEYS,
             (Some(_), Some((address, _))) => {
                 let help = "make it two entries".to_owned();
-                self.report.error(address.span, "an entry has `host` or `address`, not both", "", Some(help));
+                self.report.error(
+                    address.span,
+                    "an entry has `host` or `address`, not both",
+                    "",
+                    Some(help),
+                );
                 return None;
             }
             (None, None) => {
-                let help = pairs.iter().find_map(|(key, _)| did_you_mean(text_of(key)?, &["host", "address"]));
+                let help = pairs
+                    .iter()
+                    .find_map(|(key, _)| did_you_mean(text_of(key)?, &["host", "address"]));
                 let at = pairs.first().map_or(item.span, |(key, _)| key.span);
-                self.report.error(at, "the entry has neither `host` nor `address`", "", help);
+                self.report
+                    .error(at, "the entry has neither `host` nor `address`", "", help);
                 return None;
             }
         };
-        let (mut what, mut ports, mut addresses, mut note) = (None, Some(Ports::default_of(side)), Some(Box::default()), None);
+        let (mut what, mut ports, mut addresses, mut note) = (
+            None,
+            Some(Ports::default_of(side)),
+            Some(Box::default()),
+            None,
+        );
         for (key, value) in self.fields(pairs, keys, "an entry") {
             match key {
                 "host" => what = self.parsed(value, "`host`", |text| entry::parse_host(text, side)),
-                "address" => what = self.parsed(value, "`address`", |text| entry::parse_address(text, side)),
+                "address" => {
+                    what = self.parsed(value, "`address`", |text| entry::parse_address(text, side))
+                }
                 "ports" => ports = self.ports(value, "`ports`").map(Ports::listed),
                 "addresses" if side == Side::Deny => {
                     let help = "to deny addresses, write entries with `address`".to_owned();
-                    self.report.error(value.span, "`addresses` grants, so it has no meaning under `deny`", "", Some(help));
+                    self.report.error(
+                        value.span,
+                        "`addresses` grants, so it has no meaning under `deny`",
+                        "",
+                        Some(help),
+                    );
                 }
                 "addresses" => addresses = self.addresses(value),
                 "reason" => note = self.text(value, "`reason`").map(Arc::from),
@@ -199,20 +277,39 @@ impl Reader<'_, '_> {
         if what.is_host_gateway() && !addresses.is_empty() {
             let at = has("addresses").map_or(item.span, |(key, _)| key.span);
             let help = "leave it out: Egret knows the address".to_owned();
-            self.report.error(at, "a host-gateway name takes no `addresses`", "", Some(help));
+            self.report.error(
+                at,
+                "a host-gateway name takes no `addresses`",
+                "",
+                Some(help),
+            );
         }
         self.policy.count_shape(&what);
-        Some(Entry { what, ports, addresses, note, rule })
+        Some(Entry {
+            what,
+            ports,
+            addresses,
+            note,
+            rule,
+        })
     }
 
     fn addresses(&mut self, value: &Node<'_>) -> Option<Box<[IpNet]>> {
         let items = self.list(value, "`addresses`");
         if items.len() > MAX_ADDRESSES {
             let message = format!("an entry takes at most {MAX_ADDRESSES} `addresses`");
-            self.report.error(value.span, message, "", Some("use larger networks".to_owned()));
+            self.report.error(
+                value.span,
+                message,
+                "",
+                Some("use larger networks".to_owned()),
+            );
             return None;
         }
-        let nets: Vec<_> = items.iter().map(|item| self.parsed(item, "an address", entry::parse_granted)).collect();
+        let nets: Vec<_> = items
+            .iter()
+            .map(|item| self.parsed(item, "an address", entry::parse_granted))
+            .collect();
         nets.into_iter().collect()
     }
 
@@ -227,13 +324,18 @@ impl Reader<'_, '_> {
         let text = match &item.value {
             Value::Scalar(text, Kind::Number) => text,
             Value::Scalar(text, Kind::String) => {
-                let number = text.parse::<u16>().ok().map(|port| format!("write {port} without quotes"));
-                self.report.error(item.span, "a port is a number", "this is a text", number);
+                let number = text
+                    .parse::<u16>()
+                    .ok()
+                    .map(|port| format!("write {port} without quotes"));
+                self.report
+                    .error(item.span, "a port is a number", "this is a text", number);
                 return None;
             }
             other => {
                 let label = format!("this is {}", other.describe());
-                self.report.error(item.span, "a port is a number", label, None);
+                self.report
+                    .error(item.span, "a port is a number", label, None);
                 return None;
             }
         };
@@ -246,7 +348,9 @@ impl Reader<'_, '_> {
 
     fn host_gateway(&mut self, value: &Node<'_>) {
         self.policy.host_gateway = match &value.value {
-            Value::List(_) => self.ports(value, "`host_gateway`").map(HostGatewayPorts::listed),
+            Value::List(_) => self
+                .ports(value, "`host_gateway`")
+                .map(HostGatewayPorts::listed),
             Value::Scalar(word, Kind::String) if word == "deny" => None,
             Value::Scalar(word, Kind::String) if word == "allow" => Some(HostGatewayPorts::ANY),
             other => {
@@ -256,7 +360,12 @@ impl Reader<'_, '_> {
                     _ => None,
                 };
                 let label = "`deny`, `allow` or a list of ports";
-                self.report.error(value.span, "this does not say what is open of the host", label, help);
+                self.report.error(
+                    value.span,
+                    "this does not say what is open of the host",
+                    label,
+                    help,
+                );
                 None
             }
         };
@@ -266,7 +375,9 @@ impl Reader<'_, '_> {
         let Value::Map(pairs) = &value.value else {
             let label = format!("this is {}", value.value.describe());
             let help = "write `filesystem: {read: [...], write: [...], hide: [...]}`".to_owned();
-            return self.report.error(value.span, "`filesystem` is a mapping", label, Some(help));
+            return self
+                .report
+                .error(value.span, "`filesystem` is a mapping", label, Some(help));
         };
         for (key, value) in self.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
             let items = self.list(value, "a list of paths");
@@ -297,53 +408,89 @@ impl Reader<'_, '_> {
             };
             let [(_, destination)] = one.as_slice() else {
                 let help = "write `- allow: HOST[:PORT]` or `- deny: HOST[:PORT]`".to_owned();
-                self.report.error(item.span, "a test has one `allow` or one `deny`", "", Some(help));
+                self.report.error(
+                    item.span,
+                    "a test has one `allow` or one `deny`",
+                    "",
+                    Some(help),
+                );
                 continue;
             };
-            let Some(text) = self.text(destination, "a destination") else { continue };
+            let Some(text) = self.text(destination, "a destination") else {
+                continue;
+            };
             if let Err(bad) = Destination::from_user(text) {
-                self.report.error(destination.span, "this is not a destination", bad.flaw().to_string(), None);
+                self.report.error(
+                    destination.span,
+                    "this is not a destination",
+                    bad.flaw().to_string(),
+                    None,
+                );
             }
         }
     }
 
     fn http(&mut self, value: &Node<'_>) {
         for item in self.list(value, "`http`") {
-            let Some(text) = self.text(item, "a request") else { continue };
+            let Some(text) = self.text(item, "a request") else {
+                continue;
+            };
             let well_formed = match text.split_once(' ') {
                 _ if matches!(text, "read-only" | "full") => true,
                 Some((methods, path)) => {
-                    let token = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+                    let token = |word: &str| {
+                        !word.is_empty()
+                            && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+                    };
                     path.starts_with('/') && (methods == "*" || methods.split(',').all(token))
                 }
                 None => false,
             };
             if !well_formed {
                 let help = "write `METHOD[,METHOD] /PATH`, `read-only` or `full`".to_owned();
-                self.report.error(item.span, "this does not name requests", "", Some(help));
+                self.report
+                    .error(item.span, "this does not name requests", "", Some(help));
             }
         }
-        self.not_enforced(value, "http", "leave it out to allow every request to the host");
+        self.not_enforced(
+            value,
+            "http",
+            "leave it out to allow every request to the host",
+        );
     }
 
     fn by(&mut self, value: &Node<'_>) {
         for item in self.list(value, "`by`") {
-            if self.text(item, "an executable").is_some_and(|path| !path.starts_with('/')) {
+            if self
+                .text(item, "an executable")
+                .is_some_and(|path| !path.starts_with('/'))
+            {
                 let label = "an absolute path or a pattern of one";
-                self.report.error(item.span, "this does not name an executable", label, None);
+                self.report
+                    .error(item.span, "this does not name an executable", label, None);
             }
         }
-        self.not_enforced(value, "by", "leave it out to allow every program in the sandbox");
+        self.not_enforced(
+            value,
+            "by",
+            "leave it out to allow every program in the sandbox",
+        );
     }
 
     fn not_enforced(&mut self, value: &Node<'_>, key: &str, help: &str) {
         let message = format!("`{key}` is not enforced yet");
         let label = "this version would let everything through here";
-        self.report.error(value.span, message, label, Some(help.to_owned()));
+        self.report
+            .error(value.span, message, label, Some(help.to_owned()));
     }
 
     /// The values of known keys. Reports the unknown and the repeated ones, of which the first stands.
-    fn fields<'n, 's>(&mut self, pairs: &'n [(Node<'s>, Node<'s>)], known: &[&'static str], what: &str) -> Vec<(&'static str, &'n Node<'s>)> {
+    fn fields<'n, 's>(
+        &mut self,
+        pairs: &'n [(Node<'s>, Node<'s>)],
+        known: &[&'static str],
+        what: &str,
+    ) -> Vec<(&'static str, &'n Node<'s>)> {
         let mut fields: Vec<(&'static str, &Node<'_>)> = Vec::new();
         let mut lines: Vec<(&'static str, u32)> = Vec::new();
         for (key, value) in pairs {
@@ -356,12 +503,18 @@ impl Reader<'_, '_> {
                 let listed = || format!("{what} can have {}", list_of(known));
                 let help = did_you_mean(word, known).unwrap_or_else(listed);
                 let message = format!("{what} has no key `{}`", shown(word));
-                self.report.error(key.span, message, "unknown key", Some(help));
+                self.report
+                    .error(key.span, message, "unknown key", Some(help));
                 continue;
             };
             if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == name) {
                 let message = format!("`{name}` stands here twice");
-                self.report.error(key.span, message, format!("it is in line {line} already"), None);
+                self.report.error(
+                    key.span,
+                    message,
+                    format!("it is in line {line} already"),
+                    None,
+                );
                 continue;
             }
             lines.push((name, key.span.line));
@@ -376,13 +529,16 @@ impl Reader<'_, '_> {
             Value::List(items) if !items.is_empty() => items,
             Value::List(_) | Value::Scalar(_, Kind::Null) => {
                 let help = "leave the key out if nothing is meant".to_owned();
-                self.report.error(value.span, format!("{what} is empty"), "", Some(help));
+                self.report
+                    .error(value.span, format!("{what} is empty"), "", Some(help));
                 &[]
             }
             other => {
                 let label = format!("this is {}", other.describe());
-                let help = matches!(other, Value::Scalar(..)).then(|| "put it in brackets: `[...]`".to_owned());
-                self.report.error(value.span, format!("{what} has to be a list"), label, help);
+                let help = matches!(other, Value::Scalar(..))
+                    .then(|| "put it in brackets: `[...]`".to_owned());
+                self.report
+                    .error(value.span, format!("{what} has to be a list"), label, help);
                 &[]
             }
         }
@@ -393,32 +549,43 @@ impl Reader<'_, '_> {
             Value::Scalar(text, Kind::String) => Some(text),
             other => {
                 let label = format!("this is {}", other.describe());
-                let help = matches!(other, Value::Scalar(_, Kind::Bool | Kind::Number)).then(|| "put it in quotes".to_owned());
-                self.report.error(value.span, format!("{what} has to be a text"), label, help);
+                let help = matches!(other, Value::Scalar(_, Kind::Bool | Kind::Number))
+                    .then(|| "put it in quotes".to_owned());
+                self.report
+                    .error(value.span, format!("{what} has to be a text"), label, help);
                 None
             }
         }
     }
 
-    fn parsed<T>(&mut self, value: &Node<'_>, what: &str, parse: impl Fn(&str) -> Result<T, BadEntry>) -> Option<T> {
+    fn parsed<T>(
+        &mut self,
+        value: &Node<'_>,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, BadEntry>,
+    ) -> Option<T> {
         let text = self.text(value, what)?;
         parse(text).map_err(|bad| self.bad(value, text, bad)).ok()
     }
 
     /// Reports what is wrong with a text, underlining the part if the text stands in the source as it is.
     fn bad(&mut self, node: &Node<'_>, text: &str, bad: BadEntry) {
-        let written = self.report.source().get(node.span.range()).unwrap_or_default();
+        let written = self
+            .report
+            .source()
+            .get(node.span.range())
+            .unwrap_or_default();
         let span = match written.find(text) {
             Some(at) if at <= 1 && !text.is_empty() => {
                 let empty = bad.part.is_empty();
-                node.span.part(bad.part.start + at..bad.part.end + at + usize::from(empty))
+                node.span
+                    .part(bad.part.start + at..bad.part.end + at + usize::from(empty))
             }
             _ => node.span,
         };
         self.report.error(span, bad.message, bad.label, bad.help);
     }
 }
-
 
 fn text_of<'n>(node: &'n Node<'_>) -> Option<&'n str> {
     match &node.value {
@@ -444,5 +611,6 @@ fn shown(word: &str) -> String {
 
 /// Control characters and marks that change the direction of text.
 fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

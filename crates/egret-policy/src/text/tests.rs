@@ -67,7 +67,10 @@ fn what_is_wrong_is_named_with_its_place() {
     ];
     for (text, expected) in table {
         let errors = errors(text);
-        let said = errors.errors().iter().map(|error| format!("{}:{} {}", error.line(), error.column(), error.message()));
+        let said = errors
+            .errors()
+            .iter()
+            .map(|error| format!("{}:{} {}", error.line(), error.column(), error.message()));
         assert_eq!(said.collect::<Vec<_>>(), *expected, "{text}");
     }
 }
@@ -88,7 +91,10 @@ fn text_that_no_policy_can_be_is_refused_without_fuss() {
     ];
     for text in texts {
         let shown = errors(text).to_string();
-        assert!(shown.starts_with("error: ") && shown.contains("p.yaml:") && shown.len() < 200_000, "{shown}");
+        assert!(
+            shown.starts_with("error: ") && shown.contains("p.yaml:") && shown.len() < 200_000,
+            "{shown}"
+        );
     }
     let tab = errors("version: 1\nallow:\n\t- a.b").to_string();
     assert!(tab.contains("spaces, not with tabs"), "{tab}");
@@ -143,7 +149,10 @@ fn what_is_probably_not_meant_is_warned_of() {
     ];
     for (text, expected) in table {
         let parsed = Policy::parse("p.yaml", format!("version: 1\n{text}").as_bytes()).unwrap();
-        let said = parsed.warnings.iter().map(|it| format!("{}:{} {}", it.line(), it.column(), it.message()));
+        let said = parsed
+            .warnings
+            .iter()
+            .map(|it| format!("{}:{} {}", it.line(), it.column(), it.message()));
         assert_eq!(said.collect::<Vec<_>>(), *expected, "{text}");
     }
 }

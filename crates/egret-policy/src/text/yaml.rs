@@ -64,7 +64,11 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
     };
-    let mut tree = Tree { open: Vec::new(), root: None, nodes: 0 };
+    let mut tree = Tree {
+        open: Vec::new(),
+        root: None,
+        nodes: 0,
+    };
     let mut documents = 0;
     for next in Parser::new_from_str_with_options(report.source(), options) {
         let (event, at) = match next {
@@ -72,27 +76,45 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
             Err(error) => {
                 let mark = error.marker();
                 let span = mark_span(mark.byte_offset(), mark.line(), report.source());
-                report.error(span, format!("this is not YAML: {}", error.kind()), "", tab_help(report.source(), span));
+                report.error(
+                    span,
+                    format!("this is not YAML: {}", error.kind()),
+                    "",
+                    tab_help(report.source(), span),
+                );
                 return None;
             }
         };
         let span = span_of(at, report.source());
         tree.nodes += 1;
         if tree.nodes > MAX_NODES {
-            report.error(span, format!("a policy has at most {MAX_NODES} values"), "here are more", None);
+            report.error(
+                span,
+                format!("a policy has at most {MAX_NODES} values"),
+                "here are more",
+                None,
+            );
             return None;
         }
         match event {
             Event::DocumentStart(..) => {
                 documents += 1;
                 if documents > 1 {
-                    report.error(span, "a policy is one document", "a second one begins here", None);
+                    report.error(
+                        span,
+                        "a policy is one document",
+                        "a second one begins here",
+                        None,
+                    );
                     return None;
                 }
             }
             Event::Alias(_) => {
                 no_anchors(report, span);
-                tree.put(Node { span, value: Value::Scalar("".into(), Kind::Null) });
+                tree.put(Node {
+                    span,
+                    value: Value::Scalar("".into(), Kind::Null),
+                });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 no_properties(report, span, anchor, tag.is_some());
@@ -100,7 +122,10 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
                     ScalarStyle::Plain => kind_of(&text),
                     _ => Kind::String,
                 };
-                tree.put(Node { span, value: Value::Scalar(text, kind) });
+                tree.put(Node {
+                    span,
+                    value: Value::Scalar(text, kind),
+                });
             }
             Event::SequenceStart(_, anchor, tag) => {
                 no_properties(report, span, anchor, tag.is_some());
@@ -142,8 +167,20 @@ impl<'a> Tree<'a> {
 
     fn close(&mut self, end: u32) {
         let node = match self.open.pop() {
-            Some(Open::List(span, items)) => Node { span: Span { end: end.max(span.end), ..span }, value: Value::List(items) },
-            Some(Open::Map(span, pairs, _)) => Node { span: Span { end: end.max(span.end), ..span }, value: Value::Map(pairs) },
+            Some(Open::List(span, items)) => Node {
+                span: Span {
+                    end: end.max(span.end),
+                    ..span
+                },
+                value: Value::List(items),
+            },
+            Some(Open::Map(span, pairs, _)) => Node {
+                span: Span {
+                    end: end.max(span.end),
+                    ..span
+                },
+                value: Value::Map(pairs),
+            },
             None => return,
         };
         self.put(node);
@@ -155,33 +192,58 @@ fn no_properties(report: &mut Report<'_>, span: Span, anchor: usize, tag: bool) 
         no_anchors(report, span);
     }
     if tag {
-        report.error(span, "YAML tags have no meaning in a policy", "this value has one", Some("write the value without the `!` in front".to_owned()));
+        report.error(
+            span,
+            "YAML tags have no meaning in a policy",
+            "this value has one",
+            Some("write the value without the `!` in front".to_owned()),
+        );
     }
 }
 
 fn no_anchors(report: &mut Report<'_>, span: Span) {
     let help = "write the value out where it is needed".to_owned();
-    report.error(span, "YAML anchors and aliases cannot be used in a policy", "here", Some(help));
+    report.error(
+        span,
+        "YAML anchors and aliases cannot be used in a policy",
+        "here",
+        Some(help),
+    );
 }
 
 fn tab_help(source: &str, span: Span) -> Option<String> {
     let before = source.get(..span.start as usize)?;
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = source.get(line_start..)?.lines().next()?;
-    let indent = line.find(|c: char| !c.is_whitespace()).unwrap_or(line.len());
-    line.get(..indent)?.contains('\t').then(|| "YAML is indented with spaces, not with tabs".to_owned())
+    let indent = line
+        .find(|c: char| !c.is_whitespace())
+        .unwrap_or(line.len());
+    line.get(..indent)?
+        .contains('\t')
+        .then(|| "YAML is indented with spaces, not with tabs".to_owned())
 }
 
 fn span_of(at: YamlSpan, source: &str) -> Span {
     let start = mark_span(at.start.byte_offset(), at.start.line(), source);
-    let end = at.end.byte_offset().and_then(|end| u32::try_from(end).ok()).unwrap_or(start.start);
-    Span { end: end.max(start.start), ..start }
+    let end = at
+        .end
+        .byte_offset()
+        .and_then(|end| u32::try_from(end).ok())
+        .unwrap_or(start.start);
+    Span {
+        end: end.max(start.start),
+        ..start
+    }
 }
 
 fn mark_span(offset: Option<usize>, line: usize, source: &str) -> Span {
     let offset = offset.unwrap_or(source.len()).min(source.len());
     let start = u32::try_from(offset).unwrap_or(u32::MAX);
-    Span { start, end: start, line: u32::try_from(line).unwrap_or(u32::MAX).max(1) }
+    Span {
+        start,
+        end: start,
+        line: u32::try_from(line).unwrap_or(u32::MAX).max(1),
+    }
 }
 
 /// The core schema (YAML 1.2.2, section 10.3.2).
@@ -206,7 +268,12 @@ fn is_number(plain: &str) -> bool {
         return true;
     }
     // `inf` and the like are names; what the float parser takes beyond them is what the schema takes.
-    unsigned.bytes().next().is_some_and(|b| b.is_ascii_digit() || b == b'.')
-        && unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
+    unsigned
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_digit() || b == b'.')
+        && unsigned
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'))
         && unsigned.parse::<f64>().is_ok()
 }
