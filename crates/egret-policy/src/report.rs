@@ -296,7 +296,8 @@ impl<'a> Report<'a> {
         let end = self
             .source
             .ceil_char_boundary(end.clamp(start, line_end.max(start)));
-        let part = start - line_start..(end - line_start).min(line.len()).max(start - line_start);
+        let first = (start - line_start).min(line.len());
+        let part = first..(end - line_start).clamp(first, line.len());
         Diagnostic {
             level,
             message,

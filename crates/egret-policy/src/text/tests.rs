@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use crate::{Policy, PolicyErrors};
 
 fn errors(text: impl AsRef<[u8]>) -> PolicyErrors {
@@ -154,5 +156,30 @@ fn what_is_probably_not_meant_is_warned_of() {
             .iter()
             .map(|it| format!("{}:{} {}", it.line(), it.column(), it.message()));
         assert_eq!(said.collect::<Vec<_>>(), *expected, "{text}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(parts in prop::collection::vec(prop_oneof![
+        Just("version: 1\n".to_owned()), Just("allow:\n".to_owned()), Just("  - ".to_owned()), Just("\r\n".to_owned()),
+        Just("{host: ".to_owned()), Just("ports: [".to_owned()), Just("addresses: [10.0.0.0/8".to_owned()),
+        Just("deny: ['*.a.b', ".to_owned()), Just("a.b:0,1".to_owned()), Just("\"a\\n".to_owned()), Just("é*.ü:".to_owned()),
+        Just("|\n  x".to_owned()), Just("]}".to_owned()), "[ -~]{0,4}", "\\PC{0,3}",
+    ], 0..12)) {
+        let text = parts.concat();
+        match Policy::parse("p", text.as_bytes()) {
+            Ok(parsed) => parsed.warnings.iter().for_each(|warning| drop(warning.to_string())),
+            Err(errors) => drop(errors.to_string()),
+        }
+    }
+
+    #[test]
+    fn no_octets_make_the_reader_panic(octets in prop::collection::vec(any::<u8>(), 0..60)) {
+        if let Err(errors) = Policy::parse("p", &octets) {
+            drop(errors.render(true));
+        }
     }
 }
