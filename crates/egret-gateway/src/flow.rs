@@ -35,18 +35,38 @@ pub(crate) async fn carry(
         Ok(destination) => (Some(destination.clone()), Ok(destination)),
         Err(refused) => (None, Err(refused)),
     };
-    match open(gateway, client.door, wanted, &id, |record| record).await {
+    // Boxed are the stages that are over once bytes flow: an idle tunnel does not keep room for them.
+    match Box::pin(open(gateway, client.door, wanted, &id, |record| record)).await {
         Ok(Opened { tunnel, early, .. }) => match client.accept().await {
             Ok(()) => travel(gateway, client, tunnel, early, &id).await,
-            Err(_) => close(gateway, &id, tunnel, client, Traffic::default(), None).await,
-        },
-        Err(refused) => {
-            gateway
-                .refused(&id, client.door, destination.as_ref(), &refused)
+            Err(_) => {
+                Box::pin(close(
+                    gateway,
+                    &id,
+                    tunnel,
+                    client,
+                    Traffic::default(),
+                    None,
+                ))
                 .await;
-            client.refuse(&refused, &id, destination.as_ref()).await;
-        }
+            }
+        },
+        Err(refused) => Box::pin(turn_down(gateway, client, refused, &id, destination)).await,
     }
+}
+
+async fn turn_down(
+    gateway: &Gateway,
+    client: Client,
+    refused: Refused,
+    id: &str,
+    destination: Option<Destination>,
+) {
+    let destination = destination.as_ref();
+    gateway
+        .refused(id, client.door, destination, &refused)
+        .await;
+    client.refuse(&refused, id, destination).await;
 }
 
 /// A connection that was allowed, dialled and recorded, and over which nothing has gone yet.
@@ -187,13 +207,12 @@ async fn travel(
         Err(Ending::Answered(reason)) => Some(reason),
         Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason()),
         Err(Ending::Refused(refused)) => {
-            gateway
-                .refused(id, client.door, Some(tunnel.permit.destination()), &refused)
-                .await;
+            let destination = Some(tunnel.permit.destination());
+            Box::pin(gateway.refused(id, client.door, destination, &refused)).await;
             Some(refused.reason())
         }
     };
-    close(gateway, id, tunnel, client, traffic, why).await;
+    Box::pin(close(gateway, id, tunnel, client, traffic, why)).await;
 }
 
 /// Finds out what the client speaks and lets it pass accordingly. What the server sends flows at once,
@@ -215,8 +234,8 @@ async fn converse(
     let speaks = {
         let mut answering = true;
         let answers = down.run(&tunnel.server, stream, &gateway.pool);
-        let sniffed = sniff(gateway, stream, input, tunnel, up);
-        tokio::pin!(answers, sniffed);
+        let mut sniffed = Box::pin(sniff(gateway, stream, input, tunnel, up));
+        tokio::pin!(answers);
         loop {
             tokio::select! {
                 speaks = &mut sniffed => break speaks?,
@@ -277,10 +296,15 @@ async fn sniff(
         seen = input.bytes().len();
         match first {
             None => {}
-            Some(First::Hold) => {
-                deadline = deadline.or_else(|| Some(Instant::now() + gateway.limits.handshake_time))
+            Some(First::Hold) if !watched => {
+                let patience = if sniffer.could_be_tls() {
+                    gateway.limits.handshake_time
+                } else {
+                    PATIENCE
+                };
+                deadline = deadline.or_else(|| Some(Instant::now() + patience));
             }
-            Some(First::Watch) => {
+            Some(First::Hold | First::Watch) => {
                 up.push(&std::mem::take(input).into_bytes());
                 seen = 0;
                 watched = true;
@@ -317,13 +341,25 @@ async fn sniff(
         }
         let read = match deadline {
             None => input.fill(client).await?,
-            Some(deadline) => match timeout_at(deadline.into(), input.fill(client)).await {
+            Some(until) => match timeout_at(until.into(), input.fill(client)).await {
                 Ok(read) => read?,
-                Err(_) => return Err(Refused::limit(Limit::HandshakeTime, destination()).into()),
+                Err(_) if sniffer.could_be_tls() => {
+                    return Err(Refused::limit(Limit::HandshakeTime, destination()).into());
+                }
+                Err(_) => {
+                    // No HTTP client stops within its request line: this is something else that waits for an
+                    // answer. Should it turn out to be HTTP after all, it goes no further than that line.
+                    up.push(&std::mem::take(input).into_bytes());
+                    seen = 0;
+                    watched = true;
+                    deadline = None;
+                    up.flush(&tunnel.server).await?;
+                    continue;
+                }
             },
         };
         if read == 0 {
-            if sniffer.in_hello() {
+            if sniffer.could_be_tls() {
                 return Err(Refused::protocol(
                     destination(),
                     "the connection ended within the ClientHello",
@@ -387,3 +423,6 @@ pub(crate) fn reset(stream: &TcpStream) {
     // A socket that cannot be told has gone already.
     let _ = set_socket_linger(stream, Some(Duration::ZERO));
 }
+
+/// How long bytes that could become an HTTP request line are held back.
+const PATIENCE: Duration = Duration::from_secs(1);

@@ -227,6 +227,14 @@ impl Gateway {
         self.closing.send_replace(true);
         self.sessions.close_all();
         self.drained().await;
+        let skipped = std::mem::take(
+            &mut self
+                .recording
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .skipped,
+        );
+        self.record_flood(skipped);
     }
 
     /// Waits until the doors are to be shut.
@@ -269,7 +277,7 @@ impl Gateway {
         if let Some(denial) = refused.denial() {
             let text = destination.map_or_else(|| denial.destination(), ToString::to_string);
             self.summary.count(text, denial);
-            if !self.may_record().await {
+            if !self.may_record() {
                 return;
             }
         }
@@ -286,9 +294,9 @@ impl Gateway {
     }
 
     /// Whether one more refusal may be recorded by itself; a flood becomes findings instead.
-    async fn may_record(&self) -> bool {
+    fn may_record(&self) -> bool {
         let skipped = {
-            let mut recording = self
+            let recording = &mut *self
                 .recording
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
@@ -298,17 +306,25 @@ impl Gateway {
             }
             std::mem::take(&mut recording.skipped)
         };
-        if skipped > 0 {
-            let mut finding = self
-                .record(Event::Finding, &self.log.id())
-                .action("refusal_flood")
-                .message("refusals came faster than they are recorded one by one; these were counted only");
-            finding.reason = Some(Reason::DeniedLimit.code().into());
-            finding.limit = Some("refusal_records".into());
-            finding.count = Some(skipped);
-            let _ = self.log.write(&finding, self.limits.audit_wait).await;
-        }
+        self.record_flood(skipped);
         true
+    }
+
+    /// Puts refusals on record that were counted only.
+    fn record_flood(&self, skipped: u64) {
+        if skipped == 0 {
+            return;
+        }
+        let mut finding = self
+            .record(Event::Finding, &self.log.id())
+            .action("refusal_flood")
+            .message(
+                "refusals came faster than they are recorded one by one; these were counted only",
+            );
+        finding.reason = Some(Reason::DeniedLimit.code().into());
+        finding.limit = Some("refusal_records".into());
+        finding.count = Some(skipped);
+        self.log.note(&finding);
     }
 
     /// Whether the sandbox may ask one more DNS question now.
@@ -365,11 +381,21 @@ impl Drop for Handshake {
     }
 }
 
-/// Audit the refusal of a connection that could not even be read.
-async fn turned_away(gateway: &Gateway, door: Door, limit: Limit) {
-    gateway
-        .refused(&gateway.log.id(), door, None, &Refused::limit(limit, ""))
-        .await;
+/// Puts on record that a connection was closed before its request was read. Does not wait for the log: the
+/// connections behind it are waiting.
+fn turned_away(gateway: &Gateway, door: Door, limit: Limit) {
+    let refused = Refused::limit(limit, "");
+    if let Some(denial) = refused.denial() {
+        gateway.summary.count(String::new(), denial);
+    }
+    if gateway.may_record() {
+        gateway.log.note(
+            &gateway
+                .record(Event::Decision, &gateway.log.id())
+                .door(door)
+                .refused(&refused),
+        );
+    }
 }
 
 /// Refused names that are remembered so as to be recorded once.

@@ -23,7 +23,7 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
         Ok(Ok(0) | Err(_)) => return,
         Err(_) => {
             reset(&stream);
-            return turned_away(&gateway, Door::Connect, Limit::HandshakeTime).await;
+            return turned_away(&gateway, Door::Connect, Limit::HandshakeTime);
         }
     }
     match input.bytes().first() {

@@ -36,8 +36,7 @@ pub(crate) async fn serve_udp(gateway: Arc<Gateway>, socket: UdpSocket) {
         };
         match received {
             Ok((length, from)) => {
-                let Some(answer) =
-                    answer(&gateway, question.get(..length).unwrap_or_default()).await
+                let Some(answer) = answer(&gateway, question.get(..length).unwrap_or_default())
                 else {
                     continue;
                 };
@@ -57,7 +56,7 @@ pub(super) async fn serve_tcp(gateway: Arc<Gateway>, stream: TcpStream, handshak
     let _handshake = handshake;
     let mut input = Input::default();
     while let Ok(Ok(question)) = timeout(IDLE, framed(&stream, &mut input)).await {
-        let Some(mut answer) = answer(&gateway, &question).await else {
+        let Some(mut answer) = answer(&gateway, &question) else {
             return;
         };
         let Ok(length) = u16::try_from(answer.len()) else {
@@ -87,14 +86,14 @@ async fn framed(stream: &TcpStream, input: &mut Input) -> io::Result<Vec<u8>> {
 }
 
 /// The answer to `question`; none for what is no question at all.
-async fn answer(gateway: &Gateway, question: &[u8]) -> Option<Vec<u8>> {
+fn answer(gateway: &Gateway, question: &[u8]) -> Option<Vec<u8>> {
     let (answer, refused) = match Message::from_vec(question) {
         Ok(question) if question.metadata.message_type == MessageType::Response => return None,
         Ok(question) => reply(gateway, &question),
         Err(_) => (unreadable(question)?, None),
     };
     if let Some((query, denial, limit)) = refused {
-        record(gateway, &query, denial, limit).await;
+        record(gateway, &query, denial, limit);
     }
     answer.to_vec().ok()
 }
@@ -221,11 +220,12 @@ fn unreadable(question: &[u8]) -> Option<Message> {
     (!is_response).then(|| Message::error_msg(id, OpCode::Query, ResponseCode::FormErr))
 }
 
-/// Counts a refused question, and records it if it is the first about its name.
-async fn record(gateway: &Gateway, query: &Query, denial: Denial, limit: Option<Limit>) {
+/// Counts a refused question, and records it if it is the first about its name. Does not wait for the log: the
+/// next question is waiting, and nothing passes with this one.
+fn record(gateway: &Gateway, query: &Query, denial: Denial, limit: Option<Limit>) {
     let name = denial.destination();
     gateway.summary.count(name.clone(), &denial);
-    if !gateway.first_asked(&name, denial.reason()) || !gateway.may_record().await {
+    if !gateway.first_asked(&name, denial.reason()) || !gateway.may_record() {
         return;
     }
     let refused = match limit {
@@ -238,7 +238,7 @@ async fn record(gateway: &Gateway, query: &Query, denial: Denial, limit: Option<
         .refused(&refused);
     record.host = Some(name);
     record.query = Some(query.query_type().to_string());
-    let _ = gateway.log.write(&record, gateway.limits.audit_wait).await;
+    gateway.log.note(&record);
 }
 
 /// The largest UDP question that is read.

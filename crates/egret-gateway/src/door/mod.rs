@@ -53,7 +53,7 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, kind: K
                 None => {
                     reset(&stream);
                     drop(stream);
-                    turned_away(&gateway, kind.door(), Limit::Handshakes).await;
+                    turned_away(&gateway, kind.door(), Limit::Handshakes);
                 }
             },
             // The client was gone again before we came to it.

@@ -59,9 +59,9 @@ impl Sniffer {
 }
 
 impl Sniffer {
-    /// Whether a ClientHello has begun and not ended.
-    pub(crate) fn in_hello(&self) -> bool {
-        self.tls.is_some()
+    /// Whether the bytes so far are, or may become, the beginning of a ClientHello.
+    pub(crate) fn could_be_tls(&self) -> bool {
+        self.tls.is_some() || matches!(*self.line.as_slice(), [TLS_FIRST..=TLS_LAST])
     }
 }
 

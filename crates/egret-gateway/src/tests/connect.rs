@@ -315,3 +315,49 @@ async fn an_upstream_proxy_is_asked_for_the_vetted_address_and_nothing_else() {
             .contains("bWU6")
     );
 }
+
+#[tokio::test]
+async fn the_next_address_is_tried_when_one_does_not_answer() {
+    let port = echo().await;
+    let world = World::open_to(port).await;
+    // Nothing listens on ::1, and 127.0.0.2 refuses.
+    let hosts = ["::1", "127.0.0.2", "127.0.0.1"].map(|address| address.parse().unwrap());
+    world
+        .gateway
+        .set_hosts(HostAddresses::new([]).with_gateway(hosts.to_vec()));
+    world.tunnel(&format!("{HOST}:{port}")).await;
+    let decision = world.decision("allowed.host_gateway").await;
+    assert_eq!(decision.addresses.len(), 3);
+    assert_eq!(
+        decision.dialled,
+        Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+    );
+}
+
+#[test]
+fn an_upstream_proxy_is_written_in_one_way() {
+    for good in [
+        "http://proxy",
+        "http://proxy.corp.example:3128/",
+        "HTTP://u:p@10.0.0.1:8080",
+        "http://[2001:db8::1]:3128",
+        "http://u%3A@proxy",
+    ] {
+        let proxy: UpstreamProxy = good
+            .parse()
+            .unwrap_or_else(|error| panic!("{good}: {error}"));
+        assert!(!format!("{proxy:?}").contains("Basic"));
+    }
+    for bad in [
+        "proxy:3128",
+        "https://proxy",
+        "http://",
+        "http://proxy:0",
+        "http://proxy:x",
+        "http://proxy/path",
+        "http://u%4@proxy",
+        "http://a b",
+    ] {
+        assert!(bad.parse::<UpstreamProxy>().is_err(), "{bad}");
+    }
+}

@@ -312,3 +312,29 @@ async fn a_connect_may_follow_a_plain_request() {
         "denied.default"
     );
 }
+
+#[tokio::test]
+async fn a_body_that_goes_wrong_after_the_answer_began_ends_the_connection() {
+    let port = server(|mut stream| async move {
+        let mut chunk = [0; 4096];
+        let _ = stream.read(&mut chunk).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart")
+            .await;
+        let _ = stream.read(&mut chunk).await;
+    })
+    .await;
+    let world = World::open_to(port).await;
+    let there = format!("{HOST}:{port}");
+    let mut stream = TcpStream::connect(world.proxy).await.unwrap();
+    let head = format!(
+        "POST http://{there}/ HTTP/1.1\r\nHost: {there}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut begun = vec![0; 4];
+    while !begun.ends_with(b"part") {
+        assert_ne!(in_time(stream.read_buf(&mut begun)).await.unwrap(), 0);
+    }
+    stream.write_all(b"nonsense\r\n").await.unwrap();
+    assert_eq!(until_end(&mut stream).await, (Vec::new(), true));
+}

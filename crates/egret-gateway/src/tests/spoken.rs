@@ -241,7 +241,7 @@ async fn everything_else_flows_at_once() {
 }
 
 #[tokio::test]
-async fn half_a_request_line_is_not_waited_for_endlessly() {
+async fn half_a_hello_is_not_waited_for_endlessly() {
     let (port, got) = sink().await;
     let limits = Limits {
         handshake_time: Duration::from_millis(200),
@@ -255,12 +255,32 @@ async fn half_a_request_line_is_not_waited_for_endlessly() {
         },
     )
     .await;
-    let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
-    stream.write_all(b"GET /").await.unwrap();
-    assert!(until_end(&mut stream).await.1);
+    for begun in [&client_hello(HOST)[..1], &client_hello(HOST)[..60]] {
+        let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+        stream.write_all(begun).await.unwrap();
+        assert!(until_end(&mut stream).await.1);
+    }
     assert_eq!(
         world.decision("denied.limit").await.limit.as_deref(),
         Some("handshake_time")
     );
     assert!(got.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn half_a_request_line_is_passed_on_in_the_end_but_never_the_rest_of_a_request() {
+    let (port, got) = sink().await;
+    let world = World::open_to(port).await;
+    let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+    for (step, so_far) in [("P", "P"), ("O", "PO"), ("ST /", "POST /")] {
+        stream.write_all(step.as_bytes()).await.unwrap();
+        until_got(&got, so_far.len()).await;
+    }
+    stream
+        .write_all(b" HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(until_end(&mut stream).await.1);
+    world.decision("denied.protocol").await;
+    assert_eq!(*got.lock().unwrap(), b"POST /");
 }

@@ -137,3 +137,25 @@ async fn a_thousand_tunnels_at_once() {
     }
     panic!("not all were closed");
 }
+
+#[tokio::test]
+async fn what_a_connection_keeps_in_memory_is_small() {
+    let world = World::new("default: deny").await;
+    let stream = TcpStream::connect(world.captured).await.unwrap();
+    let client = crate::door::Client {
+        stream,
+        input: Default::default(),
+        door: crate::audit::Door::Connect,
+        reply: crate::door::Reply::Http,
+    };
+    let carried = crate::flow::carry(
+        &world.gateway,
+        client,
+        Err(crate::refused::Refused::malformed("")),
+    );
+    assert!(
+        size_of_val(&carried) <= 3072,
+        "{} bytes",
+        size_of_val(&carried)
+    );
+}

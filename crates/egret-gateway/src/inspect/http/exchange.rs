@@ -5,6 +5,7 @@
 //! time, so a server may answer, or say `100 Continue`, whenever it likes.
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::TcpStream;
 
@@ -86,7 +87,8 @@ pub(crate) async fn exchange(
     traffic.up += first.len() as u64;
     drop(first);
 
-    let mut answered = false;
+    // Shared by the two halves below, which run on one task.
+    let answered = AtomicBool::new(false);
     let mut sent = body.is_complete();
     let response = respond(
         client,
@@ -97,7 +99,7 @@ pub(crate) async fn exchange(
         limits,
         pool,
         &mut traffic.down,
-        &mut answered,
+        &answered,
     );
     if sent {
         return response.await;
@@ -118,7 +120,9 @@ pub(crate) async fn exchange(
             after = &mut response => break after?,
             passed = &mut rest, if !sent => match passed {
                 Ok(()) => sent = true,
-                Err(cut) => return Err(early(cut)),
+                // Half an answer cannot be taken back: then the connection ends instead.
+                Err(Cut::Bad(why)) if !answered.load(Ordering::Relaxed) => return Err(Broken::Request(why)),
+                Err(_) => return Err(Broken::Off),
             }
         }
     };
@@ -152,7 +156,7 @@ async fn respond(
     limits: &Limits,
     pool: &Pool,
     moved: &mut u64,
-    answered: &mut bool,
+    answered: &AtomicBool,
 ) -> Result<After, Broken> {
     let mut interim = 0;
     let response = loop {
@@ -165,7 +169,7 @@ async fn respond(
                     let head = response_head(&response, true, false);
                     send(client, &head).await.map_err(|_| Broken::Off)?;
                     *moved += head.len() as u64;
-                    *answered = true;
+                    answered.store(true, Ordering::Relaxed);
                 }
             }
             100..200 => {
@@ -206,7 +210,7 @@ async fn respond(
     }
     send(client, &first).await.map_err(|_| Broken::Off)?;
     *moved += first.len() as u64;
-    *answered = true;
+    answered.store(true, Ordering::Relaxed);
     drop(first);
     body.pass(server, input, client, pool, moved)
         .await

@@ -59,21 +59,25 @@ impl Input {
     /// Reads whatever there is, after waiting for it; 0 is the end. Loses nothing if dropped.
     pub(crate) async fn fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
         loop {
-            let mut chunk = [0; CHUNK];
-            match stream.try_read(&mut chunk) {
-                Ok(read) => {
-                    self.bytes
-                        .extend_from_slice(chunk.get(..read).unwrap_or_default());
-                    if (1..CHUNK).contains(&read) {
-                        forget_readiness(stream);
-                    }
-                    return Ok(read);
+            match self.try_fill(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.readable().await?
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                outcome => return outcome,
             }
-            stream.readable().await?;
         }
+    }
+
+    /// Apart from `fill`, since what stands on the stack across an await is memory of every idle connection.
+    fn try_fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let mut chunk = [0; CHUNK];
+        let read = stream.try_read(&mut chunk)?;
+        self.bytes
+            .extend_from_slice(chunk.get(..read).unwrap_or_default());
+        if (1..CHUNK).contains(&read) {
+            forget_readiness(stream);
+        }
+        Ok(read)
     }
 
     /// Reads one request head. A client may take as long as it likes to begin, unless `hurry`, and
