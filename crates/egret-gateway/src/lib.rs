@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use egret_policy::{Destination, HostAddresses, Matcher, Reason, SandboxId};
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, SandboxId};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -282,13 +282,20 @@ impl Gateway {
             }
         }
         let mut record = self.record(Event::Decision, id).door(door).refused(refused);
-        match (destination, refused.denial()) {
-            (Some(destination), _) => record = record.destination(destination),
-            (None, Some(denial)) => {
-                record.host = Some(denial.destination()).filter(|text| !text.is_empty())
+        let named = refused
+            .denial()
+            .map(Denial::destination)
+            .unwrap_or_default();
+        record = match destination
+            .cloned()
+            .or_else(|| Destination::from_authority(&named, None).ok())
+        {
+            Some(destination) => record.destination(&destination),
+            None => {
+                record.host = Some(named).filter(|text| !text.is_empty());
+                record
             }
-            (None, None) => {}
-        }
+        };
         // Nothing passes in any case; the log itself counts what it could not take.
         let _ = self.log.write(&add(record), self.limits.audit_wait).await;
     }

@@ -118,9 +118,12 @@ impl Refused {
     fn body(&self, id: &str, destination: Option<&Destination>) -> Vec<u8> {
         let body = match self {
             Self::Denied(denial) | Self::Limit { denial, .. } => Body {
-                error: denial.to_string(),
+                error: sentence(denial),
                 reason: denial.reason().code(),
-                destination: destination.map(ToString::to_string),
+                destination: destination.map_or_else(
+                    || Some(denial.destination()).filter(|text| !text.is_empty()),
+                    |known| Some(known.to_string()),
+                ),
                 rule: denial.rule().map(ToString::to_string),
                 hint: denial.hint().map(|hint| hint.to_string()),
                 id,
@@ -143,6 +146,16 @@ impl Refused {
         let mut body = inert_json(&body);
         body.push(b'\n');
         body
+    }
+}
+
+/// One sentence that says what is refused and why.
+pub(crate) fn sentence(denial: &Denial) -> String {
+    let text = denial.to_string();
+    // Where nothing was named, or nothing that could be read, there is nothing to put into the quotes.
+    match text.strip_prefix("`` is refused") {
+        Some(rest) => format!("the request is refused{rest}"),
+        None => text,
     }
 }
 

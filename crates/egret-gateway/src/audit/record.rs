@@ -8,7 +8,7 @@ use egret_policy::{Denial, Destination, Permit, Target};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::refused::Refused;
+use crate::refused::{Refused, sentence};
 
 /// The version of the format that this crate writes, in every record's `v`.
 const VERSION: u32 = 1;
@@ -197,7 +197,7 @@ impl Record {
         self.verdict = Some(Verdict::Deny);
         self.reason = Some(denial.reason().code().into());
         self.rule = denial.rule().map(ToString::to_string);
-        self.message = Some(denial.to_string().into());
+        self.message = Some(sentence(denial).into());
         self.hint = denial.hint().map(|hint| hint.to_string());
         self
     }

@@ -143,6 +143,13 @@ async fn heads_that_two_parsers_could_read_differently_are_malformed() {
     ];
     for (head, status, reason) in table {
         let (answer, _) = world.ask(head).await;
+        assert!(
+            answer.json()["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("the request is refused"),
+            "{answer:?}"
+        );
         assert_eq!(
             (answer.status, answer.reason().as_str()),
             (status, reason),
