@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use egret_policy::{Denial, Destination};
+use egret_policy::Destination;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -10,7 +10,7 @@ use super::{Client, Reply, forward, socks};
 use crate::audit::Door;
 use crate::flow::{self, reset};
 use crate::inspect::http::head::{BadHead, Framing, Request};
-use crate::inspect::http::{Input, NoRequest};
+use crate::inspect::http::{Input, NoRequest, destination};
 use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::{Gateway, Handshake, turned_away};
@@ -75,6 +75,5 @@ pub(super) fn wanted(request: &Request) -> Result<Destination, Refused> {
     if request.framing()? != Framing::Length(0) {
         return Err(BadHead::Malformed("a CONNECT request has no body").into());
     }
-    Destination::from_authority(request.target(), None)
-        .map_err(|malformed| Denial::from(malformed).into())
+    destination(request.target(), None)
 }

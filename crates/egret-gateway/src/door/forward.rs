@@ -17,7 +17,7 @@ use crate::flow::{self, Traffic, Tunnel, record_close, reset};
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{
     Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange,
-    method_allowed, required_host,
+    method_allowed, origin_form, required_host,
 };
 use crate::limits::Limit;
 use crate::refused::Refused;
@@ -317,7 +317,7 @@ async fn reuse(
         record.addresses.clone_from(&upstream.addresses);
         record.dialled = Some(upstream.dialled);
         upstream.tunnel.permit = permit;
-        let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
+        let path = origin_form(request.target());
         let record = described(request, path)(record);
         if gateway
             .log
@@ -388,7 +388,7 @@ async fn refuse(
     refused: &Refused,
     with_body: bool,
 ) -> Next {
-    let path = Absolute::parse(request.target()).map_or("", |absolute| absolute.path);
+    let path = origin_form(request.target());
     gateway
         .refused_with(
             id,

@@ -263,3 +263,32 @@ fn the_documented_examples_are_records_and_every_field_is_documented() {
         );
     }
 }
+
+#[tokio::test]
+async fn passwords_and_queries_stay_out_of_the_log() {
+    let (port, _) = mirror().await;
+    let world = World::open_to(port).await;
+    let there = format!("{HOST}:{port}");
+    for request in [
+        format!("CONNECT u:hunter2@{there} HTTP/1.1\r\n\r\n"),
+        format!("GET http://u:hunter2@{there}/ HTTP/1.1\r\nHost: {there}\r\n\r\n"),
+        format!("GET https://u:hunter2@{there}/ HTTP/1.1\r\nHost: {there}\r\n\r\n"),
+        format!(
+            "GET http://{there}/?hunter2 HTTP/1.1\r\nHost: u:hunter2@{there}\r\nAuthorization: hunter2\r\n\r\n"
+        ),
+        format!("GET http://{there}/?hunter2 HTTP/1.1\r\nHost: {there}\r\nCookie: hunter2\r\n\r\n"),
+    ] {
+        world.ask(&request).await;
+    }
+    for request in [
+        format!("GET http://u:hunter2@{there}/?hunter2 HTTP/1.1\r\nHost: {there}\r\n\r\n"),
+        "GET /?hunter2 HTTP/1.1\r\nHost: u:hunter2@evil.example\r\n\r\n".to_owned(),
+    ] {
+        let mut stream = world.tunnel(&there).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(Answer::read(&mut stream, false).await.status >= 400);
+    }
+    assert!(world.records().len() > 10);
+    let text = std::fs::read_to_string(&world.log).unwrap();
+    assert!(!text.contains("hunter2"), "{text}");
+}

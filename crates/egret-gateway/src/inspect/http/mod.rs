@@ -162,7 +162,8 @@ impl<'a> Absolute<'a> {
             .split_once("://")
             .ok_or_else(|| bad("the request target is not a URI"))?;
         if !scheme.eq_ignore_ascii_case("http") {
-            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
             let message =
                 "only `http:` URIs are forwarded; for `https:` make a tunnel with CONNECT";
             return Err(Refused::protocol(host, message));
@@ -185,9 +186,16 @@ impl<'a> Absolute<'a> {
     }
 
     pub(crate) fn destination(&self) -> Result<Destination, Refused> {
-        Destination::from_authority(self.authority, Some(80))
-            .map_err(|malformed| Denial::from(malformed).into())
+        destination(self.authority, Some(80))
     }
+}
+
+/// The destination that an authority names. One with user information is not repeated, for it may hold a password.
+pub(crate) fn destination(authority: &str, port: Option<u16>) -> Result<Destination, Refused> {
+    if authority.contains('@') {
+        return Err(BadHead::Malformed("a destination has no user information").into());
+    }
+    Destination::from_authority(authority, port).map_err(|malformed| Denial::from(malformed).into())
 }
 
 /// The `Host` field has to name what the request's URI names (RFC 9112 3.2.2 would ignore it; a server that
@@ -222,6 +230,15 @@ pub(crate) fn method_allowed(request: &Request, destination: &Destination) -> Re
     }
 }
 
+/// The path and query of a request target, and nothing of its authority.
+pub(crate) fn origin_form(target: &str) -> &str {
+    match target {
+        "*" => target,
+        path if path.starts_with('/') => path,
+        uri => Absolute::parse(uri).map_or("", |absolute| absolute.path),
+    }
+}
+
 /// Puts the request's method and path, without the query, on record.
 pub(crate) fn described(request: &Request, path: &str) -> impl FnOnce(Record) -> Record {
     let short = |text: &str| text.chars().take(DESCRIBED).collect::<String>();
@@ -247,10 +264,7 @@ async fn refuse(
     let destination = tunnel.permit.destination();
     match request {
         Some(request) => {
-            let add = described(
-                request,
-                request.target().split("://").last().unwrap_or_default(),
-            );
+            let add = described(request, origin_form(request.target()));
             gateway
                 .refused_with(id, door, Some(destination), &refused, add)
                 .await;
