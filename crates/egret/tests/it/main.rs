@@ -12,6 +12,9 @@
     reason = "a test, and what helps it, fails by panicking"
 )]
 
+mod closed;
 mod doors;
+mod escapes;
 mod harness;
+mod refusals;
 mod world;

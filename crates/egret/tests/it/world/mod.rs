@@ -288,12 +288,15 @@ fn furnish(machine: &Machine) {
     );
     machine.write("/srv/ca.pem", AUTHORITY.pem());
     machine.write("/srv/lib/probe.py", probe::SOURCE);
-    std::fs::copy(EGRET, machine.path("/srv/bin/egret")).unwrap();
-    std::fs::set_permissions(
-        machine.path("/srv/bin/egret"),
-        PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    // By another process: a child that some other test forks meanwhile would hold the file open for writing, and a file
+    // that somebody may write to cannot be executed.
+    let binary = machine.path("/srv/bin/egret");
+    let copied = Command::new("install")
+        .args(["-m", "755", EGRET])
+        .arg(binary)
+        .status()
+        .unwrap();
+    assert!(copied.success(), "cannot copy {EGRET}");
     for user in User::ALL {
         for directory in ["", "/project"] {
             let directory = machine.path(format!("{}{directory}", user.home()));

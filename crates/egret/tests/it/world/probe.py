@@ -1,21 +1,24 @@
 """Makes attempts to get somewhere, one after the other, and prints what became of each as JSON.
 
-Reads a list of attempts from the first argument. An attempt is an object; "try" says which kind. The answer has "end",
+Reads a list of attempts from the first line of its input. An attempt is an object; "try" says which kind. The answer has "end",
 a word for how it ended, "ms", how long that took, and sometimes "data", what was received, as text.
 """
 
 import base64, errno, json, os, socket, struct, sys, time
 
 PROXY = ("127.0.0.1", 61081)
+heard = 0.0
 
 
 def receive(sock, limit):
     """Reads until the other side is done or has been quiet for a moment."""
+    global heard
     sock.settimeout(limit)
     data = b""
     try:
         while True:
             piece = sock.recv(65536)
+            heard = time.monotonic()
             if not piece:
                 return "closed", data
             data += piece
@@ -29,7 +32,8 @@ def receive(sock, limit):
 def octets(attempt, key="send"):
     if key + "64" in attempt:
         return base64.b64decode(attempt[key + "64"])
-    return attempt.get(key, "").encode("latin-1")
+    text = attempt.get(key, "")
+    return text.encode("latin-1" if max(text, default=" ") <= "\xff" else "utf-8")
 
 
 def tcp(attempt):
@@ -176,11 +180,13 @@ def run(attempt):
         end, data = "timeout", b""
     except OSError as error:
         end, data = errno.errorcode.get(error.errno, str(error)), b""
-    return {"end": end, "ms": round((time.monotonic() - start) * 1000, 1), "data": data.decode("latin-1")}
+    # Waiting to see whether more would come does not count.
+    done = max(heard, start) if data else time.monotonic()
+    return {"end": end, "ms": round((done - start) * 1000, 1), "data": data.decode("latin-1")}
 
 
 def main():
-    for attempt in json.loads(sys.argv[1]):
+    for attempt in json.loads(sys.stdin.readline()):
         answer = run(attempt)
         # A machine that is busy with other things makes anything slow now and then; a time-out is slow every time.
         for _ in range(2):

@@ -52,15 +52,10 @@ pub(crate) fn udp(host: &str, port: u16) -> Value {
 /// Makes the attempts inside one run.
 #[track_caller]
 pub(crate) fn attempt(run: Run<'_>, attempts: &[Value]) -> (Outcome, Vec<Value>) {
-    let attempts = Value::from(attempts.to_vec()).to_string();
+    let attempts = format!("{}\n", Value::from(attempts.to_vec()));
     let outcome = run
-        .program(&[
-            "/usr/bin/python3",
-            "-I",
-            "-S",
-            "/srv/lib/probe.py",
-            &attempts,
-        ])
+        .input(attempts)
+        .program(&["/usr/bin/python3", "-I", "-S", "/srv/lib/probe.py"])
         .ok();
     let ends: Vec<Value> = outcome
         .stdout
@@ -102,7 +97,7 @@ pub(crate) fn refused_by_then(run: Run<'_>, table: &[(Value, &str)]) -> (Outcome
             wrong.push(format!("not refused at once: {attempt} ended so: {end}"));
         }
         let data = end["data"].as_str().unwrap();
-        if data.starts_with("HTTP/1.1 403") && !reason.is_empty() && !says(data, reason) {
+        if data.starts_with("HTTP/1.1") && !reason.is_empty() && !says(data, reason) {
             wrong.push(format!(
                 "does not tell the client `{reason}`: {attempt} ended so: {end}"
             ));
@@ -125,13 +120,15 @@ fn is_refusal(attempt: &Value, end: &Value) -> bool {
         end["end"].as_str().unwrap(),
         end["data"].as_str().unwrap(),
     );
-    let http = data.starts_with("HTTP/1.1 403") || data.starts_with("HTTP/1.1 400");
+    let http = ["403", "400", "502"]
+        .iter()
+        .any(|code| data.starts_with(&format!("HTTP/1.1 {code}")));
     match kind.unwrap() {
         "tcp" => {
             http || (data.is_empty()
                 && matches!(
                     end,
-                    "reset" | "closed" | "unresolved" | "ECONNREFUSED" | "EINVAL"
+                    "reset" | "closed" | "unresolved" | "ECONNREFUSED" | "EINVAL" | "ENETUNREACH"
                 ))
         }
         "connect" | "forward" | "proxy" => {
@@ -177,7 +174,8 @@ fn is_on_record(outcome: &Outcome, attempt: &Value, reason: &str) -> bool {
         text("authority"),
         text("url"),
         text("name")
-    );
+    )
+    .to_ascii_lowercase();
     outcome.records.iter().any(|record| {
         if record["reason"] != reason {
             return false;

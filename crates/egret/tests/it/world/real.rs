@@ -17,7 +17,20 @@ pub(crate) const DATABASE: &str = "151.101.0.10";
 #[track_caller]
 pub(crate) fn git_http(world: &World) {
     repository(world);
-    daemon(world, &["/usr/bin/python3", "-m", "http.server", "--bind", GIT, "--directory", "/srv", "8000"], (GIT, 8000));
+    daemon(
+        world,
+        &[
+            "/usr/bin/python3",
+            "-m",
+            "http.server",
+            "--bind",
+            GIT,
+            "--directory",
+            "/srv",
+            "8000",
+        ],
+        (GIT, 8000),
+    );
 }
 
 /// Starts `sshd` at [`GIT`], port 22.
@@ -33,7 +46,11 @@ pub(crate) fn sshd(world: &World) {
          StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n"
     );
     world.outside.write("/srv/ssh/config", config);
-    daemon(world, &["/usr/sbin/sshd", "-D", "-e", "-f", "/srv/ssh/config"], (GIT, 22));
+    daemon(
+        world,
+        &["/usr/sbin/sshd", "-D", "-e", "-f", "/srv/ssh/config"],
+        (GIT, 22),
+    );
 }
 
 /// Gives a user, in the project directory, the key that [`sshd`] takes and the one it has.
@@ -45,7 +62,10 @@ pub(crate) fn ssh_key(world: &World, user: User) {
     fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     chown(&key, Some(user.id()), Some(user.id())).unwrap();
     let host = world.outside.read("/srv/ssh/host.pub");
-    world.machine.write(&format!("{project}/known"), format!("git.example.com {host}"));
+    world.machine.write(
+        &format!("{project}/known"),
+        format!("git.example.com {host}"),
+    );
 }
 
 /// Starts PostgreSQL at [`DATABASE`], port 5432, which trusts everybody.
@@ -79,14 +99,33 @@ fn repository(world: &World) {
 #[track_caller]
 fn daemon(world: &World, words: &[&str], address: (&'static str, u16)) {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir("/").env_clear().env("PATH", SYSTEM_PATH).env("HOME", "/srv");
+    command
+        .args(&words[1..])
+        .current_dir("/")
+        .env_clear()
+        .env("PATH", SYSTEM_PATH)
+        .env("HOME", "/srv");
     let log = fs::File::create(world.outside.path("/srv/log")).unwrap();
-    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    let mut child = world.outside.spawn(command).unwrap_or_else(|e| panic!("{}: {e}", words[0]));
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let mut child = world
+        .outside
+        .spawn(command)
+        .unwrap_or_else(|e| panic!("{}: {e}", words[0]));
     let end = Instant::now() + Duration::from_secs(20);
-    while world.outside.in_network(move || std::net::TcpStream::connect(address)).is_err() {
+    while world
+        .outside
+        .in_network(move || std::net::TcpStream::connect(address))
+        .is_err()
+    {
         let ended = child.try_wait().unwrap();
-        assert!(Instant::now() < end && ended.is_none(), "{words:?}: {ended:?} {}", world.outside.read("/srv/log"));
+        assert!(
+            Instant::now() < end && ended.is_none(),
+            "{words:?}: {ended:?} {}",
+            world.outside.read("/srv/log")
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

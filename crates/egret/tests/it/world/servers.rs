@@ -166,12 +166,10 @@ impl Seen {
 /// | `/socket` | a WebSocket that sends back whatever octets it gets |
 /// | else | a line with the method, the path, the Host and the length of the body |
 fn respond<S: Read + Write>(request: &Request, stream: &mut BufReader<S>) -> std::io::Result<bool> {
-    let path = request
-        .target
-        .split_once("://")
-        .map_or(request.target.as_str(), |(_, rest)| {
-            rest.find('/').map_or("/", |at| &rest[at..])
-        });
+    let target = request.target.as_str();
+    let path = target
+        .strip_prefix("http://")
+        .map_or(target, |rest| rest.find('/').map_or("/", |at| &rest[at..]));
     let parts: Vec<_> = path.trim_start_matches('/').splitn(2, '/').collect();
     let argument = parts.get(1).copied().unwrap_or_default();
     let stream_out =

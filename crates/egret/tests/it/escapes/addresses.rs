@@ -1,0 +1,328 @@
+//! Classes 18 to 23: addresses and ports.
+
+use crate::world::probe::{
+    attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp,
+};
+use crate::world::servers::Service;
+use crate::world::{User, World, at};
+
+const ALLOW_PUBLIC: &str = "version: 1\ndefault: allow-public\n";
+
+#[test]
+fn ipv4_in_any_notation_is_the_address_it_means() {
+    let world = World::new();
+    let sink = world.serve_on_machine(80, Service::Sink);
+    #[rustfmt::skip]
+    let table = [
+        ("127.1",               "denied.address.loopback"),
+        ("2130706433",          "denied.address.loopback"),
+        ("0x7f000001",          "denied.address.loopback"),
+        ("0x7f.1",              "denied.address.loopback"),
+        ("017700000001",        "denied.address.loopback"),
+        ("0177.0.0.1",          "denied.address.loopback"),
+        ("127.0.1",             "denied.address.loopback"),
+        ("0x7F.0x0.0x0.0x1",    "denied.address.loopback"),
+        ("169.254.43518",       "denied.address.metadata"),
+        ("2852039166",          "denied.address.metadata"),
+        ("0xA9FEA9FE",          "denied.address.metadata"),
+        ("0251.0376.0251.0376", "denied.address.metadata"),
+        ("10.1",                "denied.address.private"),
+        ("012.0.0.1",           "denied.address.private"),
+        ("0xa.0x14.7",          "denied.address.private"),
+        ("0",                   "denied.address.reserved"),
+        ("172.17.1",            "denied.host_gateway"),
+        ("2886795265",          "denied.host_gateway"),
+        ("3232237314",          "denied.host_gateway"),
+    ];
+    for user in User::ALL {
+        let attempts: Vec<_> = table
+            .iter()
+            .flat_map(|(host, reason)| {
+                [
+                    (connect(&format!("{host}:80")), *reason),
+                    (forward(&format!("http://{host}/")), *reason),
+                    (socks_name(host, 80), *reason),
+                    (tcp(host, 80), ""),
+                ]
+            })
+            .collect();
+        refused(world.run_as(user).policy(ALLOW_PUBLIC), &attempts);
+    }
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+#[test]
+fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
+    let world = World::new();
+    let sink = world.serve_on_machine(80, Service::Sink);
+    world.serve_everywhere(80, Service::Sink);
+    #[rustfmt::skip]
+    let table = [
+        ("::ffff:127.0.0.1",             "denied.address.loopback"),
+        ("::ffff:10.20.0.7",             "denied.address.private"),
+        ("::ffff:a9fe:a9fe",             "denied.address.metadata"),
+        ("::ffff:172.17.0.1",            "denied.host_gateway"),
+        ("::10.20.0.7",                  "denied.address.private"),   // compatible
+        ("::ffff:0:10.20.0.7",           "denied.address.private"),   // translated
+        ("64:ff9b::10.20.0.7",           "denied.address.private"),   // NAT64
+        ("64:ff9b::169.254.169.254",     "denied.address.metadata"),
+        ("64:ff9b:1::10.20.0.7",         ""),                         // local NAT64 prefix
+        ("2002:0a14:0007::1",            "denied.address.private"),   // 6to4
+        ("2002:5db8:d822::1",            "denied.address.reserved"),
+        ("2001:0:4136:e378:8000:63bf:f5eb:fff8", "denied.address.private"), // Teredo of 10.20.0.7
+        ("fe80::5efe:10.20.0.7",         ""),                         // ISATAP
+        ("2606:2800:220:1:0:5efe:10.20.0.7", "denied.address.private"),
+    ];
+    let attempts: Vec<_> = table
+        .iter()
+        .flat_map(|(host, reason)| {
+            [
+                (connect(&format!("[{host}]:80")), *reason),
+                (tcp(host, 80), ""),
+            ]
+        })
+        .collect();
+    for user in User::ALL {
+        refused(world.run_as(user).policy(ALLOW_PUBLIC), &attempts);
+    }
+    // The same as answers.
+    let mut attempts = Vec::new();
+    for (number, (address, _)) in table.iter().enumerate() {
+        let name = format!("v{number}.example.com");
+        world.dns.answer(&name, &[address]);
+        attempts.push((connect(&format!("{name}:80")), ""));
+    }
+    let (outcome, _) = refused_by_then(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &attempts);
+    assert!(
+        outcome
+            .reasons()
+            .iter()
+            .all(|reason| reason.starts_with("denied.address.")),
+        "{outcome:#?}"
+    );
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+#[test]
+fn a_mapped_public_address_stays_public() {
+    let world = World::new();
+    world.serve("93.184.216.34:7000", Service::Echo);
+    let (outcome, ends) = attempt(
+        world.run_as(User::Alice).policy(ALLOW_PUBLIC),
+        &[tcp("::ffff:93.184.216.34", 7000)],
+    );
+    assert_eq!(ends[0]["data"], "hello\n", "{outcome:#?}");
+}
+
+#[test]
+fn zones_are_malformed() {
+    let world = World::new();
+    let table = [
+        "[fe80::1%lo]:80",
+        "[fe80::1%25lo]:80",
+        "[fe80::1%1]:80",
+        "[2606:2800:220:1::1%eth0]:80",
+    ]
+    .map(|authority| (connect(authority), "denied.malformed"));
+    refused(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &table);
+}
+
+#[test]
+fn ranges_with_a_meaning_of_their_own_are_not_public() {
+    let world = World::new();
+    let ranges = [
+        "0.1.2.3",
+        "127.200.1.1",
+        "240.1.1.1",
+        "255.255.255.255",
+        "239.1.1.1",
+        "192.0.2.7",
+        "198.51.100.7",
+        "203.0.113.7",
+        "198.18.0.77",
+        "198.19.255.1",
+        "192.88.99.1",
+        "192.0.0.9",
+        "100.127.255.254",
+        "fc00::1",
+        "fdff::1",
+        "fec0::1",
+        "2001:db8::1",
+        "100::1",
+        "2001:2::1",
+        "3fff::1",
+        "5f00::1",
+        "ff05::2",
+    ];
+    let mut table: Vec<_> = Vec::new();
+    for address in ranges {
+        let authority = if address.contains(':') {
+            format!("[{address}]:80")
+        } else {
+            format!("{address}:80")
+        };
+        table.push((connect(&authority), ""));
+        table.push((tcp(address, 80), ""));
+    }
+    for user in User::ALL {
+        let outcome = refused(world.run_as(user).policy(ALLOW_PUBLIC), &table);
+        assert!(
+            outcome
+                .reasons()
+                .iter()
+                .all(|reason| reason.starts_with("denied.")),
+            "{outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn no_grant_reaches_a_metadata_service() {
+    let world = World::new();
+    world.serve_everywhere(80, Service::Sink);
+    let addresses = [
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+    ];
+    let names = [
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data.ec2.internal",
+        "METADATA.GOOGLE.INTERNAL.",
+    ];
+    let policy =
+        "version: 1\ndefault: allow-public\nhost_gateway: allow\nallow: ['**.example.com']\n";
+    let mut table = Vec::new();
+    for address in addresses {
+        let authority = if address.contains(':') {
+            format!("[{address}]:80")
+        } else {
+            format!("{address}:80")
+        };
+        table.push((connect(&authority), "denied.address.metadata"));
+        table.push((tcp(address, 80), "denied.address.metadata"));
+    }
+    for name in names {
+        table.push((connect(&format!("{name}:80")), "denied.address.metadata"));
+        table.push((dns(name, 1), ""));
+    }
+    for user in User::ALL {
+        refused(world.run_as(user).policy(policy), &table);
+    }
+    // A policy that tries to allow one is refused when it is read.
+    for entry in [
+        "{host: www.example.com, addresses: [169.254.169.254]}",
+        "{host: www.example.com, addresses: [169.254.0.0/16]}",
+        "{address: 169.254.169.254, ports: [80]}",
+    ] {
+        let outcome = world
+            .run_as(User::Alice)
+            .policy(&format!("version: 1\nallow:\n  - {entry}\n"))
+            .client("echo RAN");
+        assert_eq!(
+            (outcome.code(), outcome.stdout.as_str()),
+            (125, ""),
+            "{entry}: {outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_port_is_plain_digits() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let mut table: Vec<_> = [
+        "",
+        ":",
+        ":007",
+        ":+80",
+        ":-1",
+        ":0",
+        ":65536",
+        ":0x50",
+        ":80 ",
+        ": 80",
+        ":8０",
+        ":80:80",
+        ":99999999999999999999",
+    ]
+    .map(|port| {
+        (
+            connect(&format!("www.example.com{port}")),
+            "denied.malformed",
+        )
+    })
+    .to_vec();
+    table.push((connect("www.example.com:81"), "denied.port"));
+    table.push((forward("http://www.example.com:007/"), "denied.malformed"));
+    table.push((forward("http://www.example.com:65536/"), "denied.malformed"));
+    table.push((socks_name("www.example.com", 0), "denied.malformed"));
+    refused(world.run_as(User::Alice).allow("www.example.com"), &table);
+}
+
+#[test]
+fn the_hosts_names_are_shut_in_every_spelling() {
+    let world = World::new();
+    let sink = world.serve_on_machine(80, Service::Sink);
+    world
+        .dns
+        .answer("host.docker.internal", &["172.17.0.1"])
+        .answer("public.example.com", &["172.17.0.1"]);
+    let policy = "version: 1\ndefault: allow-public\nallow:\n  - '**.docker.internal'\n  - '*.containers.internal'\n  - {host: public.example.com, addresses: [172.16.0.0/12]}\n";
+    let names = [
+        "host.docker.internal",
+        "HOST.docker.INTERNAL",
+        "host.docker.internal.",
+        "gateway.docker.internal",
+        "host.containers.internal",
+        "host.egret.internal",
+    ];
+    let mut table: Vec<_> = names
+        .iter()
+        .flat_map(|name| {
+            [
+                (connect(&format!("{name}:80")), "denied.host_gateway"),
+                (dns(name, 1), "denied.host_gateway"),
+            ]
+        })
+        .collect();
+    table.push((connect("host.docker.internal..:80"), "denied.malformed"));
+    for user in User::ALL {
+        refused(world.run_as(user).policy(policy), &table);
+        refused_by_then(
+            world.run_as(user).policy(policy),
+            &[
+                (connect("public.example.com:80"), "denied.address.host"),
+                (tcp("public.example.com", 80), "denied.address.host"),
+            ],
+        );
+    }
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+#[test]
+fn a_granted_alias_cannot_be_pointed_elsewhere_from_inside() {
+    let world = World::new();
+    world.serve("127.0.0.1:5432", Service::Http);
+    let elsewhere = world.serve("10.20.0.7:5432", Service::Http);
+    let run = world
+        .run_as(User::Alice)
+        .args(&["--allow-docker-gateway=5432"]);
+    let outcome = run.client(
+        "curl -sS --noproxy '*' --resolve host.docker.internal:5432:10.20.0.7 http://host.docker.internal:5432/; \
+         curl -sS --noproxy '*' -H 'Host: host.docker.internal' http://10.20.0.7:5432/ ; \
+         curl -sS http://host.docker.internal:5432/ok",
+    );
+    assert!(
+        outcome.stdout.contains("GET /ok for host.docker.internal"),
+        "{outcome:#?}"
+    );
+    assert!(!outcome.reached(at::PRIVATE, 5432));
+    assert_eq!(world.server(elsewhere, |server| server.connections()), 0);
+}

@@ -1,0 +1,692 @@
+//! Classes 24 to 32: what is spoken on a connection.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::world::probe::{attempt, connect, refused, refused_by_then, tcp};
+use crate::world::servers::Service;
+use crate::world::{User, World, at};
+
+/// A world with `www.example.com` (and others at the same address), whose server takes everything.
+fn with_sink(port: u16) -> (World, usize) {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let sink = world.serve(&format!("93.184.216.34:{port}"), Service::Sink);
+    (world, sink)
+}
+
+/// A ClientHello of Python's, for a server name or for none.
+const HELLO: &str = "
+import socket, ssl, sys, time
+def hello(name):
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    out = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
+    try: tls.do_handshake()
+    except ssl.SSLWantReadError: pass
+    return out.read()
+def records(data, size):
+    body = data[5:]
+    return b''.join(b'\\x16\\x03\\x01' + len(piece).to_bytes(2, 'big') + piece for piece in (body[at:at + size] for at in range(0, len(body), size)))
+def captured():
+    return socket.create_connection(('www.example.com', 443), 5)
+def tunnel():
+    s = socket.create_connection(('127.0.0.1', 61081), 5)
+    s.sendall(b'CONNECT www.example.com:443 HTTP/1.1\\r\\nHost: www.example.com:443\\r\\n\\r\\n')
+    assert s.recv(100).startswith(b'HTTP/1.1 200')
+    return s
+def end(s):
+    s.settimeout(3)
+    try: return 'closed' if s.recv(100) == b'' else 'data'
+    except ConnectionResetError: return 'closed'
+    except TimeoutError: return 'open'
+def say(s, data, piece=10**6, pause=0):
+    try:
+        for at in range(0, len(data), piece):
+            s.sendall(data[at:at + piece])
+            time.sleep(pause)
+    except (ConnectionResetError, BrokenPipeError): pass
+    return end(s)
+";
+
+#[test]
+fn a_server_name_unlike_the_decided_one_is_refused() {
+    let (world, sink) = with_sink(443);
+    let script = format!("{HELLO}
+for way in [captured, tunnel]:
+    for name in ['evil.test', 'www.example.com.evil.test', 'a.www.example.com', 'example.com', None]:
+        print(say(way(), hello(name)))
+        print(say(way(), hello(name), 1))
+        print(say(way(), records(hello(name), 7)))
+");
+    for user in User::ALL {
+        let outcome = world
+            .run_as(user)
+            .allow("www.example.com")
+            .python(&script)
+            .ok();
+        assert_eq!(outcome.stdout, "closed\n".repeat(30), "{outcome:#?}");
+        let mismatches = outcome
+            .reasons()
+            .iter()
+            .filter(|reason| **reason == "denied.name_mismatch")
+            .count();
+        assert_eq!(mismatches, 30, "{outcome:#?}");
+    }
+    assert_eq!(world.server(sink, |sink| sink.bytes()), b"");
+}
+
+#[test]
+fn the_decided_server_name_passes_however_it_is_cut() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let echo = world.serve("93.184.216.34:443", Service::Echo);
+    let script = format!("{HELLO}
+whole = hello('www.example.com')
+for way in [captured, tunnel]:
+    for data, piece, pause in [(whole, 10**6, 0), (whole, 1, 0.0005), (records(whole, 5), 10**6, 0), (records(whole, 1), 3, 0)]:
+        s = way()
+        print(say(s, data, piece, pause))
+");
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com")
+        .python(&script)
+        .ok();
+    assert_eq!(outcome.stdout, "data\n".repeat(8), "{outcome:#?}");
+    assert_eq!(world.server(echo, |echo| echo.connections()), 8);
+}
+
+#[test]
+fn a_hello_larger_than_any_buffer_is_refused() {
+    let (world, sink) = with_sink(443);
+    let script = format!("{HELLO}
+def big(count):
+    body = b'\\x01' + (count).to_bytes(3, 'big') + b'\\x03\\x03' + bytes(count - 2)
+    return b''.join(b'\\x16\\x03\\x01' + len(p).to_bytes(2, 'big') + p for p in (body[a:a + 16000] for a in range(0, len(body), 16000)))
+for way in [captured, tunnel]:
+    print(say(way(), big(200000)))
+    print(say(way(), big(2**24 - 1)))
+");
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com")
+        .python(&script)
+        .ok();
+    assert_eq!(outcome.stdout, "closed\n".repeat(4), "{outcome:#?}");
+    assert_eq!(world.server(sink, |sink| sink.bytes()), b"");
+}
+
+#[test]
+fn tls_on_port_80_and_plain_text_on_443_are_checked_the_same() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let tls = world.serve("93.184.216.34:80", Service::Sink);
+    let plain = world.serve("93.184.216.34:443", Service::Http);
+    let script = format!(
+        "{HELLO}
+print(say(socket.create_connection(('www.example.com', 80)), hello('evil.test')))
+s = captured(); print(say(s, b'GET / HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n'))
+s = tunnel(); print(say(s, b'GET / HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n'))
+"
+    );
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com")
+        .python(&script)
+        .ok();
+    // A plain request is answered (403), the others are closed.
+    assert!(!outcome.stdout.contains("open"), "{outcome:#?}");
+    assert_eq!(
+        outcome
+            .reasons()
+            .iter()
+            .filter(|reason| **reason == "denied.name_mismatch")
+            .count(),
+        3,
+        "{outcome:#?}"
+    );
+    assert_eq!(world.server(tls, |sink| sink.bytes()), b"");
+    assert_eq!(world.server(plain, |server| server.requests().len()), 0);
+}
+
+#[test]
+fn a_host_header_unlike_the_decided_name_is_refused() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let server = world.serve("93.184.216.34:80", Service::Http);
+    let request = |lines: &str| format!("GET / HTTP/1.1\r\n{lines}\r\n\r\n");
+    let heads = [
+        "Host: evil.test",
+        "Host: www.example.com.evil.test",
+        "Host: www.example.com:81",
+        "Host: user@www.example.com",
+        "Host: www.example.com, evil.test",
+        "Host: www.example.com\r\nHost: evil.test",
+        "Host: 10.20.0.7",
+        "X: y",
+        "Host:",
+        "Host: evil.test\r\nX-Forwarded-Host: www.example.com",
+        "Host : evil.test",
+        " Host: evil.test",
+        "X: y\r\n Host: evil.test\r\nHost: www.example.com",
+    ];
+    let mut table: Vec<(Value, &str)> = Vec::new();
+    for head in heads {
+        table.push((
+            json!({"try": "tcp", "host": "www.example.com", "port": 80, "send": request(head)}),
+            "",
+        ));
+        table.push((json!({"try": "proxy", "send": "CONNECT www.example.com:80 HTTP/1.1\r\nHost: www.example.com:80\r\n\r\n", "then": request(head)}), ""));
+    }
+    for user in User::ALL {
+        let attempts: Vec<_> = table.iter().map(|(attempt, _)| attempt.clone()).collect();
+        let (outcome, ends) = attempt(world.run_as(user).allow("www.example.com"), &attempts);
+        for (attempt, end) in attempts.iter().zip(&ends) {
+            let data = end["data"]
+                .as_str()
+                .unwrap()
+                .replace("HTTP/1.1 200 Connection established\r\n", "");
+            assert!(
+                !data.contains("HTTP/1.1 200"),
+                "{attempt}: {end}\n{outcome:#?}"
+            );
+            assert_ne!(end["end"], "timeout", "{attempt}: {end}");
+        }
+    }
+    assert_eq!(world.server(server, |server| server.requests().len()), 0);
+}
+
+#[test]
+fn each_request_of_a_connection_is_decided() {
+    let world = World::new();
+    world
+        .dns
+        .answer("www.example.com", &[at::PUBLIC])
+        .answer("other.example.com", &[at::PUBLIC2]);
+    let server = world.serve("93.184.216.34:80", Service::Http);
+    let other = world.serve("151.101.0.81:80", Service::Http);
+    let first = "GET http://www.example.com/1 HTTP/1.1\r\nHost: www.example.com\r\n\r\n";
+    let (outcome, ends) = attempt(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &[
+            // keep-alive, through the proxy
+            json!({"try": "proxy", "send": first, "then": "GET http://other.example.com/2 HTTP/1.1\r\nHost: other.example.com\r\n\r\n"}),
+            // pipelined
+            json!({"try": "proxy", "send": format!("{first}GET http://other.example.com/2 HTTP/1.1\r\nHost: other.example.com\r\n\r\n")}),
+            // absolute form after origin form, in a tunnel
+            json!({"try": "proxy", "send": "CONNECT www.example.com:80 HTTP/1.1\r\nHost: www.example.com:80\r\n\r\n",
+                   "then": "GET /1 HTTP/1.1\r\nHost: www.example.com\r\n\r\nGET http://other.example.com/2 HTTP/1.1\r\nHost: other.example.com\r\n\r\n"}),
+            // captured: the second request names another host
+            json!({"try": "tcp", "host": "www.example.com", "port": 80,
+                   "send": "GET /1 HTTP/1.1\r\nHost: www.example.com\r\n\r\nGET /2 HTTP/1.1\r\nHost: other.example.com\r\n\r\n"}),
+            // absolute form against the Host
+            json!({"try": "proxy", "send": "GET http://www.example.com/3 HTTP/1.1\r\nHost: other.example.com\r\n\r\n"}),
+        ],
+    );
+    for end in &ends[..4] {
+        assert!(
+            end["data"]
+                .as_str()
+                .unwrap()
+                .contains("GET /1 for www.example.com"),
+            "{end} {outcome:#?}"
+        );
+    }
+    assert_eq!(world.server(other, |other| other.connections()), 0);
+    let seen = world.server(server, |server| server.requests());
+    assert_eq!(
+        seen.iter()
+            .filter(|request| request.target.contains("/2"))
+            .count(),
+        0,
+        "{seen:#?}"
+    );
+    assert!(
+        seen.iter()
+            .all(|request| request.header("host") == Some("www.example.com")),
+        "{seen:#?}"
+    );
+}
+
+#[test]
+fn requests_that_two_parsers_read_differently_are_refused() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let server = world.serve("93.184.216.34:80", Service::Sink);
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: evil.test\r\n\r\n";
+    let length = smuggled.len();
+    let heads = [
+        format!(
+            "Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+        ),
+        format!("Content-Length: 0\r\nContent-Length: {length}\r\n\r\n{smuggled}"),
+        format!("Content-Length: 0, {length}\r\n\r\n{smuggled}"),
+        format!("Content-Length: +{length}\r\n\r\n{smuggled}"),
+        format!("Content-Length: 0x10\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding: chunked,\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n{smuggled}"),
+        format!("Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+        "X: a\r\n b\r\n\r\n".to_owned(),
+        "X: a\0b\r\n\r\n".to_owned(),
+        "X: a\rb\r\n\r\n".to_owned(),
+        "X\x01: a\r\n\r\n".to_owned(),
+        "Bad Name: a\r\n\r\n".to_owned(),
+    ];
+    let mut attempts = Vec::new();
+    for head in &heads {
+        let absolute =
+            format!("POST http://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n{head}");
+        attempts.push(json!({"try": "proxy", "send": absolute}));
+    }
+    for line in [
+        "GET  http://www.example.com/ HTTP/1.1",
+        "GET http://www.example.com/ HTTP/1.1 x",
+        "GET http://www.example.com/\tx HTTP/1.1",
+        "GET http://www.example.com/ HTTP/2.0",
+        "GET http://www.example.com/",
+        "GET /origin HTTP/1.1",
+        "GET * HTTP/1.1",
+        "G(T http://www.example.com/ HTTP/1.1",
+        "GET https://www.example.com/ HTTP/1.1",
+        "GET ftp://www.example.com/ HTTP/1.1",
+        "GET www.example.com:80 HTTP/1.1",
+        "\0GET http://www.example.com/ HTTP/1.1",
+    ] {
+        attempts.push(
+            json!({"try": "proxy", "send": format!("{line}\r\nHost: www.example.com\r\n\r\n")}),
+        );
+    }
+    let (outcome, ends) = attempt(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &attempts,
+    );
+    for (attempt, end) in attempts.iter().zip(&ends) {
+        let data = end["data"].as_str().unwrap();
+        assert!(
+            data.is_empty() || data.starts_with("HTTP/1.1 4"),
+            "{attempt}: {end}"
+        );
+        assert_ne!(end["end"], "timeout", "{attempt}: {end}");
+    }
+    let bytes = world.server(server, |server| server.bytes());
+    assert!(
+        bytes.is_empty(),
+        "{} {outcome:#?}",
+        String::from_utf8_lossy(&bytes)
+    );
+}
+
+#[test]
+fn heads_that_never_end_are_bounded() {
+    let (world, sink) = with_sink(80);
+    let huge = format!(
+        "GET http://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\nX: {}\r\n\r\n",
+        "a".repeat(200_000)
+    );
+    let many = format!(
+        "GET http://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n{}\r\n",
+        "X: y\r\n".repeat(5000)
+    );
+    let line = format!(
+        "GET http://www.example.com/{} HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+        "a".repeat(200_000)
+    );
+    let attempts = [huge, many, line].map(|head| json!({"try": "proxy", "send": head}));
+    let (outcome, ends) = attempt(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &attempts,
+    );
+    for end in &ends {
+        let data = end["data"].as_str().unwrap();
+        assert!(data.is_empty() || data.starts_with("HTTP/1.1 4"), "{end}");
+    }
+    assert_eq!(
+        outcome
+            .reasons()
+            .iter()
+            .filter(|reason| **reason == "denied.limit")
+            .count(),
+        3,
+        "{outcome:#?}"
+    );
+    assert_eq!(world.server(sink, |sink| sink.bytes()), b"");
+}
+
+#[test]
+fn a_head_that_comes_too_slowly_is_given_up() {
+    let (world, sink) = with_sink(80);
+    let script = "
+import socket, time
+s = socket.create_connection(('127.0.0.1', 61081))
+start = time.time()
+try:
+    for byte in b'GET http://www.example.com/ HTTP/1.1\\r\\nHost: www.example.com\\r\\nX: ' + b'y' * 1000:
+        s.send(bytes([byte]))
+        s.settimeout(0.3)
+        try:
+            if s.recv(1000): break
+            break
+        except TimeoutError: pass
+except OSError: pass
+print(time.time() - start < 20)
+";
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com")
+        .python(script)
+        .ok();
+    assert_eq!(outcome.stdout, "True\n", "{outcome:#?}");
+    outcome.decided("denied.limit", "", 0);
+    assert_eq!(world.server(sink, |sink| sink.bytes()), b"");
+}
+
+#[test]
+fn upgrades_do_not_open_anything() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    let server = world.serve("93.184.216.34:80", Service::Http);
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let tunnel = "CONNECT www.example.com:80 HTTP/1.1\r\nHost: www.example.com:80\r\n\r\n";
+    let attempts = [
+        json!({"try": "proxy", "send": preface}),
+        json!({"try": "proxy", "send": tunnel, "then": "CONNECT evil.test:443 HTTP/1.1\r\nHost: evil.test:443\r\n\r\n"}),
+        json!({"try": "proxy", "send": tunnel, "then": "CONNECT www.example.com:80 HTTP/1.1\r\nHost: www.example.com:80\r\n\r\n"}),
+        json!({"try": "proxy", "send": "TRACE http://www.example.com/ HTTP/1.1\r\nHost: www.example.com\r\n\r\n"}),
+        json!({"try": "proxy", "send": "CONNECT www.example.com:80 HTTP/1.1\r\nHost: www.example.com:80\r\nContent-Length: 5\r\n\r\nhello"}),
+    ];
+    let (outcome, ends) = attempt(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &attempts,
+    );
+    for end in &ends {
+        let data = end["data"]
+            .as_str()
+            .unwrap()
+            .replace("HTTP/1.1 200 Connection established\r\n", "");
+        assert!(!data.contains("HTTP/1.1 200"), "{end} {outcome:#?}");
+    }
+    let seen = world.server(server, |server| server.requests());
+    assert!(seen.is_empty(), "{seen:#?}");
+}
+
+#[test]
+fn socks_offers_connections_and_nothing_else() {
+    let (world, sink) = with_sink(80);
+    let raw = |bytes: &[u8]| json!({"try": "proxy", "send": bytes.iter().map(|byte| char::from(*byte)).collect::<String>()});
+    let name = b"\x03\x0fwww.example.com\x00\x50";
+    let request = |head: &[u8]| raw(&[&b"\x05\x01\x00"[..], head, name].concat());
+    let attempts = [
+        raw(b"\x04\x01\x00\x50\x5d\xb8\xd8\x22user\0"), // SOCKS4
+        raw(b"\x04\x01\x00\x50\x00\x00\x00\x01user\0www.example.com\0"), // SOCKS4a
+        request(b"\x05\x02\x00"),                       // BIND
+        request(b"\x05\x03\x00"),                       // UDP ASSOCIATE
+        request(b"\x05\x09\x00"),                       // no command
+        request(b"\x04\x01\x00"),                       // another version
+        raw(b"\x05\x01\x02"),                           // a password, please
+        raw(b"\x05\x00"),                               // no method
+        raw(b"\x05\x01\x00\x05\x01\x00\x07abcdef"),     // no such address type
+        raw(b"\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50"), // an empty name
+        raw(b"\x05\x01\x00\x05\x01\x00\x03\x0fwww.example.net\x00\x50"), // another name
+        raw(b"\x05\x01\x00\x05\x01\x00\x01\x5d\xb8\xd8\x22\x00\x50"), // an address
+    ];
+    let attempts = attempts.map(|mut attempt| {
+        attempt["wait"] = 2.into();
+        attempt
+    });
+    for user in User::ALL {
+        let (outcome, ends) = attempt(world.run_as(user).allow("www.example.com"), &attempts);
+        for (attempt, end) in attempts.iter().zip(&ends) {
+            let data: Vec<u8> = end["data"]
+                .as_str()
+                .unwrap()
+                .chars()
+                .map(|c| c as u8)
+                .collect();
+            let granted = data.len() >= 4 && data[2] == 5 && data[3] == 0;
+            assert!(!granted && !data.starts_with(b"\0\x5a"), "{attempt}: {end}");
+            assert_ne!(end["end"], "timeout", "{attempt}: {end}");
+        }
+        outcome.silent();
+    }
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+#[test]
+fn a_redirect_is_a_new_decision() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    world.serve("93.184.216.34:80", Service::Http);
+    for (target, reason) in [
+        ("http://evil.test/", "denied.default"),
+        ("http://169.254.169.254/latest", "denied.address.metadata"),
+        ("http://127.1:22/", "denied.address.loopback"),
+        ("http://host.docker.internal/", "denied.host_gateway"),
+        ("http://10.20.0.7/", "denied.literal_address"),
+        ("http://www.example.com:22/", "denied.port"),
+    ] {
+        let client = format!(
+            "curl -sSL -o /dev/null -w '%{{http_code}}' http://www.example.com/to/{target}"
+        );
+        let outcome = world
+            .run_as(User::Alice)
+            .allow("www.example.com")
+            .client(&client);
+        assert!(outcome.stdout.contains("403"), "{target}: {outcome:#?}");
+        assert!(
+            outcome.reasons().contains(&reason),
+            "{target}: {outcome:#?}"
+        );
+        assert!(
+            outcome
+                .packets
+                .iter()
+                .all(|packet| [at::PUBLIC, "45.33.32.10"]
+                    .contains(&packet.destination.to_string().as_str())),
+            "{outcome:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_new_policy_applies_to_open_connections_in_both_directions() {
+    let world = World::new();
+    world
+        .dns
+        .answer("a.example.com", &[at::PUBLIC])
+        .answer("b.example.com", &[at::PUBLIC]);
+    world.serve("93.184.216.34:7000", Service::Echo);
+    let policy = |names: &str| format!("version: 1\nallow: [{names}]\n");
+    for user in User::ALL {
+        let script = "
+import socket
+a = socket.create_connection(('a.example.com', 7000)); a.send(b'x'); a.recv(1)
+b = socket.create_connection(('b.example.com', 7000)); b.send(b'x'); b.recv(1)
+print('connected', flush=True)
+input()
+for s in (a, b):
+    s.settimeout(5)
+    try:
+        s.send(b'y'); print(s.recv(1))
+    except OSError as e: print('lost')
+def again(name):
+    try:
+        s = socket.create_connection((name, 7000), 5); s.send(b'z'); return s.recv(1)
+    except OSError as e: return 'refused'
+print(again('a.example.com'), again('b.example.com'), flush=True)
+input()
+print(again('a.example.com'), again('b.example.com'), flush=True)
+";
+        let name = format!("reload-{}", user.name());
+        let run = world
+            .run_as(user)
+            .args(&["--name", &name])
+            .policy(&policy("'a.example.com:7000', 'b.example.com:7000'"));
+        let mut live = run.start(&["/usr/bin/python3", "-c", script]);
+        std::thread::sleep(Duration::from_millis(1500));
+        let home = user.home();
+        for (file, text, code) in [
+            ("broken", "version: 1\nallwo: []\n".to_owned(), 125),
+            ("less", policy("'b.example.com:7000'"), 0),
+        ] {
+            world.machine.write(&format!("{home}/{file}.yaml"), text);
+            let set = world.egret(
+                user,
+                &["policy", "set", &name, &format!("{home}/{file}.yaml")],
+            );
+            assert!(
+                set.code() == code || (code != 0 && set.code() != 0),
+                "{set:#?}"
+            );
+        }
+        std::io::Write::write_all(live.stdin.as_mut().unwrap(), b"\n").unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        world
+            .machine
+            .write(&format!("{home}/more.yaml"), policy("'a.example.com:7000'"));
+        world
+            .egret(
+                user,
+                &["policy", "set", &name, &format!("{home}/more.yaml")],
+            )
+            .ok();
+        std::io::Write::write_all(live.stdin.as_mut().unwrap(), b"\n").unwrap();
+        let outcome = live.finish().ok();
+        assert_eq!(
+            outcome.stdout, "connected\nlost\nb'y'\nrefused b'z'\nb'z' refused\n",
+            "{outcome:#?}"
+        );
+        assert!(outcome.events("policy").count() >= 2, "{outcome:#?}");
+        let lost = outcome
+            .events("close")
+            .find(|close| close["host"] == "a.example.com" && close["reason"] == "denied.default");
+        assert!(lost.is_some(), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn floods_harm_nobody_else() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    world.serve("93.184.216.34:80", Service::Http);
+    let script = "
+import socket, resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)) if resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 4096 else None
+held = []
+try:
+    for n in range(3000):
+        s = socket.socket(); s.settimeout(2); s.connect(('127.0.0.1', 61081)); s.send(b'GET '); held.append(s)
+except OSError: pass
+def get():
+    s = socket.create_connection(('127.0.0.1', 61081), 5)
+    s.sendall(b'GET http://www.example.com/ HTTP/1.1\\r\\nHost: www.example.com\\r\\nConnection: close\\r\\n\\r\\n')
+    return s.makefile('rb').read()
+for s in held: s.close()
+for n in range(3000):
+    try:
+        s = socket.create_connection(('93.184.216.34', 81), 2); s.send(b'x'); s.close()
+    except OSError: pass
+import time
+for _ in range(50):
+    try:
+        answer = get()
+        if answer.endswith(b'GET / for www.example.com, 0 bytes\\n'): print('served'); break
+    except OSError: pass
+    time.sleep(0.1)
+";
+    let start = Instant::now();
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com")
+        .python(script)
+        .ok();
+    assert_eq!(outcome.stdout, "served\n", "{:#?}", outcome.stderr);
+    assert!(!outcome.reached(at::PUBLIC, 81));
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn many_tunnels_at_once_work() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    world.serve("93.184.216.34:7000", Service::Echo);
+    let script = "
+import socket
+socks = [socket.create_connection(('www.example.com', 7000), 10) for _ in range(500)]
+for n, s in enumerate(socks): s.sendall(b'%d\\n' % n)
+print(all(s.recv(100) == b'%d\\n' % n for n, s in enumerate(socks)))
+";
+    let outcome = world
+        .run_as(User::Alice)
+        .allow("www.example.com:7000")
+        .python(script)
+        .ok();
+    assert_eq!(outcome.stdout, "True\n");
+    assert_eq!(outcome.events("close").count(), 500);
+}
+
+#[test]
+fn what_a_client_writes_does_not_command_log_or_terminal() {
+    let world = World::new();
+    let nasty = [
+        "\u{1b}[2J\u{1b}]0;owned\u{7}",
+        "x\r\n{\"v\":1,\"verdict\":\"allow\"}",
+        "\u{202e}gnp.exe",
+        "a\"b\\c",
+        "\u{0}\u{7f}\u{9b}31m",
+        "</script><b>",
+    ];
+    let mut table = Vec::new();
+    for text in nasty {
+        table.push((connect(&format!("{text}.example.com:443")), ""));
+        table.push((json!({"try": "proxy", "send": format!("GET http://example.com/{text} HTTP/1.1\r\nHost: example.com\r\nUser-Agent: {text}\r\n\r\n")}), ""));
+        table.push((
+            json!({"try": "socks", "host": text, "port": 80, "name": true}),
+            "",
+        ));
+    }
+    table.retain(|(attempt, _)| {
+        !attempt["host"]
+            .as_str()
+            .is_some_and(|host| !host.chars().all(|c| c <= '\u{ff}'))
+    });
+    let outcome = world
+        .run_as(User::Alice)
+        .args(&["--summary"])
+        .policy("version: 1\n");
+    let (outcome, ends) = refused_by_then(outcome, &table);
+    // The harness has checked the log; this is about what people and clients see.
+    for text in std::iter::once(outcome.stderr.as_str())
+        .chain(ends.iter().map(|end| end["data"].as_str().unwrap()))
+    {
+        let commands = text
+            .chars()
+            .any(|c| (c.is_control() && !"\r\n".contains(c)) || c == '\u{202e}');
+        assert!(!commands || text.starts_with('\u{5}'), "{text:?}");
+    }
+}
+
+#[test]
+fn opaque_octets_to_a_web_port_are_refused_or_carried_but_never_misread() {
+    let (world, sink) = with_sink(443);
+    // Not TLS, not HTTP: the destination was decided by name, so it passes, and it is on record.
+    let (outcome, _) = attempt(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &[tcp("www.example.com", 443)],
+    );
+    let passed = world.server(sink, |sink| sink.bytes()) == b"hello\n";
+    assert_eq!(
+        passed,
+        outcome.reasons().contains(&"allowed.rule")
+            && !outcome.reasons().contains(&"denied.protocol"),
+        "{outcome:#?}"
+    );
+    refused(
+        world.run_as(User::Alice).policy("version: 1\n"),
+        &[(tcp(at::PUBLIC, 443), "denied.literal_address")],
+    );
+}
