@@ -31,6 +31,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,7 +51,7 @@ pub use summary::Refusal;
 use audit::{Door, Event, Record};
 use dial::Dialler;
 use limits::{Bucket, Limit};
-use names::Names;
+use names::{Meaning, Names};
 use refused::Refused;
 use relay::Pool;
 use resolve::Resolver;
@@ -215,6 +216,36 @@ impl Gateway {
     /// Replaces what counts as the host, for connections made from now on.
     pub fn set_hosts(&self, hosts: HostAddresses) {
         self.hosts.store(Arc::new(hosts));
+    }
+
+    /// Puts on record that the sandbox sent a packet of a protocol that is not carried, which its kernel refused:
+    /// `protocol` (`udp`, `icmp`, …), to `address` and, where the protocol has ports, `port`. Once for each.
+    pub fn refused_packet(&self, protocol: &str, address: IpAddr, port: Option<u16>) {
+        let target = match self.names.meaning(address) {
+            Some(Meaning::Name(name)) => name.to_string(),
+            Some(Meaning::Nothing) | None => address.to_string(),
+        };
+        let text = match port {
+            Some(port) if target.contains(':') => format!("[{target}]:{port}"),
+            Some(port) => format!("{target}:{port}"),
+            None => target.clone(),
+        };
+        let message =
+            format!("{protocol} is not carried; a sandbox has TCP, and DNS for allowed names");
+        let denial = Denial::new(Reason::DeniedProtocol, text.as_str(), message);
+        self.summary.count(format!("{text} ({protocol})"), &denial);
+        if !self.first_asked(&format!("{protocol} {text}"), Reason::DeniedProtocol)
+            || !self.may_record()
+        {
+            return;
+        }
+        let mut record = self
+            .record(Event::Decision, &self.log.id())
+            .door(Door::Packet)
+            .denial(&denial);
+        record.host = Some(target);
+        record.port = port.filter(|&port| port != 0);
+        self.log.note(&record);
     }
 
     /// What was refused so far, grouped by destination and reason, the most frequent first.

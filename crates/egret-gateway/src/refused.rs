@@ -4,6 +4,7 @@
 //! protocol; this module has the one body that all HTTP refusals share.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use egret_policy::{Denial, Destination, Permit, Reason};
 use serde::Serialize;
@@ -16,6 +17,12 @@ use crate::limits::Limit;
 pub(crate) enum Refused {
     /// The policy says no, or says nothing; or what was said is not what was decided.
     Denied(Denial),
+    /// The policy says no to an address that the name resolved to.
+    Address {
+        denial: Denial,
+        /// All that the name resolved to.
+        addresses: Arc<[IpAddr]>,
+    },
     /// A bound of the gateway's was reached.
     Limit { limit: Limit, denial: Denial },
     /// The policy allowed it, and the network did not.
@@ -66,7 +73,9 @@ impl Refused {
 
     pub(crate) fn reason(&self) -> Reason {
         match self {
-            Self::Denied(denial) | Self::Limit { denial, .. } => denial.reason(),
+            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
+                denial.reason()
+            }
             Self::Unreachable { reason, .. } => *reason,
         }
     }
@@ -74,7 +83,9 @@ impl Refused {
     /// The policy's part of it; absent where the policy had nothing against it.
     pub(crate) fn denial(&self) -> Option<&Denial> {
         match self {
-            Self::Denied(denial) | Self::Limit { denial, .. } => Some(denial),
+            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
+                Some(denial)
+            }
             Self::Unreachable { .. } => None,
         }
     }
@@ -84,7 +95,7 @@ impl Refused {
         match self {
             Self::Limit { limit, .. } => limit.status(),
             Self::Unreachable { .. } => 502,
-            Self::Denied(denial) => match denial.reason() {
+            Self::Denied(denial) | Self::Address { denial, .. } => match denial.reason() {
                 Reason::DeniedResolution => 502,
                 Reason::DeniedMalformed => 400,
                 Reason::DeniedLimit => 503,
@@ -117,17 +128,19 @@ impl Refused {
 
     fn body(&self, id: &str, destination: Option<&Destination>) -> Vec<u8> {
         let body = match self {
-            Self::Denied(denial) | Self::Limit { denial, .. } => Body {
-                error: sentence(denial),
-                reason: denial.reason().code(),
-                destination: destination.map_or_else(
-                    || Some(denial.destination()).filter(|text| !text.is_empty()),
-                    |known| Some(known.to_string()),
-                ),
-                rule: denial.rule().map(ToString::to_string),
-                hint: denial.hint().map(|hint| hint.to_string()),
-                id,
-            },
+            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
+                Body {
+                    error: sentence(denial),
+                    reason: denial.reason().code(),
+                    destination: destination.map_or_else(
+                        || Some(denial.destination()).filter(|text| !text.is_empty()),
+                        |known| Some(known.to_string()),
+                    ),
+                    rule: denial.rule().map(ToString::to_string),
+                    hint: denial.hint().map(|hint| hint.to_string()),
+                    id,
+                }
+            }
             Self::Unreachable {
                 reason,
                 rule,

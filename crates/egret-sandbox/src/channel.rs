@@ -109,12 +109,22 @@ impl Inside {
         send(&mut self.0, report, &[])
     }
 
-    pub(crate) fn send_doors(&mut self, doors: &Doors, nonce: &str) -> io::Result<()> {
+    pub(crate) fn send_doors(
+        &mut self,
+        doors: &Doors,
+        strays: Option<&OwnedFd>,
+        nonce: &str,
+    ) -> io::Result<()> {
         let report = Report::Sealed {
             families: doors.captured.len(),
             nonce: nonce.to_owned(),
         };
-        send(&mut self.0, &report, &doors.descriptors())
+        let descriptors: Vec<_> = doors
+            .descriptors()
+            .into_iter()
+            .chain(strays.map(AsFd::as_fd))
+            .collect();
+        send(&mut self.0, &report, &descriptors)
     }
 
     /// The next order; `None` when the outside is gone.

@@ -27,8 +27,6 @@ pub struct Doors {
     pub dns_tcp: Vec<TcpListener>,
     /// DNS over UDP.
     pub dns_udp: Vec<UdpSocket>,
-    /// Word of packets that were refused without having been caught, where the kernel can tell.
-    pub strays: Option<Strays>,
 }
 
 impl Doors {
@@ -40,12 +38,15 @@ impl Doors {
             .flatten()
             .map(AsFd::as_fd)
             .chain(udp)
-            .chain(self.strays.as_ref().map(AsFd::as_fd))
             .collect()
     }
 
-    /// Takes `descriptors` for the doors of `families` address families; `None` if there are too few or too many.
-    pub(crate) fn from_descriptors(families: usize, descriptors: Vec<OwnedFd>) -> Option<Self> {
+    /// Takes `descriptors` for the doors of `families` address families, and for word of strays if there is one more;
+    /// `None` if there are too few or too many.
+    pub(crate) fn from_descriptors(
+        families: usize,
+        descriptors: Vec<OwnedFd>,
+    ) -> Option<(Self, Option<Strays>)> {
         let sockets = families * 4;
         if families == 0 || !(sockets..=sockets + 1).contains(&descriptors.len()) {
             return None;
@@ -59,12 +60,14 @@ impl Doors {
         };
         let (captured, proxy, dns_tcp) = (listeners(), listeners(), listeners());
         let dns_udp = rest.by_ref().take(families).map(UdpSocket::from).collect();
-        Some(Self {
-            captured,
-            proxy,
-            dns_tcp,
-            dns_udp,
-            strays: rest.next().map(Strays::new),
-        })
+        Some((
+            Self {
+                captured,
+                proxy,
+                dns_tcp,
+                dns_udp,
+            },
+            rest.next().map(Strays::new),
+        ))
     }
 }

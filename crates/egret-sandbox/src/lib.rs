@@ -21,7 +21,7 @@ mod terminal;
 pub use channel::Ended;
 pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
 pub use error::{Error, Step};
-pub use prepare::{Killer, Prepared, Running, Sealed, prepare};
+pub use prepare::{Killer, Notice, Prepared, Running, Sealed, prepare};
 pub use spec::{Files, Mark, Spec};
 pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;

@@ -12,6 +12,7 @@ use crate::doors::Doors;
 use crate::error::{Cause, Error, Step, at};
 use crate::jail::{PROBED, PROBED_PORT};
 use crate::spec::Spec;
+use crate::strays::{Stray, Strays};
 use crate::sys::signals::{Signals, kill};
 use crate::terminal::Terminal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,38 +58,32 @@ pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
     let (Report::Sealed { families, nonce }, descriptors) = next(&mut channel)? else {
         return Err(Error::Vanished);
     };
-    let doors = Doors::from_descriptors(families, descriptors)
+    let (doors, strays) = Doors::from_descriptors(families, descriptors)
         .ok_or_else(|| Error::NotSealed("the listeners did not arrive".into()))?;
     prove(&doors, nonce.as_bytes())?;
     Ok(Prepared {
-        program,
         doors,
-        channel,
-        init,
+        sealed: Sealed {
+            program,
+            channel,
+            strays,
+            init,
+        },
     })
 }
 
 /// A sandbox that stands, is sealed, and has not run anything yet.
 #[derive(Debug)]
 pub struct Prepared {
-    program: String,
     doors: Doors,
-    channel: Outside,
-    init: Init,
+    sealed: Sealed,
 }
 
 impl Prepared {
     /// The sockets through which the sandbox's traffic arrives, for the gateway; and what is left to release.
     #[must_use]
     pub fn split(self) -> (Doors, Sealed) {
-        (
-            self.doors,
-            Sealed {
-                program: self.program,
-                channel: self.channel,
-                init: self.init,
-            },
-        )
+        (self.doors, self.sealed)
     }
 }
 
@@ -97,6 +92,7 @@ impl Prepared {
 pub struct Sealed {
     program: String,
     channel: Outside,
+    strays: Option<Strays>,
     init: Init,
 }
 
@@ -110,6 +106,7 @@ impl Sealed {
         match next(&mut self.channel)?.0 {
             Report::Started => Ok(Running {
                 channel: self.channel,
+                strays: self.strays,
                 init: self.init,
             }),
             Report::NotStarted { errno } => Err(Error::Program {
@@ -125,6 +122,7 @@ impl Sealed {
 #[derive(Debug)]
 pub struct Running {
     channel: Outside,
+    strays: Option<Strays>,
     init: Init,
 }
 
@@ -138,27 +136,42 @@ impl Running {
     }
 
     /// Waits until the program has ended, passing on the signals that arrive meanwhile and following it when it is
-    /// stopped, as the shell expects of a child. `reload` is called for a SIGHUP that someone sent (one from the kernel,
-    /// which means that the terminal is gone, is passed on).
+    /// stopped, as the shell expects of a child. What else happens, `notice` is told.
     ///
     /// # Errors
     /// If contact with the sandbox is lost; it is ended then.
-    pub fn wait(mut self, signals: &Signals, mut reload: impl FnMut()) -> Result<Ended, Error> {
+    pub fn wait(
+        mut self,
+        signals: &Signals,
+        mut notice: impl FnMut(Notice),
+    ) -> Result<Ended, Error> {
         let terminal = Terminal::current();
         loop {
-            let mut ready = [
+            let mut ready = vec![
                 PollFd::new(&self.channel, PollFlags::IN),
                 PollFd::new(signals, PollFlags::IN),
             ];
+            ready.extend(
+                self.strays
+                    .iter()
+                    .map(|strays| PollFd::new(strays, PollFlags::IN)),
+            );
             match poll(&mut ready, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(Error::Channel(errno.into())),
             }
-            let [from_jail, _] = &ready;
-            let report_waits = !from_jail.revents().is_empty();
+            let report_waits = ready.first().is_some_and(|jail| !jail.revents().is_empty());
+            // Before the program's end is looked at: what it sent last is part of the record, too.
+            if let Some(strays) = &self.strays {
+                strays
+                    .drain()
+                    .into_iter()
+                    .map(Notice::Refused)
+                    .for_each(&mut notice);
+            }
             while let Some(signal) = signals.next().map_err(Error::Channel)? {
                 match signal.number {
-                    libc::SIGHUP if !signal.from_kernel => reload(),
+                    libc::SIGHUP if !signal.from_kernel => notice(Notice::Reload),
                     // The program, being in the foreground with us, has these already when they came from the keyboard.
                     _ if signal.from_kernel && terminal.is_shared() => {}
                     libc::SIGCHLD | libc::SIGCONT | libc::SIGTTIN | libc::SIGTTOU => {}
@@ -186,6 +199,15 @@ impl Running {
             }
         }
     }
+}
+
+/// What happens while a program runs, besides its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody sent SIGHUP. (One from the kernel means that the terminal is gone, and is passed on.)
+    Reload,
+    /// The sandbox's kernel refused a packet.
+    Refused(Stray),
 }
 
 /// Ends a sandbox.

@@ -5,7 +5,6 @@
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -29,20 +28,24 @@ impl Strays {
         Self(socket)
     }
 
-    /// Reads what has arrived; an empty list if that is nothing that can be understood.
-    ///
-    /// # Errors
-    /// `WouldBlock` if nothing has arrived.
-    pub fn read(&self) -> io::Result<Vec<Stray>> {
+    /// All that has arrived and can be understood.
+    pub(crate) fn drain(&self) -> Vec<Stray> {
+        let mut found = Vec::new();
         let mut buffer = [0; 16 << 10];
-        match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
-            Ok((_, length)) => Ok(strays(buffer.get(..length).unwrap_or_default())),
-            // More were sent than the socket holds. What is lost was refused all the same.
-            Err(Errno::NOBUFS) => Ok(Vec::new()),
-            Err(errno) => Err(errno.into()),
+        while found.len() < MOST_AT_ONCE {
+            match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+                Ok((_, length)) => found.extend(strays(buffer.get(..length).unwrap_or_default())),
+                // More were sent than the socket holds. What is lost was refused all the same.
+                Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(_) => break,
+            }
         }
+        found
     }
 }
+
+/// A flood is taken in portions, so that whoever reads gets to other things in between.
+const MOST_AT_ONCE: usize = 1024;
 
 impl AsFd for Strays {
     fn as_fd(&self) -> BorrowedFd<'_> {

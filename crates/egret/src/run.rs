@@ -10,12 +10,13 @@ use egret_gateway::{
     Config, Doors, Gateway, Limits, Refusal, ResolverConfig, UpstreamProxy, audit,
 };
 use egret_policy::{HostAddresses, HostGatewayPorts, Matcher, Policy, SandboxId};
-use egret_sandbox::{Ended, Killer, Signals, Spec, addresses, die_by, prepare};
+use egret_sandbox::{Ended, Killer, Notice, Signals, Spec, Stray, addresses, die_by, prepare};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -39,7 +40,7 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
     let gate = Gate::open(name, claim, gate, doors)?;
     let ended = sealed.release().and_then(|running| {
         gate.set_killer(running.killer().ok());
-        running.wait(&signals, || gate.reload_from_file())
+        running.wait(&signals, |notice| gate.notice(notice))
     });
     let (refusals, log) = gate.close();
 
@@ -239,10 +240,14 @@ impl PolicySource {
 
     fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
         for text in &self.allow {
-            policy.add_allow_flag(text).map_err(|error| Failure::new(error.to_string()))?;
+            policy
+                .add_allow_flag(text)
+                .map_err(|error| Failure::new(error.to_string()))?;
         }
         for text in &self.deny {
-            policy.add_deny_flag(text).map_err(|error| Failure::new(error.to_string()))?;
+            policy
+                .add_deny_flag(text)
+                .map_err(|error| Failure::new(error.to_string()))?;
         }
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);
@@ -297,7 +302,13 @@ impl Gate {
             audit: log.clone(),
         })
         .map_err(|error| Failure::because("cannot start the gateway", &error))?;
-        log.lifecycle(&name, "started", &program).map_err(|error| {
+        let recorded =
+            log.lifecycle(&name, "started", &program)
+                .and_then(|()| match &policy.file {
+                    Some(file) => log.policy(&name, "loaded", &file.display().to_string()),
+                    None => Ok(()),
+                });
+        recorded.map_err(|error| {
             Failure::because(
                 format_args!("cannot write the audit log {}", log_path.display()),
                 &error,
@@ -347,6 +358,19 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner) = killer;
     }
 
+    fn notice(&self, notice: Notice) {
+        match notice {
+            Notice::Reload => self.reload_from_file(),
+            Notice::Refused(Stray {
+                protocol,
+                address,
+                port,
+            }) => {
+                self.shared.gateway.refused_packet(protocol, address, port);
+            }
+        }
+    }
+
     /// Loads the policy's file again, as SIGHUP asks. A file that is broken changes nothing.
     fn reload_from_file(&self) {
         let Some(file) = &self.shared.policy.file else {
@@ -384,7 +408,7 @@ impl Shared {
             }
             Err(failure) => {
                 self.log
-                    .lifecycle(&self.name, "policy_rejected", &failure.to_string())
+                    .policy(&self.name, "rejected", &failure.to_string())
                     .map_err(|error| Failure::because("cannot write the audit log", &error))?;
                 Err(failure)
             }
@@ -420,22 +444,34 @@ async fn serve(
     doors: egret_sandbox::Doors,
     closed: tokio::sync::oneshot::Receiver<()>,
 ) {
+    let egret_sandbox::Doors {
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
+    } = doors;
     let doors = Doors {
-        captured: doors.captured,
-        proxy: doors.proxy,
-        dns_tcp: doors.dns_tcp,
-        dns_udp: doors.dns_udp,
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
     };
-    tokio::select! {
-        // Ends only if the sockets cannot be used; then they are closed, and the sandbox is refused everything.
-        Err(error) = shared.gateway.clone().serve(doors) => eprintln!("egret: the gateway has failed: {error}"),
-        Err(error) = claim.serve(async |request| shared.answer(request, &status)) => {
-            eprintln!("egret: `egret ps` and `egret stop` cannot reach this sandbox: {error}");
+    let mut gateway = pin!(shared.gateway.clone().serve(doors));
+    let failed = tokio::select! {
+        // Ends before it is told to only if its sockets cannot be used. They are closed then.
+        Err(error) = &mut gateway => {
+            eprintln!("egret: the gateway has failed, and the sandbox is refused everything: {error}");
+            return shared.gateway.shutdown().await;
         }
-        () = watch_addresses(&shared.gateway) => {}
-        _ = closed => {}
+        ended = claim.serve(async |request| shared.answer(request, &status)) => ended.err(),
+        () = watch_addresses(&shared.gateway) => None,
+        _ = closed => None,
+    };
+    if let Some(error) = failed {
+        eprintln!("egret: the control socket has failed, and with it the gateway: {error}");
     }
-    shared.gateway.shutdown().await;
+    // Shut while it is still served, so that what is open gets to its end and on record.
+    let (Ok(()) | Err(_), ()) = tokio::join!(gateway, shared.gateway.shutdown());
 }
 
 const ADDRESSES_CHANGE_SELDOM: Duration = Duration::from_secs(2);
@@ -478,8 +514,8 @@ fn limits() -> Limits {
     );
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
     let defaults = Limits::default();
-    // Two sockets for each; pipes for splicing are taken only while there are descriptors left.
-    let affordable = usize::try_from(descriptors.saturating_sub(64) / 2).unwrap_or(usize::MAX);
+    // Two sockets for each, and for some of them pipes to splice through.
+    let affordable = usize::try_from(descriptors.saturating_sub(64) / 3).unwrap_or(usize::MAX);
     Limits {
         connections: defaults.connections.min(affordable),
         ..defaults

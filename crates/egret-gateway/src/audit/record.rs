@@ -136,6 +136,8 @@ pub enum Door {
     Captured,
     /// A DNS question.
     Dns,
+    /// None: a packet of a protocol that is not carried, which the sandbox's kernel refused.
+    Packet,
 }
 
 impl Record {
@@ -205,6 +207,10 @@ impl Record {
     pub(crate) fn refused(mut self, refused: &Refused) -> Self {
         match refused {
             Refused::Denied(denial) => self.denial(denial),
+            Refused::Address { denial, addresses } => {
+                self.addresses = addresses.to_vec();
+                self.denial(denial)
+            }
             Refused::Limit { limit, denial } => {
                 self.limit = Some(limit.name().into());
                 self.denial(denial)

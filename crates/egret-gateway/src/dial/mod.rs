@@ -84,7 +84,11 @@ impl Dialler {
             && reaches_this_machine(&reached.stream, reached.to)
             && permit.reason() != Reason::AllowedHostGateway
         {
-            return Err(this_machine(permit.destination(), reached.to).into());
+            let denial = this_machine(permit.destination(), reached.to);
+            return Err(Refused::Address {
+                denial,
+                addresses: addresses.into(),
+            });
         }
         Ok(Dialled {
             stream: reached.stream,
@@ -100,7 +104,9 @@ impl Dialler {
             Lookup::Literal(address) => permit.vet(&[address], hosts)?,
             Lookup::HostGateway(_) => permit.vet(hosts.gateway(), hosts)?,
             Lookup::Name(name) => match self.resolver.addresses(name).await {
-                Ok(answer) => permit.vet(&answer, hosts)?,
+                Ok(addresses) => permit
+                    .vet(&addresses, hosts)
+                    .map_err(|denial| Refused::Address { denial, addresses })?,
                 Err(why) => {
                     return Err(Denial::new(
                         Reason::DeniedResolution,

@@ -180,7 +180,7 @@ pub(super) fn refusal(refused: &Refused) -> [u8; 10] {
         Refused::Denied(denial) if denial.reason() == Reason::DeniedResolution => HOST_UNREACHABLE,
         Refused::Denied(denial) if denial.reason() == Reason::DeniedMalformed => GENERAL_FAILURE,
         Refused::Limit { .. } => GENERAL_FAILURE,
-        Refused::Denied(_) => NOT_ALLOWED,
+        Refused::Denied(_) | Refused::Address { .. } => NOT_ALLOWED,
     })
 }
 

@@ -123,12 +123,14 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
         return Err(Ending::Orphaned);
     };
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    let doors = seal::seal().during(Step::Seal)?;
+    let (doors, strays) = seal::seal().during(Step::Seal)?;
     let nonce = nonce().during(Step::Seal)?;
     let probe = seal::Probe::send(&doors, nonce.as_bytes()).during(Step::Seal)?;
-    channel.send_doors(&doors, &nonce).during(Step::Seal)?;
+    channel
+        .send_doors(&doors, strays.as_ref(), &nonce)
+        .during(Step::Seal)?;
     // From here on only the gateway can accept what the sandbox connects.
-    drop(doors);
+    drop((doors, strays));
 
     let hostname = rustix::system::uname();
     let writable =

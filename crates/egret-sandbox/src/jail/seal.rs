@@ -10,23 +10,22 @@
 use super::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
 use super::strays;
 use crate::doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
-use crate::strays::Strays;
 use rustix::io::Errno;
 use rustix::net::{self, netlink};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 
-/// Seals this process's network namespace and opens the listeners in it.
+/// Seals this process's network namespace and opens the listeners in it, and the socket that hears of strays.
 ///
 /// # Errors
 /// Any step that the kernel refuses, and any interface besides `lo` that is up.
-pub(super) fn seal() -> io::Result<Doors> {
+pub(super) fn seal() -> io::Result<(Doors, Option<OwnedFd>)> {
     let routes = Socket::open(None)?;
     only_loopback(&routes)?;
     let families = raise_loopback(&routes)?;
     let strays = redirect(&Socket::open(Some(netlink::NETFILTER))?)?;
-    open_doors(&families, strays)
+    Ok((open_doors(&families)?, strays))
 }
 
 // ---- links and routes: rtnetlink(7) ----
@@ -437,7 +436,7 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
 /// Connections that the kernel completes and keeps until the gateway accepts them.
 const BACKLOG: i32 = 4096;
 
-fn open_doors(families: &[IpAddr], strays: Option<OwnedFd>) -> io::Result<Doors> {
+fn open_doors(families: &[IpAddr]) -> io::Result<Doors> {
     let listen = |port| -> io::Result<Vec<TcpListener>> {
         families
             .iter()
@@ -459,7 +458,6 @@ fn open_doors(families: &[IpAddr], strays: Option<OwnedFd>) -> io::Result<Doors>
         proxy: listen(PROXY_PORT)?,
         dns_tcp: listen(DNS_PORT)?,
         dns_udp: dns_udp.collect::<io::Result<_>>()?,
-        strays: strays.map(Strays::new),
     })
 }
 
