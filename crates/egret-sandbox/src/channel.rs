@@ -200,3 +200,88 @@ fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<
     socket.read_exact(&mut body)?;
     Ok(Some((serde_json::from_slice(&body)?, descriptors)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_whole_and_in_order_with_their_descriptors() {
+        let (mut outside, inside) = pair().unwrap();
+        let mut inside = Inside::new(inside);
+        let (listener, datagram) = (
+            std::net::TcpListener::bind("127.0.0.1:0"),
+            std::net::UdpSocket::bind("127.0.0.1:0"),
+        );
+        let (listener, datagram) = (listener.unwrap(), datagram.unwrap());
+        let port = datagram.local_addr().unwrap().port();
+        let doors = Doors {
+            captured: vec![listener.try_clone().unwrap()],
+            proxy: vec![listener.try_clone().unwrap()],
+            dns_tcp: vec![listener],
+            dns_udp: vec![datagram],
+        };
+        inside.send(&Report::Unshared).unwrap();
+        inside.send_doors(&doors, None, "nonce").unwrap();
+        drop((inside, doors));
+
+        assert!(
+            matches!(outside.receive().unwrap(), Some((Report::Unshared, none)) if none.is_empty())
+        );
+        let Some((Report::Sealed { families: 1, nonce }, descriptors)) = outside.receive().unwrap()
+        else {
+            panic!("something else arrived");
+        };
+        assert_eq!(nonce, "nonce");
+        let (doors, strays) = Doors::from_descriptors(1, descriptors).unwrap();
+        assert_eq!(doors.dns_udp[0].local_addr().unwrap().port(), port);
+        assert!(strays.is_none());
+        assert!(
+            outside.receive().unwrap().is_none(),
+            "the other end is gone"
+        );
+    }
+
+    #[test]
+    fn a_big_message_does_not_fit_the_socket_at_once_and_arrives_all_the_same() {
+        let (mut outside, inside) = pair().unwrap();
+        let environment = vec![("BIG".into(), "x".repeat(1 << 20).into())];
+        let spec = Spec {
+            program: "true".into(),
+            arguments: vec![],
+            environment,
+            directory: "/".into(),
+            files: crate::Files::default(),
+            allow_user_namespaces: false,
+        };
+        let reader = std::thread::spawn(move || Inside::new(inside).receive());
+        outside.send(&Order::Build(Box::new(spec))).unwrap();
+        let Some(Order::Build(spec)) = reader.join().unwrap().unwrap() else {
+            panic!("something else arrived")
+        };
+        assert_eq!(spec.environment[0].1.len(), 1 << 20);
+    }
+
+    #[test]
+    fn doors_are_not_made_of_too_few_or_too_many_descriptors() {
+        let some = |count: usize| -> Vec<OwnedFd> {
+            (0..count)
+                .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into())
+                .collect()
+        };
+        for (families, count, good) in [
+            (1, 3, false),
+            (1, 4, true),
+            (1, 5, true),
+            (1, 6, false),
+            (2, 8, true),
+            (0, 0, false),
+        ] {
+            assert_eq!(
+                Doors::from_descriptors(families, some(count)).is_some(),
+                good,
+                "{families} families, {count}"
+            );
+        }
+    }
+}

@@ -36,6 +36,14 @@ impl Failure {
         Self::new("")
     }
 
+    /// The same, and what to do about it.
+    pub(crate) fn and(self, advice: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{}; {advice}", self.message),
+            ..self
+        }
+    }
+
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(self.code)
     }

@@ -11,6 +11,7 @@ use egret_gateway::{
 };
 use egret_policy::{HostAddresses, HostGatewayPorts, Matcher, Policy, SandboxId};
 use egret_sandbox::{Ended, Killer, Notice, Signals, Spec, Stray, addresses, die_by, prepare};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
         output,
     } = Plan::resolve(*arguments)?;
 
+    let wanted = spec.directory.join(&spec.program);
     let (doors, sealed) = prepare(spec, &signals)?.split();
     let gate = Gate::open(name, claim, gate, doors)?;
     let ended = sealed.release().and_then(|running| {
@@ -48,7 +50,20 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
         // The program has ended; that its summary cannot be printed does not change how.
         let (Ok(()) | Err(_)) = summary::print(&refusals, output, &log);
     }
-    Ok(exit_as(ended?))
+    Ok(exit_as(ended.map_err(|error| explained(error, &wanted))?))
+}
+
+/// A program that is there outside, and not inside, is worth a word more.
+fn explained(error: egret_sandbox::Error, program: &Path) -> Failure {
+    let not_found = matches!(error, egret_sandbox::Error::Program { errno, .. } if errno == Errno::NOENT.raw_os_error());
+    let failure = Failure::from(error);
+    match program.canonicalize() {
+        Ok(outside) if not_found && !outside.is_dir() => failure.and(format_args!(
+            "it is there outside, but it, or what it is run by, is not in the sandbox; add --read {}",
+            outside.display()
+        )),
+        _ => failure,
+    }
 }
 
 fn exit_as(ended: Ended) -> ExitCode {

@@ -279,6 +279,15 @@ impl Builder<'_> {
         .map_err(at(path))
     }
 
+    /// The same, for what not every kernel has.
+    fn open_if_there(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        match self.open(path) {
+            Ok(target) => Ok(Some(target)),
+            Err(cause) if cause.errno == Some(Errno::NOENT.raw_os_error()) => Ok(None),
+            Err(cause) => Err(cause),
+        }
+    }
+
     /// Makes the empty file, and the directory where texts are written, for as long as building takes.
     fn blank(&self) -> Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -296,9 +305,20 @@ impl Builder<'_> {
     /// Closes what `/proc` leaves open to a program that runs as the machine's root, capabilities or not: system-wide
     /// settings are made read-only, and windows into the kernel and its keys are covered.
     fn cover_proc(&self) -> Result<()> {
-        for name in ["sys", "bus", "fs", "irq", "acpi", "sysrq-trigger", "scsi"] {
+        for name in [
+            "sys",
+            "bus",
+            "fs",
+            "irq",
+            "acpi",
+            "sysrq-trigger",
+            "dynamic_debug",
+            "driver",
+            "tty",
+            "scsi",
+        ] {
             let path = Path::new("/proc").join(name);
-            let Ok(target) = self.open(&path) else {
+            let Some(target) = self.open_if_there(&path)? else {
                 continue;
             };
             let mount = clone_at(target.as_fd(), OsStr::new(""), &Kind::Read).map_err(at(&path))?;
@@ -314,7 +334,7 @@ impl Builder<'_> {
             "latency_stats",
         ] {
             let path = Path::new("/proc").join(name);
-            let Ok(target) = self.open(&path) else {
+            let Some(target) = self.open_if_there(&path)? else {
                 continue;
             };
             self.cover(&target, &path, &Node::default())?;

@@ -228,3 +228,35 @@ fn start_failure(told: OwnedFd) -> io::Result<Option<Failure>> {
             errno => Failure::Program { errno },
         }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_for_as_a_shell_would() {
+        let path = |value: &str| vec![(OsString::from("PATH"), OsString::from(value))];
+        #[rustfmt::skip]
+        let table: [(&str, Vec<(OsString, OsString)>, &[&str]); 5] = [
+            ("/bin/ls", path("/usr/bin"),   &["/bin/ls"]),
+            ("./ls",    path("/usr/bin"),   &["./ls"]),
+            ("ls",      path("/a:/b"),      &["/a/ls", "/b/ls"]),
+            ("ls",      path(":/b"),        &["ls", "/b/ls"]), // an empty entry is the working directory
+            ("ls",      vec![],             &["/usr/local/bin/ls", "/usr/bin/ls", "/bin/ls"]),
+        ];
+        for (program, environment, expected) in table {
+            let found = candidates(OsStr::new(program), &environment);
+            assert_eq!(
+                found,
+                expected.iter().map(PathBuf::from).collect::<Vec<_>>(),
+                "{program}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_with_a_zero_byte_reaches_exec() {
+        assert!(c_string(OsStr::new("a\0b")).is_err());
+        assert!(environment(&[("A".into(), "b\0c".into())]).is_err());
+    }
+}

@@ -217,3 +217,94 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(marks: &[(&str, Mark)], protected: &[&str]) -> Node {
+        let files = Files {
+            marks: marks
+                .iter()
+                .map(|(path, mark)| (path.into(), *mark))
+                .collect(),
+            protected: protected.iter().map(PathBuf::from).collect(),
+        };
+        plan(&files, "machine").unwrap()
+    }
+
+    fn at_path<'a>(plan: &'a Node, path: &str) -> Option<&'a Node> {
+        path.split('/')
+            .skip(1)
+            .try_fold(plan, |node, name| node.children.get(OsStr::new(name)))
+    }
+
+    fn kind<'a>(plan: &'a Node, path: &str) -> Option<&'a Kind> {
+        at_path(plan, path)?.kind.as_ref()
+    }
+
+    #[test]
+    fn of_two_marks_on_a_path_the_later_counts() {
+        let plan = planned(
+            &[("/home/u/.ssh", Mark::Hide), ("/home/u/.ssh", Mark::Read)],
+            &[],
+        );
+        assert_eq!(kind(&plan, "/home/u/.ssh"), Some(&Kind::Read));
+    }
+
+    #[test]
+    fn a_path_that_is_not_plain_is_an_error() {
+        for path in ["/a/../b", "../b"] {
+            let files = Files {
+                marks: vec![(path.into(), Mark::Read)],
+                protected: vec![],
+            };
+            assert!(plan(&files, "machine").is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_protected_file_cannot_be_replaced_by_renaming_a_directory_above_it() {
+        let plan = planned(&[("/work", Mark::Write)], &["/work/conf/deep/policy.yaml"]);
+        // Mount points, each of them, up to the directory that cannot be renamed from inside.
+        assert_eq!(kind(&plan, "/work/conf"), Some(&Kind::Write));
+        assert_eq!(kind(&plan, "/work/conf/deep"), Some(&Kind::Write));
+        assert_eq!(
+            kind(&plan, "/work/conf/deep/policy.yaml"),
+            Some(&Kind::Read)
+        );
+    }
+
+    #[test]
+    fn a_protected_file_that_is_hidden_stays_hidden_and_one_out_of_reach_needs_nothing() {
+        let marks = [("/work", Mark::Write), ("/work/logs/a.jsonl", Mark::Hide)];
+        let plan = planned(&marks, &["/work/logs/a.jsonl", "/etc/egret/policy.yaml"]);
+        assert_eq!(kind(&plan, "/work/logs"), Some(&Kind::Write));
+        assert_eq!(kind(&plan, "/work/logs/a.jsonl"), Some(&Kind::Hide));
+        assert_eq!(kind(&plan, "/etc/egret/policy.yaml"), None);
+    }
+
+    #[test]
+    fn what_can_be_written_is_what_is_marked_so_and_the_sandbox_s_own() {
+        let plan = planned(
+            &[
+                ("/work", Mark::Write),
+                ("/work/vendor", Mark::Read),
+                ("/srv", Mark::Hide),
+            ],
+            &[],
+        );
+        let mut found = Vec::new();
+        plan.collect_writable("/".into(), &mut found);
+        for (path, expected) in [
+            ("/work", true),
+            ("/tmp", true),
+            ("/proc", true),
+            ("/work/vendor", false),
+            ("/srv", false),
+            ("/sys", false),
+        ] {
+            assert_eq!(found.contains(&PathBuf::from(path)), expected, "{path}");
+        }
+    }
+}

@@ -44,14 +44,17 @@ pub(super) fn drop_capabilities() -> Result<(), Cause> {
     Ok(())
 }
 
-/// Forbids, by Landlock, to change anything but what is beneath `writable`, to reach abstract unix sockets and to signal
-/// processes outside. A kernel that knows less of this, or no Landlock, has the mounts and namespaces alone to hold.
+/// Forbids, by Landlock, to change anything but what is beneath `writable`, to reach unix sockets that were not made in
+/// here, and to signal processes outside. A kernel that knows less of this, or no Landlock, has the mounts and namespaces
+/// alone to hold (and lets a program connect to a socket that appears, after the start, at a path that it sees).
 pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<(), Cause> {
-    let abi = ABI::V6;
-    let changes: BitFlags<AccessFs> = AccessFs::from_write(abi);
+    let abi = ABI::V9;
+    let handled: BitFlags<AccessFs> = AccessFs::from_write(abi);
+    // Granted nowhere: sockets of the program's own making need no grant.
+    let changes = handled & !BitFlags::from(AccessFs::ResolveUnix);
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(changes)
+        .handle_access(handled)
         .and_then(|rules| rules.scope(Scope::from_all(abi)))
         .and_then(Ruleset::create)
         .map_err(io::Error::other)?;
