@@ -13,8 +13,11 @@
 )]
 
 mod closed;
+mod commands;
 mod doors;
 mod escapes;
+mod files;
 mod harness;
+mod invisible;
 mod refusals;
 mod world;
