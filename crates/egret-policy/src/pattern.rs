@@ -1,6 +1,6 @@
 //! Host patterns: how an entry says which names it means.
 //!
-//! A pattern is canonical like a [`Host`], matches whole labels only, and never means an address.
+//! A pattern is canonical like a [`Host`](crate::Host), matches whole labels only, and never means an address.
 
 use std::cmp::Reverse;
 use std::fmt;

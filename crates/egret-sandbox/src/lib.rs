@@ -4,7 +4,7 @@
 //! ordered it. This crate builds it, proves that it is sealed, starts a program in it and waits for the program's end. Who
 //! may connect where is decided elsewhere: nothing here knows of policies.
 //!
-//! - [`prepare`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
+//! - [`prepare()`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
 //! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
 //! - All unsafe code of the project is in the private module `sys`.
 

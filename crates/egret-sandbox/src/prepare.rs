@@ -19,7 +19,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getegid, geteuid, pidfd_open, pidfd_send_signal, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getegid, geteuid, pidfd_open,
+    pidfd_send_signal, waitpid,
 };
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -184,7 +185,19 @@ impl Running {
             if !report_waits {
                 continue;
             }
-            match next(&mut self.channel)?.0 {
+            let report = match next(&mut self.channel) {
+                // Killed from outside, its first process takes everything with it and has no time for a word.
+                Err(Error::Vanished) => {
+                    let ended = self
+                        .init
+                        .reap()
+                        .and_then(|status| status.terminating_signal());
+                    terminal.take_back();
+                    return ended.map(Ended::Signal).ok_or(Error::Vanished);
+                }
+                report => report?.0,
+            };
+            match report {
                 Report::Ended(ended) => {
                     terminal.take_back();
                     return Ok(ended);
@@ -232,26 +245,46 @@ impl Killer {
 struct Init {
     pid: Pid,
     pidfd: OwnedFd,
+    reaped: bool,
 }
 
 impl Init {
     fn new(pid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pid, pidfd }),
+            Ok(pidfd) => Ok(Self {
+                pid,
+                pidfd,
+                reaped: false,
+            }),
             Err(errno) => {
                 kill(pid.as_raw_nonzero().get(), libc::SIGKILL)?;
                 Err(errno.into())
             }
         }
     }
+
+    /// Waits until it has ended, which it has to be about to, and says how; `None` if that was known before.
+    fn reap(&mut self) -> Option<WaitStatus> {
+        while !self.reaped {
+            match waitpid(Some(self.pid), WaitOptions::empty()) {
+                Err(Errno::INTR) => {}
+                ended => {
+                    self.reaped = true;
+                    return ended.ok().flatten().map(|(_, status)| status);
+                }
+            }
+        }
+        None
+    }
 }
 
 impl Drop for Init {
     fn drop(&mut self) {
-        // The process is our child and not reaped before this, so neither call can fail but for having been done.
-        if pidfd_send_signal(&self.pidfd, Signal::KILL).is_ok() {
-            while let Err(Errno::INTR) = waitpid(Some(self.pid), WaitOptions::empty()) {}
+        // It is our child and stays one until it is reaped here, so there is nobody else to hit; and it may have ended.
+        if !self.reaped {
+            let (Ok(()) | Err(_)) = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            self.reap();
         }
     }
 }

@@ -68,8 +68,7 @@ pub(crate) struct Claim(UnixListener);
 
 /// Takes `name` for this process.
 pub(crate) fn claim(name: &SandboxId) -> Result<Claim, Failure> {
-    let bound = address(geteuid().as_raw(), name.as_str())
-        .and_then(|address| UnixListener::bind_addr(&address));
+    let bound = address(name.as_str()).and_then(|address| UnixListener::bind_addr(&address));
     match bound {
         Ok(listener) => Ok(Claim(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format!(
@@ -103,7 +102,7 @@ impl Claim {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// More than any policy that could be loaded.
 const LONGEST_REQUEST: u64 = 256 << 20;
 
@@ -130,45 +129,44 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
     let failed = |error: io::Error| {
         Failure::because(format_args!("cannot speak to the sandbox {name}"), &error)
     };
-    for uid in users() {
-        let connected = address(uid, name).and_then(|address| UnixStream::connect_addr(&address));
-        let mut stream = match connected {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        if !is_trusted(&stream).map_err(failed)? {
-            continue;
-        }
-        let mut exchange = || -> io::Result<Answer> {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            let mut line = serde_json::to_vec(request)?;
-            line.push(b'\n');
-            stream.write_all(&line)?;
-            let mut answer = String::new();
-            BufReader::new(&stream).read_line(&mut answer)?;
-            Ok(serde_json::from_str(&answer)?)
-        };
-        return exchange().map(Some).map_err(failed);
+    let connected = address(name).and_then(|address| UnixStream::connect_addr(&address));
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !is_trusted(&stream).map_err(failed)? {
+        return Ok(None);
     }
-    Ok(None)
+    let mut exchange = || -> io::Result<Answer> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer)?;
+        Ok(serde_json::from_str(&answer)?)
+    };
+    match exchange() {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Failure::new(format!(
+            "the sandbox {name} does not answer; its egret process may be stopped"
+        ))),
+        Err(error) => Err(failed(error)),
+    }
 }
 
-/// The names of all sandboxes that run as this user (or as any, for root).
+/// The names of all sandboxes that run as this user.
 pub(crate) fn names() -> io::Result<Vec<String>> {
-    let prefixes: Vec<String> = users()
-        .into_iter()
-        .map(|uid| format!("@{}", full_name(uid, "")))
-        .collect();
+    let prefix = format!("@{}", full_name(""));
     let table = std::fs::read_to_string("/proc/net/unix")?;
     let mut names: Vec<String> = table
         .lines()
-        .filter_map(|line| line.split_whitespace().nth(7))
-        .filter_map(|path| {
-            prefixes
-                .iter()
-                .find_map(|prefix| path.strip_prefix(prefix.as_str()))
+        .filter_map(|line| {
+            line.split_whitespace()
+                .nth(7)?
+                .strip_prefix(prefix.as_str())
         })
         .map(str::to_owned)
         .collect();
@@ -177,16 +175,12 @@ pub(crate) fn names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn users() -> Vec<u32> {
-    vec![geteuid().as_raw()]
+fn full_name(name: &str) -> String {
+    format!("egret/{}/{name}", geteuid().as_raw())
 }
 
-fn full_name(uid: u32, name: &str) -> String {
-    format!("egret/{uid}/{name}")
-}
-
-fn address(uid: u32, name: &str) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(full_name(uid, name))
+fn address(name: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(full_name(name))
 }
 
 /// Anybody can take or address an abstract name; only the user's own processes, and root's, are spoken to.

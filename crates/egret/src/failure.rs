@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 /// Exit status for a failure of Egret's own, as with `docker run` and `env`.
 pub(crate) const EGRET_FAILED: u8 = 125;
+/// Exit status of the policy commands for input that is no policy.
+const BAD_INPUT: u8 = 2;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
@@ -23,6 +25,14 @@ impl Failure {
         Self {
             message: message.into(),
             code: EGRET_FAILED,
+        }
+    }
+
+    /// A file that the policy commands cannot use.
+    pub(crate) fn bad_input(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            code: BAD_INPUT,
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Check {
 pub(crate) struct Explain {
     /// The policy; `-` is standard input
     file: String,
-    /// HOST[:PORT], ADDRESS[:PORT], [IPV6]:PORT or a URL; the port is 443 where none is given
+    /// `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT` or a URL; the port is 443 where none is given
     #[arg(value_name = "DEST")]
     destination: String,
     /// The method of a request; no policy of this version distinguishes them

@@ -15,9 +15,11 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
     for name in
         control::names().map_err(|error| Failure::because("cannot list sandboxes", &error))?
     {
-        // One that ends between being listed and being asked is not running.
-        if let Ok(Some(Answer::Status(status))) = control::ask(&name, &Request::Status) {
-            running.push(status);
+        match control::ask(&name, &Request::Status) {
+            Ok(Some(Answer::Status(status))) => running.push(status),
+            // It ended between being listed and being asked.
+            Ok(_) => {}
+            Err(failure) => eprintln!("egret: {failure}"),
         }
     }
     let text = match arguments.output {
@@ -132,9 +134,9 @@ pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
         text,
     };
     match control::ask(arguments.name.as_str(), &request)? {
-        Some(Answer::Refused(why)) => {
-            Err(Failure::new(format!("the policy stays as it was:\n{why}")))
-        }
+        Some(Answer::Refused(why)) => Err(Failure::bad_input(format!(
+            "the policy stays as it was:\n{why}"
+        ))),
         Some(_) => Ok(ExitCode::SUCCESS),
         None => Err(not_running(arguments.name.as_str())),
     }
