@@ -83,8 +83,42 @@ impl From<SandboxError> for Failure {
     }
 }
 
-/// An error and all that caused it, in one line.
+/// An error and all that caused it, in one line, without the numbers that the standard library adds.
 fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |cause: &&dyn Error| (*cause).source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    while let Some((before, (_number, after))) = text
+        .split_once(" (os error ")
+        .and_then(|(before, rest)| Some((before, rest.split_once(')')?)))
+    {
+        text = format!("{before}{after}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_sentence_with_its_cause() {
+        let cause = std::io::Error::from_raw_os_error(2);
+        let failure = Failure::because("cannot read the policy x.yaml", &cause).and("write one");
+        assert_eq!(
+            failure.to_string(),
+            "cannot read the policy x.yaml: No such file or directory; write one"
+        );
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_run_ends_as_it_would_in_a_shell() {
+        for (errno, code) in [(2, NOT_FOUND), (13, NOT_EXECUTABLE), (8, NOT_EXECUTABLE)] {
+            let error = SandboxError::Program {
+                program: "x".into(),
+                errno,
+            };
+            assert_eq!(Failure::from(error).code, code, "errno {errno}");
+        }
+        assert_eq!(Failure::from(SandboxError::Vanished).code, EGRET_FAILED);
+    }
 }
