@@ -13,7 +13,10 @@ fn main() -> io::Result<()> {
         let (mut client, _) = listener.accept()?;
         // One read holds the whole of a small request, and nothing depends on what it says.
         let _request = client.read(&mut [0; 4096]);
-        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", greeting.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            greeting.len()
+        );
         // A client that went away early is its own business.
         let _gone = client.write_all(format!("{head}{greeting}").as_bytes());
     }

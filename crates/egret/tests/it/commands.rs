@@ -143,17 +143,8 @@ fn logs_shows_records_for_people_and_machines() {
 fn logs_can_be_followed_until_the_end() {
     let world = World::new();
     let live = running(&world, User::Alice, "followed", &[]);
-    let words = [
-        "/srv/bin/egret",
-        "logs",
-        "-f",
-        "--file",
-        "/home/alice/followed.jsonl",
-    ]
-    .map(str::to_owned);
     // The log of a run whose file was named is found by name, too.
     let by_name = ["/srv/bin/egret", "logs", "-f", "followed"].map(str::to_owned);
-    drop(words);
     let mut command = world.command_as(User::Alice, "/home/alice", &[], &by_name);
     command
         .stdout(std::process::Stdio::piped())
@@ -182,7 +173,7 @@ fn sighup_reads_the_policy_again() {
         for text in [
             "version: 1\nallow: [www.example.com]\n",
             "version: 1\nallow: {broken\n",
-            "version: 1\nallow: []\n",
+            "version: 1\n",
         ] {
             // As editors do it: a new file in place of the old one.
             world.machine.write(&format!("{policy}.new"), text);

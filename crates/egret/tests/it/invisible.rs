@@ -263,6 +263,7 @@ fn programs_that_paint_the_screen_work() {
         "/home/alice/project/text",
         (0..200).map(|n| format!("line {n}\n")).collect::<String>(),
     );
+    world.machine.sh("chown 12345 /home/alice/project/text");
     let screen = Screen::start(
         &world,
         User::Alice,

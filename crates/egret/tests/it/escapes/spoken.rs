@@ -464,9 +464,8 @@ fn a_redirect_is_a_new_decision() {
     for (target, reason) in [
         ("http://evil.test/", "denied.default"),
         ("http://169.254.169.254/latest", "denied.address.metadata"),
-        ("http://127.1:22/", "denied.address.loopback"),
         ("http://host.docker.internal/", "denied.host_gateway"),
-        ("http://10.20.0.7/", "denied.literal_address"),
+        ("http://10.20.0.7/", "denied.address.private"),
         ("http://www.example.com:22/", "denied.port"),
     ] {
         let client = format!(
@@ -650,9 +649,8 @@ fn what_a_client_writes_does_not_command_log_or_terminal() {
         ));
     }
     table.retain(|(attempt, _)| {
-        !attempt["host"]
-            .as_str()
-            .is_some_and(|host| !host.chars().all(|c| c <= '\u{ff}'))
+        let name = attempt["host"].as_str().unwrap_or_default();
+        name.chars().all(|character| character <= '\u{ff}')
     });
     let outcome = world
         .run_as(User::Alice)

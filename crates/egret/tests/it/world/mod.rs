@@ -26,7 +26,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use dns::Dns;
 use machine::Machine;
@@ -39,6 +39,7 @@ pub(crate) struct World {
     pub(crate) dns: Dns,
     pub(crate) wire: Wire,
     servers: RefCell<Vec<Server>>,
+    daemons: RefCell<Vec<Child>>,
     pub(crate) machine: Machine,
     pub(crate) outside: Machine,
 }
@@ -109,6 +110,7 @@ impl World {
             dns,
             wire,
             servers: RefCell::default(),
+            daemons: RefCell::default(),
             machine,
             outside,
         }

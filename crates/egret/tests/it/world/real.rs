@@ -128,4 +128,5 @@ fn daemon(world: &World, words: &[&str], address: (&'static str, u16)) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+    world.daemons.borrow_mut().push(child);
 }

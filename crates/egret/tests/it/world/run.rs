@@ -113,12 +113,6 @@ impl<'w> Run<'w> {
         self
     }
 
-    /// Another working directory than the user's `project`.
-    pub(crate) fn directory(mut self, directory: &str) -> Self {
-        self.directory = directory.into();
-        self
-    }
-
     /// What the program reads; nothing unless this is said.
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();

@@ -143,7 +143,7 @@ impl<'w> Screen<'w> {
     /// Runs `command`, a shell command line, in a window of 24 lines and 80 columns.
     #[track_caller]
     pub(crate) fn start(world: &'w World, user: User, command: &str) -> Screen<'w> {
-        let words = ["tmux", "-f", "/dev/null", "-S", "/tmp/screen", "-D"].map(str::to_owned);
+        let words = ["tmux", "-f", "/dev/null", "-S", SOCKET, "-D"].map(str::to_owned);
         let mut server = world.command_as(user, "/", &[], &words);
         server
             .stdin(Stdio::null())
@@ -156,7 +156,7 @@ impl<'w> Screen<'w> {
             server,
         };
         let end = Instant::now() + Duration::from_secs(10);
-        while !world.machine.path("/tmp/screen").exists() {
+        while !world.machine.path(SOCKET).exists() {
             assert!(Instant::now() < end, "tmux does not start");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -209,7 +209,7 @@ impl<'w> Screen<'w> {
 
     #[track_caller]
     fn tmux(&self, args: &[&str]) -> String {
-        let words = ["tmux", "-S", "/tmp/screen"]
+        let words = ["tmux", "-S", SOCKET]
             .iter()
             .chain(args)
             .map(|word| (*word).to_owned());
@@ -226,8 +226,12 @@ impl<'w> Screen<'w> {
     }
 }
 
+/// Where tmux listens: in a directory of the machine, which is a test's own.
+const SOCKET: &str = "/tmp/screen";
+
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.world.machine.path(SOCKET));
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
