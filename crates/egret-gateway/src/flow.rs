@@ -31,7 +31,7 @@ pub(crate) async fn carry(
     wanted: Result<Destination, Refused>,
 ) {
     let id = gateway.log.id();
-    let (destination, wanted) = match wanted {
+    let (destination, wanted) = match wanted.and_then(|wanted| gateway.meant(wanted)) {
         Ok(destination) => (Some(destination.clone()), Ok(destination)),
         Err(refused) => (None, Err(refused)),
     };

@@ -37,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, SandboxId};
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, SandboxId, Target};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -266,6 +266,22 @@ impl Gateway {
                 .skipped,
         );
         self.record_flood(skipped);
+    }
+
+    /// What a client means that asks for `wanted`: the name, where it asks for the address that our resolver gave for one.
+    fn meant(&self, wanted: Destination) -> Result<Destination, Refused> {
+        let Target::Address(address) = *wanted.target() else {
+            return Ok(wanted);
+        };
+        match self.names.meaning(address) {
+            None => Ok(wanted),
+            Some(Meaning::Name(name)) => Destination::new(Target::Name(name), wanted.port())
+                .map_err(|malformed| Denial::from(malformed).into()),
+            Some(Meaning::Nothing) => {
+                let message = "the address is one that stands for a name, and no name was given it";
+                Err(Denial::new(Reason::DeniedLiteralAddress, wanted.to_string(), message).into())
+            }
+        }
     }
 
     /// Waits until the doors are to be shut.

@@ -11,6 +11,16 @@ pub enum Error {
     /// A process or socket pair for the jail could not be had.
     #[error("cannot start the process that builds the sandbox")]
     Spawn(#[source] io::Error),
+    /// The program was to get a descriptor that leads out of the sandbox.
+    #[error(
+        "{name} {what}, and would be a way out of the sandbox; put a pipe in between, such as `| cat`"
+    )]
+    Standard {
+        /// Which of the three.
+        name: &'static str,
+        /// What it is.
+        what: String,
+    },
     /// A step of building the sandbox failed.
     #[error("cannot {step}: {cause}{}", advice(.step, *.errno))]
     Jail {

@@ -14,6 +14,7 @@ mod error;
 pub mod jail;
 mod prepare;
 mod spec;
+mod standard;
 mod strays;
 mod sys;
 mod terminal;

@@ -12,6 +12,7 @@ use crate::doors::Doors;
 use crate::error::{Cause, Error, Step, at};
 use crate::jail::{PROBED, PROBED_PORT};
 use crate::spec::Spec;
+use crate::standard;
 use crate::strays::{Stray, Strays};
 use crate::sys::signals::{Signals, kill};
 use crate::terminal::Terminal;
@@ -34,6 +35,7 @@ use std::process::Command;
 /// # Errors
 /// If any part of the confinement cannot be had. Nothing is left behind then.
 pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
+    standard::check()?;
     let program = spec.program.to_string_lossy().into_owned();
     let (mut channel, inside) = channel::pair().map_err(Error::Spawn)?;
     let mut jail = spawn_jail(&inside, signals)?;

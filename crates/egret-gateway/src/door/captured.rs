@@ -3,19 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use egret_policy::{Denial, Destination, Reason, Target};
+use egret_policy::{Denial, Destination, Target};
 use rustix::net::sockopt::{ip_original_dst, ipv6_original_dst};
 use tokio::net::TcpStream;
 
 use super::{Client, Reply};
 use crate::audit::Door;
 use crate::inspect::http::Input;
-use crate::names::Meaning;
 use crate::refused::Refused;
 use crate::{Gateway, Handshake, flow};
 
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: Handshake) {
-    let wanted = wanted(&gateway, &stream);
+    let wanted = wanted(&stream);
     drop(handshake);
     let client = Client {
         stream,
@@ -26,7 +25,7 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
     flow::carry(&gateway, client, wanted).await;
 }
 
-fn wanted(gateway: &Gateway, stream: &TcpStream) -> Result<Destination, Refused> {
+fn wanted(stream: &TcpStream) -> Result<Destination, Refused> {
     let (Some(original), Ok(local)) = (original_destination(stream), stream.local_addr()) else {
         return Err(Refused::malformed(
             "the connection was not redirected here; this port is for redirected connections only",
@@ -37,17 +36,8 @@ fn wanted(gateway: &Gateway, stream: &TcpStream) -> Result<Destination, Refused>
             "the connection was made to this port itself, which is for redirected connections only",
         ));
     }
-    let target = match gateway.names.meaning(original.ip()) {
-        Some(Meaning::Name(name)) => Target::Name(name),
-        Some(Meaning::Nothing) => {
-            let message = "the address is one that stands for a name, and no name was given it";
-            return Err(
-                Denial::new(Reason::DeniedLiteralAddress, original.to_string(), message).into(),
-            );
-        }
-        None => Target::Address(original.ip()),
-    };
-    Destination::new(target, original.port()).map_err(|malformed| Denial::from(malformed).into())
+    Destination::new(Target::Address(original.ip()), original.port())
+        .map_err(|malformed| Denial::from(malformed).into())
 }
 
 /// Where the client wanted to go (netfilter's `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST`).

@@ -5,6 +5,7 @@
 
 use crate::error::{Cause, at};
 use crate::spec::{Files, Mark};
+use crate::standard;
 use rustix::fs::RawMode;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -109,14 +110,9 @@ pub(super) struct Node {
 
 /// Where the terminal is that one of the standard descriptors leads to.
 fn terminal() -> Option<PathBuf> {
-    let standard = [
-        rustix::stdio::stdin(),
-        rustix::stdio::stdout(),
-        rustix::stdio::stderr(),
-    ];
-    let name = standard
+    let name = standard::all()
         .into_iter()
-        .find_map(|descriptor| rustix::termios::ttyname(descriptor, Vec::new()).ok())?;
+        .find_map(|(_, descriptor)| rustix::termios::ttyname(descriptor, Vec::new()).ok())?;
     Some(PathBuf::from(OsString::from_vec(name.into_bytes())))
 }
 

@@ -3,17 +3,20 @@
 //! By the time this runs the namespaces already hold. Each step here takes away something that would widen an attack on
 //! them: capabilities, writing outside the opened paths (Landlock), and system calls that programs do not need.
 
-use crate::error::{Cause, at};
+use crate::error::Cause;
+use crate::standard;
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, Scope,
+    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 /// Empties every capability set of this process, the bounding set included, for good.
@@ -59,21 +62,38 @@ pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<(), Cause> {
         .and_then(Ruleset::create)
         .map_err(io::Error::other)?;
     for path in writable {
+        // What cannot be opened is not granted.
         let Ok(opened) = PathFd::new(path) else {
             continue;
         };
-        let stat = rustix::fs::fstat(&opened).map_err(at(path))?;
-        let is_directory =
-            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-        let granted = if is_directory {
-            changes
-        } else {
-            changes & AccessFs::from_file(abi)
-        };
-        rules = rules
-            .add_rule(PathBeneath::new(opened, granted))
-            .map_err(io::Error::other)?;
+        rules = grant(rules, opened, changes, abi)?;
+    }
+    // What standard output goes to can be written to by its descriptor, and so can it by name: /dev/stdout.
+    for (_, descriptor) in standard::all() {
+        let kind = FileType::from_raw_mode(fstat(descriptor)?.st_mode);
+        let writes = fcntl_getfl(descriptor)? & OFlags::RWMODE != OFlags::RDONLY;
+        if writes && matches!(kind, FileType::RegularFile | FileType::CharacterDevice) {
+            rules = grant(rules, descriptor, changes, abi)?;
+        }
     }
     rules.restrict_self().map_err(io::Error::other)?;
     Ok(())
+}
+
+/// Grants `changes` to a file, or to all beneath a directory.
+fn grant(
+    rules: RulesetCreated,
+    opened: impl AsFd,
+    changes: BitFlags<AccessFs>,
+    abi: ABI,
+) -> Result<RulesetCreated, Cause> {
+    let kind = FileType::from_raw_mode(fstat(&opened)?.st_mode);
+    let granted = if kind == FileType::Directory {
+        changes
+    } else {
+        changes & AccessFs::from_file(abi)
+    };
+    Ok(rules
+        .add_rule(PathBeneath::new(opened, granted))
+        .map_err(io::Error::other)?)
 }
