@@ -243,12 +243,15 @@ fn datagrams_go_nowhere() {
     let mut table: Vec<_> = destinations.iter().map(|to| (udp(to, 443), "")).collect();
     table.extend(destinations.iter().take(6).map(|to| (udp(to, 123), "")));
     for user in User::ALL {
-        refused(
+        let outcome = refused(
             world
                 .run_as(user)
                 .policy("version: 1\ndefault: allow-public\n"),
             &table,
         );
+        outcome.decided("denied.protocol", at::PUBLIC, 443);
+        outcome.decided("denied.protocol", at::PUBLIC6, 123);
+        outcome.decided("denied.protocol", "172.17.0.1", 443);
     }
 }
 

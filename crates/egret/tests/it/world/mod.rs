@@ -98,6 +98,10 @@ pub(crate) const HOST_ADDRESSES: [&str; 5] = [
 
 impl World {
     pub(crate) fn new() -> World {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "these tests make namespaces, which needs root: run them with ./x test"
+        );
         require_clients();
         let toolchain = toolchain();
         let machine = Machine::new(&[("toolchain", toolchain)]);
