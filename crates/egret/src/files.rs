@@ -4,9 +4,10 @@
 //! leave here absolute and with symbolic links followed, as the sandbox wants them.
 
 use crate::failure::Failure;
+use crate::secrets::{Homes, places, sockets};
+use crate::settings;
 use egret_policy::Filesystem;
 use egret_sandbox::{Files, Mark};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where a program starts, and what `run` and the policy were told about files.
@@ -24,21 +25,22 @@ pub(crate) struct Wishes<'a> {
     pub(crate) hide: &'a [PathBuf],
     /// The policy's file, which the program must not change.
     pub(crate) policy_file: Option<&'a Path>,
+    /// The path by which it was named.
+    pub(crate) policy_named: Option<&'a Path>,
     /// The audit log, which the program must not even see.
     pub(crate) log_file: &'a Path,
 }
 
 /// The files of a sandbox.
 pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
-    let mut marks = Vec::new();
-    for home in homes(wishes.home) {
-        let secrets = SECRETS_AT_HOME.iter().map(|secret| home.join(secret));
-        marks.extend(secrets.flat_map(hidden));
-    }
-    marks.extend(SYSTEM_SECRETS.iter().map(PathBuf::from).flat_map(hidden));
-    marks.extend(host_keys().into_iter().flat_map(hidden));
-    marks.extend(sockets().into_iter().flat_map(hidden));
-    if may_be_written_by_default(wishes.directory) {
+    let homes = Homes::find(wishes.home);
+    let places = places(&homes, settings::state_directory());
+    let mut marks: Vec<(PathBuf, Mark)> = places
+        .into_iter()
+        .chain(sockets())
+        .flat_map(hidden)
+        .collect();
+    if may_be_written_by_default(wishes.directory) && !homes.are_in(wishes.directory) {
         marks.push((wishes.directory.to_owned(), Mark::Write));
     }
 
@@ -73,6 +75,15 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     }
     marks.push((wishes.log_file.to_owned(), Mark::Hide));
     check_directory(wishes.directory, &marks)?;
+    if let Some(link) = wishes
+        .policy_named
+        .filter(|named| named.is_symlink() && is_writable(named, &marks))
+    {
+        return Err(Failure::new(format!(
+            "the policy {} is a link that the program could replace; name the file that it leads to",
+            link.display()
+        )));
+    }
     let protected = wishes
         .policy_file
         .into_iter()
@@ -156,15 +167,35 @@ fn may_be_written_by_default(directory: &Path) -> bool {
         && directory != Path::new("/var/tmp")
 }
 
-/// The working directory must be there inside.
-fn check_directory(directory: &Path, marks: &[(PathBuf, Mark)]) -> Result<(), Failure> {
-    let deepest = marks
+/// Whether a program may write to `directory`.
+pub(crate) fn may_write(directory: &Path, marks: &[(PathBuf, Mark)]) -> bool {
+    matches!(governing(directory, marks), Some((_, Mark::Write)))
+}
+
+/// Whether a program could replace what is at `path`, going by its directory.
+pub(crate) fn is_writable(path: &Path, marks: &[(PathBuf, Mark)]) -> bool {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new(".")).canonicalize();
+    directory.is_ok_and(|directory| may_write(&directory, marks))
+}
+
+/// The mark that decides about `path`: the one on the longest path above it, or on itself, and of those the last.
+fn governing<'a>(path: &Path, marks: &'a [(PathBuf, Mark)]) -> Option<&'a (PathBuf, Mark)> {
+    let above = marks
         .iter()
         .enumerate()
-        .filter(|(_, (path, _))| directory.starts_with(path))
-        .max_by_key(|(order, (path, _))| (path.components().count(), *order));
-    match deepest {
-        Some((_, (path, Mark::Hide))) => Err(Failure::new(format!(
+        .filter(|(_, (marked, _))| path.starts_with(marked));
+    above
+        .max_by_key(|(order, (marked, _))| (marked.components().count(), *order))
+        .map(|(_, mark)| mark)
+}
+
+/// The working directory must be there inside.
+fn check_directory(directory: &Path, marks: &[(PathBuf, Mark)]) -> Result<(), Failure> {
+    match governing(directory, marks) {
+        Some((path, Mark::Hide)) => Err(Failure::new(format!(
             "the working directory {} is hidden in the sandbox because of {}; start elsewhere or add --read {}",
             directory.display(),
             path.display(),
@@ -173,206 +204,3 @@ fn check_directory(directory: &Path, marks: &[(PathBuf, Mark)]) -> Result<(), Fa
         _ => Ok(()),
     }
 }
-
-/// The home directories whose secrets could be read from here: the user's own, and everybody's for root.
-fn homes(own: Option<&Path>) -> Vec<PathBuf> {
-    let mut homes: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
-    if rustix::process::geteuid().is_root() {
-        homes.push("/root".into());
-        if let Ok(entries) = std::fs::read_dir("/home") {
-            homes.extend(entries.flatten().map(|entry| entry.path()));
-        }
-    }
-    let mut homes: Vec<PathBuf> = homes
-        .into_iter()
-        .filter_map(|home| home.canonicalize().ok())
-        .collect();
-    homes.sort();
-    homes.dedup();
-    // A home directory of `/`, as some service accounts have it, would have nothing of a home.
-    homes.retain(|home| home != Path::new("/"));
-    homes
-}
-
-fn host_keys() -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir("/etc/ssh") else {
-        return Vec::new();
-    };
-    let key = |name: &str| name.starts_with("ssh_host_") && name.ends_with("_key");
-    entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(key))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-/// The unix sockets of this machine that have a path. Behind each is a process that is not in the sandbox, and being
-/// mounted read-only does not keep anyone from connecting.
-fn sockets() -> Vec<PathBuf> {
-    // Num RefCount Protocol Flags Type St Inode Path; abstract names begin with `@` and end at the namespace's border.
-    let Ok(table) = std::fs::read_to_string("/proc/net/unix") else {
-        return Vec::new();
-    };
-    let mut paths: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(7))
-        .filter(|path| path.starts_with('/'))
-        .map(PathBuf::from)
-        .filter(|path| !PRIVATE.iter().any(|own| path.starts_with(own)))
-        .filter(|path| {
-            path.symlink_metadata()
-                .is_ok_and(|found| found.file_type().is_socket())
-        })
-        .collect();
-    paths.sort();
-    paths.dedup();
-    paths
-}
-
-/// Directories that are the sandbox's own, so that nothing of the machine is in them.
-const PRIVATE: [&str; 6] = ["/run", "/tmp", "/var/tmp", "/proc", "/sys", "/dev"];
-
-/// Keys, tokens, histories, browsers: what a thief would look for, relative to a home directory.
-const SECRETS_AT_HOME: &[&str] = &[
-    // Keys and agents.
-    ".ssh",
-    ".gnupg",
-    ".pki",
-    ".password-store",
-    ".local/share/keyrings",
-    ".local/share/kwalletd",
-    ".local/share/password-store",
-    ".config/age",
-    ".config/sops",
-    ".config/op",
-    ".config/1Password",
-    ".config/Bitwarden",
-    ".config/keepassxc",
-    ".vault-token",
-    ".Xauthority",
-    ".ICEauthority",
-    // Clouds and clusters.
-    ".aws",
-    ".azure",
-    ".config/gcloud",
-    ".config/doctl",
-    ".config/hcloud",
-    ".config/linode-cli",
-    ".config/rclone",
-    ".config/heroku",
-    ".config/fly",
-    ".fly",
-    ".oci",
-    ".aliyun",
-    ".bluemix",
-    ".boto",
-    ".s3cfg",
-    ".databrickscfg",
-    ".snowflake",
-    ".kube",
-    ".minikube",
-    ".helm",
-    ".config/helm",
-    ".terraformrc",
-    ".terraform.d",
-    ".pulumi",
-    // Container engines: their credentials, and their sockets.
-    ".docker",
-    ".colima",
-    ".lima",
-    ".rd",
-    ".config/containers",
-    ".local/share/containers",
-    ".local/share/docker",
-    // Forges and package registries.
-    ".git-credentials",
-    ".config/git/credentials",
-    ".config/gh",
-    ".config/hub",
-    ".config/glab-cli",
-    ".netrc",
-    ".npmrc",
-    ".yarnrc",
-    ".yarnrc.yml",
-    ".pypirc",
-    ".cargo/credentials",
-    ".cargo/credentials.toml",
-    ".gem/credentials",
-    ".local/share/gem/credentials",
-    ".composer/auth.json",
-    ".config/composer/auth.json",
-    ".m2/settings.xml",
-    ".m2/settings-security.xml",
-    ".gradle/gradle.properties",
-    ".nuget/NuGet/NuGet.Config",
-    ".config/NuGet",
-    // Databases and other servers.
-    ".pgpass",
-    ".my.cnf",
-    ".mylogin.cnf",
-    ".config/filezilla",
-    ".lftprc",
-    ".config/rustdesk",
-    // Browsers, mail and chat.
-    ".mozilla",
-    ".thunderbird",
-    ".config/google-chrome",
-    ".config/google-chrome-beta",
-    ".config/chromium",
-    ".config/BraveSoftware",
-    ".config/microsoft-edge",
-    ".config/vivaldi",
-    ".config/opera",
-    ".config/Signal",
-    ".config/Slack",
-    ".config/discord",
-    ".local/share/TelegramDesktop",
-    ".var/app",
-    "snap",
-    // Wallets.
-    ".bitcoin",
-    ".ethereum",
-    ".electrum",
-    ".config/solana",
-    // What was typed.
-    ".bash_history",
-    ".zsh_history",
-    ".local/share/fish/fish_history",
-    ".python_history",
-    ".node_repl_history",
-    ".psql_history",
-    ".mysql_history",
-    ".rediscli_history",
-    ".sqlite_history",
-    ".lesshst",
-    ".viminfo",
-    // Egret's own.
-    ".local/state/egret",
-];
-
-/// What only root could read, which is what egret runs as sometimes.
-const SYSTEM_SECRETS: &[&str] = &[
-    "/etc/shadow",
-    "/etc/shadow-",
-    "/etc/gshadow",
-    "/etc/gshadow-",
-    "/etc/sudoers",
-    "/etc/sudoers.d",
-    "/etc/krb5.keytab",
-    "/etc/kubernetes",
-    "/etc/wireguard",
-    "/etc/ssl/private",
-    "/etc/pki/tls/private",
-    "/etc/letsencrypt",
-    "/etc/NetworkManager/system-connections",
-    "/etc/ppp/chap-secrets",
-    "/etc/ppp/pap-secrets",
-    "/var/lib/docker",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/kubelet",
-    "/var/lib/rancher",
-    "/var/spool/cron",
-    "/var/backups",
-    "/var/db/sudo",
-];

@@ -12,6 +12,7 @@ mod logs;
 mod policy;
 mod run;
 mod sandboxes;
+mod secrets;
 mod settings;
 mod summary;
 

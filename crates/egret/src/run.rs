@@ -96,6 +96,8 @@ struct GatePlan {
     resolver: ResolverConfig,
     upstream_proxy: Option<UpstreamProxy>,
     program: String,
+    /// Whether the policy's file lies where the program can write.
+    policy_is_exposed: bool,
 }
 
 impl Plan {
@@ -143,8 +145,19 @@ impl Plan {
             write: &arguments.write,
             hide: &arguments.hide,
             policy_file: source.file.as_deref(),
+            policy_named: arguments.policy.as_deref(),
             log_file: &log_path,
         })?;
+        if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {
+            let shown = directory.display();
+            eprintln!(
+                "egret: {shown} is read-only in the sandbox; if that is not meant, add --write {shown}"
+            );
+        }
+        let policy_is_exposed = source
+            .file
+            .as_deref()
+            .is_some_and(|file| files::is_writable(file, &files.marks));
         Ok(Self {
             name,
             claim,
@@ -156,6 +169,7 @@ impl Plan {
                 resolver,
                 upstream_proxy,
                 program: program.to_string_lossy().into_owned(),
+                policy_is_exposed,
             },
             spec: Spec {
                 program,
@@ -275,6 +289,7 @@ impl PolicySource {
 struct Gate {
     shared: Arc<Shared>,
     log_path: PathBuf,
+    policy_is_exposed: bool,
     close: tokio::sync::oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -304,6 +319,7 @@ impl Gate {
             resolver,
             upstream_proxy,
             program,
+            policy_is_exposed,
         } = plan;
         let gateway = Gateway::new(Config {
             sandbox: name.clone(),
@@ -360,6 +376,7 @@ impl Gate {
         Ok(Self {
             shared,
             log_path,
+            policy_is_exposed,
             close,
             thread,
         })
@@ -387,11 +404,22 @@ impl Gate {
     }
 
     /// Loads the policy's file again, as SIGHUP asks. A file that is broken changes nothing.
+    ///
+    /// A file that lies where the program can write is not read again: what protects it is a mount, and one that ends
+    /// when somebody outside puts a new file in its place.
     fn reload_from_file(&self) {
         let Some(file) = &self.shared.policy.file else {
             return;
         };
-        let loaded = self.shared.policy.load();
+        let loaded = if self.policy_is_exposed {
+            Err(Failure::new(format!(
+                "{} lies where the program can write, and is not read again; use `egret policy set {} FILE`",
+                file.display(),
+                self.shared.name
+            )))
+        } else {
+            self.shared.policy.load()
+        };
         if let Err(failure) = self
             .shared
             .replace_policy(loaded, &file.display().to_string())

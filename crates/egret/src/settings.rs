@@ -14,21 +14,27 @@ pub(crate) fn home() -> Option<PathBuf> {
         .then(|| home.canonicalize().unwrap_or(home))
 }
 
+/// Where Egret keeps what it has to remember.
+pub(crate) fn state_directory() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    Some(
+        state
+            .or_else(|| Some(home()?.join(".local/state")))?
+            .join("egret"),
+    )
+}
+
 /// The directory of audit logs, which only the user can read. It is made if it is not there.
 pub(crate) fn log_directory() -> Result<PathBuf, Failure> {
-    let absolute = |name: &str| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let state = absolute("XDG_STATE_HOME")
-        .or_else(|| Some(home()?.join(".local/state")))
+    let directory = state_directory()
         .ok_or_else(|| {
             Failure::new(
                 "there is no place for the audit log: set HOME, or name one with --log-file",
             )
-        })?;
-    let directory = state.join("egret/logs");
+        })?
+        .join("logs");
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -36,7 +36,7 @@ pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
     )
     .map_err(at("/"))?;
     let plan = plan(files, hostname)?;
-    let root = new_mount("tmpfs", &[("mode", "0755")])?;
+    let root = new_mount("tmpfs", &[("mode", "0755"), ("size", "4m")])?;
     // The new root has to hang somewhere until it is the root, and every machine has /proc.
     attach(&root, fs::CWD, "/proc", MoveMountFlags::empty()).map_err(at("/proc"))?;
     let builder = Builder { root: root.as_fd() };

@@ -136,10 +136,10 @@ fn confine_and_exec(
     tell: &OwnedFd,
 ) -> Result<std::convert::Infallible, Failure> {
     let confine = || -> Result<(), Cause> {
-        privileges::restrict_files(writable)?;
+        let signals_stay_inside = privileges::restrict_files(writable)?;
         signals.unblock()?;
         restore_sigpipe();
-        syscalls::restrict(spec.allow_user_namespaces)
+        syscalls::restrict(spec.allow_user_namespaces, signals_stay_inside)
     };
     let program_error = |error: io::Error| Failure::Program {
         errno: error.raw_os_error().unwrap_or(libc::EINVAL),

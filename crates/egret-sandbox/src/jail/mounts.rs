@@ -66,8 +66,11 @@ pub(super) fn new_mount(kind: &str, options: &[(&str, &str)]) -> Result<OwnedFd>
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(at(kind))
 }
 
+/// An empty directory in memory: with room for files if it is anyone's, and otherwise for what belongs in such a place.
+/// All that a sandbox has of them together hold less than the machine's memory.
 pub(super) fn private_mount(mode: RawMode) -> Result<OwnedFd> {
-    new_mount("tmpfs", &[("mode", &format!("{mode:o}"))])
+    let size = if mode == 0o1777 { "25%" } else { "16m" };
+    new_mount("tmpfs", &[("mode", &format!("{mode:o}")), ("size", size)])
 }
 
 pub(super) fn kernel_mount(kind: &str) -> Result<OwnedFd> {

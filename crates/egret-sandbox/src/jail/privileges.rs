@@ -6,8 +6,8 @@
 use crate::error::Cause;
 use crate::standard;
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
+    PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, Scope,
 };
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
@@ -50,7 +50,9 @@ pub(super) fn drop_capabilities() -> Result<(), Cause> {
 /// Forbids, by Landlock, to change anything but what is beneath `writable`, to reach unix sockets that were not made in
 /// here, and to signal processes outside. A kernel that knows less of this, or no Landlock, has the mounts and namespaces
 /// alone to hold (and lets a program connect to a socket that appears, after the start, at a path that it sees).
-pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<(), Cause> {
+///
+/// Returns whether signals stay inside.
+pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<bool, Cause> {
     let abi = ABI::V9;
     let handled: BitFlags<AccessFs> = AccessFs::from_write(abi);
     // Granted nowhere: sockets of the program's own making need no grant.
@@ -76,8 +78,10 @@ pub(super) fn restrict_files(writable: &[PathBuf]) -> Result<(), Cause> {
             rules = grant(rules, descriptor, changes, abi)?;
         }
     }
-    rules.restrict_self().map_err(io::Error::other)?;
-    Ok(())
+    let status = rules.restrict_self().map_err(io::Error::other)?;
+    Ok(
+        matches!(status.landlock, LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6),
+    )
 }
 
 /// Grants `changes` to a file, or to all beneath a directory.

@@ -17,10 +17,19 @@ use std::io;
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Installs the filters on this process and all that it becomes.
-pub(super) fn restrict(allow_user_namespaces: bool) -> Result<(), Cause> {
+///
+/// The program shares egret's process group, so that a terminal treats both alike; and a signal to one's own group reaches
+/// members outside of the process namespace. Where nothing else keeps it inside, it is refused.
+pub(super) fn restrict(
+    allow_user_namespaces: bool,
+    signals_stay_inside: bool,
+) -> Result<(), Cause> {
     let programs = [
         other_abi(),
-        compile(refused(allow_user_namespaces)?, libc::EPERM)?,
+        compile(
+            refused(allow_user_namespaces, signals_stay_inside)?,
+            libc::EPERM,
+        )?,
         compile(absent(allow_user_namespaces), libc::ENOSYS)?,
         compile(sockets()?, libc::EAFNOSUPPORT)?,
     ];
@@ -31,7 +40,7 @@ pub(super) fn restrict(allow_user_namespaces: bool) -> Result<(), Cause> {
 }
 
 /// Refused with `EPERM`: what an unprivileged program is used to being refused.
-fn refused(allow_user_namespaces: bool) -> Result<Rules, Cause> {
+fn refused(allow_user_namespaces: bool, signals_stay_inside: bool) -> Result<Rules, Cause> {
     let mut rules = always(&[
         // Mounts, and entering namespaces.
         libc::SYS_mount,
@@ -87,6 +96,13 @@ fn refused(allow_user_namespaces: bool) -> Result<Rules, Cause> {
             .into_iter()
             .collect::<Result<_, _>>()?,
     );
+    if !signals_stay_inside {
+        rules.insert(libc::SYS_kill, vec![rule(vec![equals(0, 0)?])?]);
+        rules.insert(
+            libc::SYS_pidfd_send_signal,
+            vec![any_of_bits(3, PIDFD_SIGNAL_PROCESS_GROUP)?],
+        );
+    }
     if !allow_user_namespaces {
         let flag = NEW_NAMESPACES;
         let each = |argument: u8| -> Result<Vec<SeccompRule>, Cause> {
@@ -199,6 +215,8 @@ fn other_abi() -> BpfProgram {
 
 /// Not in `libc`: copy and paste on a virtual console.
 const TIOCLINUX: libc::Ioctl = 0x541C;
+/// Not in `libc`: the signal is for the whole process group.
+const PIDFD_SIGNAL_PROCESS_GROUP: i32 = 4;
 /// Not in `libc`.
 const SOCK_DCCP: i32 = 6;
 /// The kernel's mask for the type of a socket, without `SOCK_CLOEXEC` and `SOCK_NONBLOCK`.
