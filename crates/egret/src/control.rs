@@ -6,7 +6,9 @@
 
 use crate::failure::Failure;
 use egret_policy::SandboxId;
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -72,7 +74,7 @@ pub(crate) fn claim(name: &SandboxId) -> Result<Claim, Failure> {
     match bound {
         Ok(listener) => Ok(Claim(listener)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format!(
-            "a sandbox named {name} is running already; choose another --name or stop it with `egret stop {name}`"
+            "the name {name} is taken; choose another --name, or stop the sandbox that has it with `egret stop {name}`"
         ))),
         Err(error) => Err(Failure::because(
             format_args!("cannot take the name {name}"),
@@ -129,11 +131,12 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
     let failed = |error: io::Error| {
         Failure::because(format_args!("cannot speak to the sandbox {name}"), &error)
     };
-    let connected = address(name).and_then(|address| UnixStream::connect_addr(&address));
-    let mut stream = match connected {
+    let mut stream = match connect(name) {
         Ok(stream) => stream,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-        Err(error) => return Err(failed(error)),
+        Err(Errno::CONNREFUSED) => return Ok(None),
+        // Whoever holds the name does not accept. Ours always do.
+        Err(Errno::AGAIN) => return Err(unanswered(name)),
+        Err(errno) => return Err(failed(errno.into())),
     };
     if !is_trusted(&stream).map_err(failed)? {
         return Ok(None);
@@ -150,11 +153,25 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
     };
     match exchange() {
         Ok(answer) => Ok(Some(answer)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Failure::new(format!(
-            "the sandbox {name} does not answer; its egret process may be stopped"
-        ))),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(unanswered(name)),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Connects without waiting, which connect(2) does for as long as a unix socket's backlog is full.
+fn connect(name: &str) -> rustix::io::Result<UnixStream> {
+    let address = SocketAddrUnix::new_abstract_name(full_name(name).as_bytes())?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &address)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket.into())
+}
+
+fn unanswered(name: &str) -> Failure {
+    Failure::new(format!(
+        "the sandbox {name} does not answer; its egret process may be stopped"
+    ))
 }
 
 /// The names of all sandboxes that run as this user.

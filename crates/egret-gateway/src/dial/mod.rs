@@ -104,6 +104,18 @@ impl Dialler {
             Lookup::Literal(address) => permit.vet(&[address], hosts)?,
             Lookup::HostGateway(_) => permit.vet(hosts.gateway(), hosts)?,
             Lookup::Name(name) => match self.resolver.addresses(name).await {
+                Ok(addresses) if addresses.len() > MOST_ADDRESSES => {
+                    let message = format!(
+                        "the name has {} addresses, more than any honest one",
+                        addresses.len()
+                    );
+                    let denial = Denial::new(
+                        Reason::DeniedResolution,
+                        permit.destination().to_string(),
+                        message,
+                    );
+                    return Err(denial.into());
+                }
                 Ok(addresses) => permit
                     .vet(&addresses, hosts)
                     .map_err(|denial| Refused::Address { denial, addresses })?,
@@ -244,6 +256,9 @@ fn late(within: Duration) -> io::Error {
         format!("no answer within {} s", within.as_secs_f32()),
     )
 }
+
+/// The most addresses that a name may have. Each would be connected to in turn, and is put on record.
+const MOST_ADDRESSES: usize = 64;
 
 /// RFC 8305's Connection Attempt Delay.
 const STAGGER: Duration = Duration::from_millis(250);
