@@ -66,40 +66,85 @@ impl Sniffer {
 }
 
 fn text(bytes: &[u8]) -> First {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
+    if PROXY_PREFACES
+        .iter()
+        .any(|preface| bytes.starts_with(preface))
+    {
+        return First::Bad(
+            "a PROXY protocol header tells the server that somebody else is connecting",
+        );
+    }
     let begin = bytes
         .iter()
         .position(|byte| !blank(byte))
         .unwrap_or(bytes.len());
-    let bytes = bytes.get(begin..).unwrap_or_default();
-    let (line, ended) = match bytes.iter().position(|&byte| byte == b'\n') {
-        Some(end) => (bytes.get(..end).unwrap_or_default(), true),
-        None => (bytes, false),
+    let after = bytes.get(begin..).unwrap_or_default();
+    let (line, ended) = match after.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (after.get(..end).unwrap_or_default(), true),
+        None => (after, false),
     };
     match version(line) {
         Some(Version::Two) => return First::Http2,
         Some(Version::One) => return First::Http,
-        None if ended => return First::Opaque,
         None => {}
     }
-    if begin == 0 && METHODS.iter().any(|method| could_be(method, line)) {
+    let method = || METHODS.iter().any(|method| could_be(method, line));
+    if ended {
+        // A request without a version is HTTP/0.9, to which some servers still listen.
+        let ancient = ANCIENT_METHODS
+            .iter()
+            .any(|method| could_be(method, line) && line.len() > method.len());
+        return if ancient { First::Http } else { First::Opaque };
+    }
+    if PROXY_PREFACES
+        .iter()
+        .any(|preface| preface.starts_with(bytes))
+    {
+        return First::Hold;
+    }
+    if begin == 0 && method() {
         return if line.len() > LINE {
             First::Http
         } else {
             First::Hold
         };
     }
-    if line.len() > LINE || line.iter().any(|&byte| byte < 0x20 && !blank(&byte)) {
+    let begins_with_a_word = line.first().is_none_or(|&byte| is_token(byte));
+    if !begins_with_a_word
+        || line
+            .iter()
+            .any(|byte| *byte < 0x20 && !blank(byte) && !SEPARATORS.contains(byte))
+    {
         return First::Opaque;
     }
-    First::Watch
+    match line.len() > LINE {
+        true => First::Bad("the first line is text and has no end"),
+        false => First::Watch,
+    }
 }
+
+fn blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+}
+
+/// What a method may be made of (RFC 9110 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Control characters that some servers take for blanks.
+const SEPARATORS: [u8; 4] = [0x1c, 0x1d, 0x1e, 0x1f];
+
+/// How the two versions of the PROXY protocol begin.
+const PROXY_PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+
+const ANCIENT_METHODS: [&[u8]; 4] = [b"GET", b"HEAD", b"POST", b"PUT"];
 
 /// Whether a request line with this method may come of `line`.
 fn could_be(method: &[u8], line: &[u8]) -> bool {
     match line.strip_prefix(method) {
-        Some([b' ', ..]) | Some([]) => true,
-        Some(_) => false,
+        Some([]) => true,
+        Some([next, ..]) => !is_token(*next),
         None => method.starts_with(line),
     }
 }
@@ -109,12 +154,13 @@ enum Version {
     Two,
 }
 
-/// The HTTP version that stands in a line after a blank, as every server that reads requests at all demands.
+/// The HTTP version in a line, wherever it stands: servers differ in what they take for a blank in front of it.
 fn version(line: &[u8]) -> Option<Version> {
-    let at = line.windows(6).position(
-        |window| matches!(window, [b' ' | b'\t', name @ ..] if name.eq_ignore_ascii_case(b"HTTP/")),
-    )?;
-    match line.get(at + 6..)? {
+    const NAME: &[u8] = b"HTTP/";
+    let at = line
+        .windows(NAME.len())
+        .position(|window| window.eq_ignore_ascii_case(NAME))?;
+    match line.get(at + NAME.len()..)? {
         [b'2'..=b'9', ..] => Some(Version::Two),
         // Nothing behind the slash yet is near enough.
         _ => Some(Version::One),

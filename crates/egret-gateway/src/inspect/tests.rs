@@ -183,3 +183,52 @@ proptest! {
         prop_assert_eq!(outcome, whole);
     }
 }
+
+#[test]
+fn first_bytes_are_told_apart_one_sidedly() {
+    let long = |start: &str| [start.as_bytes(), &[b'a'; 17 << 10]].concat();
+    let bad = First::Bad("");
+    #[rustfmt::skip]
+    let table: [(Vec<u8>, First); 27] = [
+        (b"".into(),                                              First::Hold),
+        (b"GET / HTTP/1.1\r\n".into(),                            First::Http),
+        (b"G".into(),                                             First::Hold),
+        (b"FOO / HTTP/1.1\r\n".into(),                            First::Http),
+        (b"\r\nGET / HTTP/1.1\r\n".into(),                        First::Http),
+        (b"PRI * HTTP/2.0\r\n".into(),                            First::Http2),
+        // Blanks that only some servers take for such.
+        (b"GET\x0b/\x0bHTTP/1.1\r\n".into(),                      First::Http),
+        (b"GET\x1c/\x1cHTTP/1.1\r\n".into(),                      First::Http),
+        (b"GET\x85/\xa0http/1.1\r\n".into(),                      First::Http),
+        (b"GET\0/\0HTTP/1.1\r\n".into(),                          First::Http),
+        // HTTP/0.9
+        (b"GET /x\r\n".into(),                                    First::Http),
+        (b"GET\t/x\n".into(),                                     First::Http),
+        (b"\nGET /x\n".into(),                                    First::Http),
+        (b"GETTING ON\r\n".into(),                                First::Opaque),
+        // Lines that outgrow what is waited for.
+        (long("GET /"),                                           First::Http),
+        (long("FOO /"),                                           bad.clone()),
+        (long("\r\nGET /"),                                       bad.clone()),
+        (long("{\"id\":"),                                        First::Opaque),
+        // Headers for a proxy's upstream.
+        (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".into(),            bad.clone()),
+        (b"\r\n\r\n\0\r\nQUIT\n".into(),                         bad.clone()),
+        (b"PROX".into(),                                          First::Hold),
+        // Other protocols.
+        (b"SSH-2.0-OpenSSH_9.2\r\n".into(),                       First::Opaque),
+        (b"EHLO me\r\n".into(),                                   First::Opaque),
+        (b"EHLO".into(),                                          First::Watch),
+        (b"*1\r\n$4\r\nPING\r\n".into(),                          First::Opaque),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f".into(),                    First::Opaque),
+        (b"\x16\x03".into(),                                      First::Hold),
+    ];
+    for (bytes, expected) in table {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        let found = Sniffer::default().push(&bytes);
+        match (&found, &expected) {
+            (First::Bad(_), First::Bad(_)) => {}
+            _ => assert_eq!(found, expected, "{shown:?}"),
+        }
+    }
+}
