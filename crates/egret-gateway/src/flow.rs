@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret_policy::{Destination, Permit, Reason, Spoken};
+use egret_policy::{Destination, Lookup, Permit, Reason, Spoken};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -107,6 +107,20 @@ pub(crate) async fn open(
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
     let permit = matcher.decide(&destination, &hosts)?;
+    if let Lookup::Name(name) = permit.lookup()
+        && !gateway.dialler.knows(name)
+    {
+        // The question is the first thing that leaves.
+        let record = gateway.record(Event::Dns, id).door(door).permit(&permit);
+        if gateway
+            .log
+            .write(&record, gateway.limits.audit_wait)
+            .await
+            .is_err()
+        {
+            return Err(Refused::limit(Limit::AuditLog, destination.to_string()));
+        }
+    }
     let Dialled {
         stream: server,
         permit,
@@ -310,6 +324,13 @@ async fn sniff(
                 watched = true;
                 deadline = None;
                 up.flush(&tunnel.server).await?;
+            }
+            Some(First::Prelude) => {
+                up.push(&std::mem::take(input).into_bytes());
+                up.flush(&tunnel.server).await?;
+                seen = 0;
+                sniffer = Sniffer::default();
+                deadline = None;
             }
             Some(First::Tls(hello)) => {
                 if let Some(name) = &hello.server_name {

@@ -182,6 +182,21 @@ impl Resolver {
         }
     }
 
+    /// Whether an answer is here, or on its way.
+    pub(crate) fn knows(&self, name: &Host) -> bool {
+        let listed = || {
+            self.hosts
+                .as_ref()
+                .is_some_and(|hosts| hosts.addresses(name).is_some())
+        };
+        let known = match self.known().get(name) {
+            Some(Known::Answer { until, .. }) => Instant::now() < *until,
+            Some(Known::Asking(others)) => others.has_changed().is_ok(),
+            None => false,
+        };
+        known || listed()
+    }
+
     fn look(&self, name: &Host) -> Seen {
         let mut known = self.known();
         match known.get(name) {

@@ -155,6 +155,7 @@ fn text(record: &Record, colour: bool) -> String {
         (Event::Policy, _) => "policy",
         (Event::Lifecycle, _) => "sandbox",
         (Event::Finding, _) => "finding",
+        (Event::Dns, Some(Verdict::Allow)) => "lookup",
         (_, Some(Verdict::Allow)) => "allowed",
         (_, _) => "refused",
     };

@@ -15,7 +15,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use egret_policy::{Denial, Destination, HostAddresses, Lookup, Permit, Reason, Vetted};
+use egret_policy::{Denial, Destination, Host, HostAddresses, Lookup, Permit, Reason, Vetted};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -51,6 +51,11 @@ impl Dialler {
             via,
             within,
         }
+    }
+
+    /// Whether the addresses of `name` are known without asking anybody.
+    pub(crate) fn knows(&self, name: &Host) -> bool {
+        self.resolver.knows(name)
     }
 
     /// Resolves, vets and connects.

@@ -23,6 +23,8 @@ pub(crate) enum First {
     Hold,
     /// Cannot be told yet; passing on what is there is harmless.
     Watch,
+    /// A complete request to begin with TLS; what comes next is looked at anew.
+    Prelude,
     /// A complete ClientHello.
     Tls(Hello),
     /// The beginning of an HTTP/1 request, or of something close enough to be taken for one.
@@ -53,6 +55,28 @@ impl Sniffer {
                 self.tls = Some(hello::Reader::default());
                 self.push(&begun)
             }
+            // Some servers do not look at the version of the first record.
+            [TLS_FIRST..=TLS_LAST, ..] => First::Bad("a TLS record of an unknown version"),
+            _ if POSTGRES_PRELUDES
+                .iter()
+                .any(|prelude| self.line == *prelude) =>
+            {
+                First::Prelude
+            }
+            _ if POSTGRES_PRELUDES
+                .iter()
+                .any(|prelude| prelude.starts_with(&self.line)) =>
+            {
+                First::Hold
+            }
+            _ if POSTGRES_PRELUDES
+                .iter()
+                .any(|prelude| self.line.starts_with(prelude)) =>
+            {
+                First::Bad(
+                    "something was sent behind a PostgreSQL request for encryption, before its answer",
+                )
+            }
             _ => text(&self.line),
         }
     }
@@ -74,6 +98,12 @@ fn text(bytes: &[u8]) -> First {
             "a PROXY protocol header tells the server that somebody else is connecting",
         );
     }
+    if PROXY_PREFACES
+        .iter()
+        .any(|preface| preface.starts_with(bytes))
+    {
+        return First::Hold;
+    }
     let begin = bytes
         .iter()
         .position(|byte| !blank(byte))
@@ -91,16 +121,11 @@ fn text(bytes: &[u8]) -> First {
     let method = || METHODS.iter().any(|method| could_be(method, line));
     if ended {
         // A request without a version is HTTP/0.9, to which some servers still listen.
-        let ancient = ANCIENT_METHODS
-            .iter()
-            .any(|method| could_be(method, line) && line.len() > method.len());
-        return if ancient { First::Http } else { First::Opaque };
-    }
-    if PROXY_PREFACES
-        .iter()
-        .any(|preface| preface.starts_with(bytes))
-    {
-        return First::Hold;
+        return if is_ancient(line) {
+            First::Http
+        } else {
+            First::Opaque
+        };
     }
     if begin == 0 && method() {
         return if line.len() > LINE {
@@ -132,8 +157,24 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)
+fn is_ancient(line: &[u8]) -> bool {
+    ANCIENT_METHODS
+        .iter()
+        .filter_map(|method| line.strip_prefix(*method))
+        .any(|rest| {
+            let target = rest.trim_ascii_start();
+            target.len() < rest.len()
+                && (target.starts_with(b"/") || target.windows(3).any(|window| window == b"://"))
+        })
+}
+
 /// Control characters that some servers take for blanks.
 const SEPARATORS: [u8; 4] = [0x1c, 0x1d, 0x1e, 0x1f];
+
+/// What PostgreSQL clients send before anything else: SSLRequest and GSSENCRequest (its protocol, "Message Formats").
+const POSTGRES_PRELUDES: [&[u8]; 2] =
+    [&[0, 0, 0, 8, 4, 210, 22, 47], &[0, 0, 0, 8, 4, 210, 22, 48]];
 
 /// How the two versions of the PROXY protocol begin.
 const PROXY_PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];

@@ -220,7 +220,7 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (b"EHLO me\r\n".into(),                                   First::Opaque),
         (b"EHLO".into(),                                          First::Watch),
         (b"*1\r\n$4\r\nPING\r\n".into(),                          First::Opaque),
-        (b"\0\0\0\x08\x04\xd2\x16\x2f".into(),                    First::Opaque),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f".into(),                    First::Prelude),
         (b"\x16\x03".into(),                                      First::Hold),
     ];
     for (bytes, expected) in table {

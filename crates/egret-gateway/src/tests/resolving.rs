@@ -90,6 +90,7 @@ async fn an_answer_that_changes_is_vetted_each_time_and_a_ttl_of_zero_is_not_kep
     let reasons: Vec<_> = world
         .records()
         .into_iter()
+        .filter(|record| record.event == Event::Decision)
         .map(|record| record.reason.unwrap().into_owned())
         .collect();
     assert_eq!(

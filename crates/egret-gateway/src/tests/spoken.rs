@@ -225,8 +225,8 @@ async fn everything_else_flows_at_once() {
     let port = echo().await;
     let world = World::open_to(port).await;
     #[rustfmt::skip]
-    let table: [&[u8]; 9] = [
-        b"ping", b"PING", b"SSH-2.0-client\r\n", b"EHLO x\r\n", b"\0\0\0\x08\x04\xd2\x16\x2f", b"*1\r\n$4\r\nPING\r\n", b"\x16\x00",
+    let table: [&[u8]; 8] = [
+        b"ping", b"PING", b"SSH-2.0-client\r\n", b"EHLO x\r\n", b"\0\0\0\x08\x04\xd2\x16\x2f", b"*1\r\n$4\r\nPING\r\n",
         b"GET key\r\n", b"\n",
     ];
     for first in table {
@@ -283,4 +283,48 @@ async fn half_a_request_line_is_passed_on_in_the_end_but_never_the_rest_of_a_req
     assert!(until_end(&mut stream).await.1);
     world.decision("denied.protocol").await;
     assert_eq!(*got.lock().unwrap(), b"POST /");
+}
+
+#[tokio::test]
+async fn postgresql_asks_for_tls_first_and_the_name_counts_all_the_same() {
+    let request = [0, 0, 0, 8, 4, 210, 22, 47];
+    for (name, passes) in [(HOST, true), ("other.example", false)] {
+        let (port, got) = sink().await;
+        let world = World::open_to(port).await;
+        let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+        stream.write_all(&request).await.unwrap();
+        until_got(&got, request.len()).await; // as soon as it is sent, since an answer is waited for
+        let hello = client_hello(name);
+        stream.write_all(&hello).await.unwrap();
+        if passes {
+            until_got(&got, request.len() + hello.len()).await;
+        } else {
+            let (_, reset) = until_end(&mut stream).await;
+            assert!(reset);
+            assert_eq!(
+                got.lock().unwrap().len(),
+                request.len(),
+                "nothing of the hello went on"
+            );
+            let record = world
+                .record(|record| record.reason.as_deref() == Some("denied.name_mismatch"))
+                .await;
+            assert_eq!(record.event, Event::Decision);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_an_unknown_version_is_not_something_else_than_tls() {
+    let (port, got) = sink().await;
+    let world = World::open_to(port).await;
+    for version in [[2, 3], [0, 1], [4, 3]] {
+        let mut hello = client_hello("other.example");
+        hello[1..3].copy_from_slice(&version);
+        let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+        stream.write_all(&hello).await.unwrap();
+        let (_, reset) = until_end(&mut stream).await;
+        assert!(reset, "{version:?}");
+    }
+    assert!(got.lock().unwrap().is_empty());
 }
