@@ -204,6 +204,7 @@ fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt as _;
 
     #[test]
     fn messages_arrive_whole_and_in_order_with_their_descriptors() {
@@ -250,8 +251,11 @@ mod tests {
             program: "true".into(),
             arguments: vec![],
             environment,
-            directory: "/".into(),
-            files: crate::Files::default(),
+            directory: std::ffi::OsString::from_vec(b"/not \xff text".into()).into(),
+            files: crate::Files {
+                marks: vec![("/x".into(), crate::Mark::Hide)],
+                protected: vec!["/y".into()],
+            },
             allow_user_namespaces: false,
         };
         let reader = std::thread::spawn(move || Inside::new(inside).receive());
@@ -260,6 +264,11 @@ mod tests {
             panic!("something else arrived")
         };
         assert_eq!(spec.environment[0].1.len(), 1 << 20);
+        assert_eq!(
+            spec.directory.as_os_str().as_encoded_bytes(),
+            b"/not \xff text"
+        );
+        assert_eq!(spec.files.marks, [("/x".into(), crate::Mark::Hide)]);
     }
 
     #[test]

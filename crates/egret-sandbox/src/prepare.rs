@@ -177,7 +177,7 @@ impl Running {
                     libc::SIGHUP if !signal.from_kernel => notice(Notice::Reload),
                     // The program, being in the foreground with us, has these already when they came from the keyboard.
                     _ if signal.from_kernel && terminal.is_shared() => {}
-                    libc::SIGCHLD | libc::SIGCONT | libc::SIGTTIN | libc::SIGTTOU => {}
+                    libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU => {}
                     number => self
                         .channel
                         .send(&Order::Signal(number))
@@ -205,10 +205,11 @@ impl Running {
                     return Ok(ended);
                 }
                 Report::Stopped(_) => {
-                    terminal.stop_with_program().map_err(Error::Channel)?;
-                    self.channel
-                        .send(&Order::Continue)
-                        .map_err(Error::Channel)?;
+                    if terminal.stop_with_program().map_err(Error::Channel)? {
+                        self.channel
+                            .send(&Order::Continue)
+                            .map_err(Error::Channel)?;
+                    }
                 }
                 _ => return Err(Error::Vanished),
             }

@@ -17,6 +17,7 @@ pub struct Spec {
     /// Its whole environment.
     pub environment: Vec<(OsString, OsString)>,
     /// Where it starts.
+    #[serde(with = "wire")]
     pub directory: PathBuf,
     /// What it may see and change.
     pub files: Files,
@@ -31,8 +32,10 @@ pub struct Spec {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Files {
     /// Paths and the marks on them. Of two marks on one path the later counts.
+    #[serde(with = "wire")]
     pub marks: Vec<(PathBuf, Mark)>,
     /// Files that nothing inside can change or replace, wherever they are. They need not be visible.
+    #[serde(with = "wire")]
     pub protected: Vec<PathBuf>,
 }
 
@@ -45,4 +48,62 @@ pub enum Mark {
     Read,
     /// The path is there as it is outside.
     Write,
+}
+
+/// Paths on the way to the jail, as what the operating system takes them for: serde takes a path for text.
+mod wire {
+    use super::Mark;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::path::PathBuf;
+
+    /// Something made of paths, and the same made of what paths are made of.
+    pub(super) trait OfPaths: Clone {
+        type Raw: Serialize + for<'de> Deserialize<'de>;
+        fn into_raw(self) -> Self::Raw;
+        fn from_raw(raw: Self::Raw) -> Self;
+    }
+
+    pub(super) fn serialize<T: OfPaths, S: Serializer>(
+        paths: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        paths.clone().into_raw().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: OfPaths, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        T::Raw::deserialize(deserializer).map(T::from_raw)
+    }
+
+    impl OfPaths for PathBuf {
+        type Raw = OsString;
+        fn into_raw(self) -> OsString {
+            self.into_os_string()
+        }
+        fn from_raw(raw: OsString) -> Self {
+            raw.into()
+        }
+    }
+
+    impl OfPaths for (PathBuf, Mark) {
+        type Raw = (OsString, Mark);
+        fn into_raw(self) -> Self::Raw {
+            (self.0.into(), self.1)
+        }
+        fn from_raw((path, mark): Self::Raw) -> Self {
+            (path.into(), mark)
+        }
+    }
+
+    impl<T: OfPaths> OfPaths for Vec<T> {
+        type Raw = Vec<T::Raw>;
+        fn into_raw(self) -> Self::Raw {
+            self.into_iter().map(T::into_raw).collect()
+        }
+        fn from_raw(raw: Self::Raw) -> Self {
+            raw.into_iter().map(T::from_raw).collect()
+        }
+    }
 }

@@ -47,8 +47,14 @@ impl Terminal {
         }
     }
 
-    /// Stops this process, since the program was stopped; returns once it was told to continue.
-    pub(crate) fn stop_with_program(&self) -> io::Result<()> {
+    /// Stops this process, since the program was stopped, and says so once it was told to continue.
+    ///
+    /// Only for the sake of a shell, which wants to know. Where there is no terminal nobody would let us continue, and there
+    /// is somebody else to serve: those who want to stop the sandbox, and the rest of its processes.
+    pub(crate) fn stop_with_program(&self) -> io::Result<bool> {
+        if self.file.is_none() {
+            return Ok(false);
+        }
         let before = self.foreground().filter(|group| Some(*group) != self.ours);
         if let (Some(file), Some(ours), Some(_)) = (&self.file, self.ours, before) {
             tcsetpgrp(file, ours)?;
@@ -64,7 +70,7 @@ impl Terminal {
         {
             tcsetpgrp(file, group)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn foreground(&self) -> Option<Pid> {

@@ -5,6 +5,7 @@
 //! as the same user, or as root. A request and its answer are a line of JSON each.
 
 use crate::failure::Failure;
+use crate::secrets::{UNIX_SOCKETS, bound_names};
 use egret_policy::SandboxId;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
@@ -177,15 +178,11 @@ fn unanswered(name: &str) -> Failure {
 /// The names of all sandboxes that run as this user.
 pub(crate) fn names() -> io::Result<Vec<String>> {
     let prefix = format!("@{}", full_name(""));
-    let table = std::fs::read_to_string("/proc/net/unix")?;
-    let mut names: Vec<String> = table
-        .lines()
-        .filter_map(|line| {
-            line.split_whitespace()
-                .nth(7)?
-                .strip_prefix(prefix.as_str())
-        })
-        .map(str::to_owned)
+    let table = std::fs::read(UNIX_SOCKETS)?;
+    let mut names: Vec<String> = bound_names(&table)
+        .filter_map(|name| name.strip_prefix(prefix.as_bytes()))
+        // What is no text was not named by us.
+        .filter_map(|name| Some(std::str::from_utf8(name).ok()?.to_owned()))
         .collect();
     names.sort();
     names.dedup(); // a connection shows the name of the socket that it was made to

@@ -37,7 +37,7 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     let places = places(&homes, settings::state_directory());
     let mut marks: Vec<(PathBuf, Mark)> = places
         .into_iter()
-        .chain(sockets())
+        .chain(sockets()?)
         .flat_map(hidden)
         .collect();
     if may_be_written_by_default(wishes.directory) && !homes.are_in(wishes.directory) {

@@ -87,9 +87,12 @@ pub(crate) fn stop(arguments: &Stop) -> Result<ExitCode, Failure> {
             return Err(not_running(name.as_str()));
         };
         let pid = Pid::from_raw(status.pid).ok_or_else(|| not_running(name.as_str()))?;
-        kill_process(pid, Signal::TERM).map_err(|errno| {
-            Failure::because(format_args!("cannot stop {name}"), &io::Error::from(errno))
-        })?;
+        kill_process(pid, Signal::TERM)
+            // A stopped program takes the one only with the other.
+            .and_then(|()| kill_process(pid, Signal::CONT))
+            .map_err(|errno| {
+                Failure::because(format_args!("cannot stop {name}"), &io::Error::from(errno))
+            })?;
         if !ends_within(name.as_str(), Duration::from_secs(arguments.time))? {
             control::ask(name.as_str(), &Request::End)?;
             if !ends_within(name.as_str(), Duration::from_secs(5))? {

@@ -1,5 +1,6 @@
 //! Where secrets are, and other things that lead out of a sandbox: what is hidden unless somebody asks for it.
 
+use crate::failure::Failure;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -224,25 +225,51 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 /// The unix sockets of this machine that have a path. Behind each is a process that is not in the sandbox, and being
 /// mounted read-only does not keep anyone from connecting. Not all can be found: the table has those of this network
 /// namespace, by the name they were bound to.
-pub(crate) fn sockets() -> Vec<PathBuf> {
-    // Num RefCount Protocol Flags Type St Inode Path; abstract names begin with `@` and end at the namespace's border.
-    let Ok(table) = std::fs::read_to_string("/proc/net/unix") else {
-        return Vec::new();
-    };
-    let mut paths: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| {
-            line.split_once(" /")
-                .map(|(_, path)| PathBuf::from(format!("/{path}")))
-        })
-        .filter(|path| {
-            path.symlink_metadata()
-                .is_ok_and(|found| found.file_type().is_socket())
-        })
+///
+/// # Errors
+/// If the table cannot be read, nothing is known, and nothing should be started.
+pub(crate) fn sockets() -> Result<Vec<PathBuf>, Failure> {
+    let table = std::fs::read(UNIX_SOCKETS).map_err(|error| {
+        Failure::because(
+            format_args!("cannot find unix sockets in {UNIX_SOCKETS}"),
+            &error,
+        )
+    })?;
+    let mut paths: Vec<PathBuf> = bound_names(&table)
+        .filter(|name| name.starts_with(b"/"))
+        .map(path_of)
         .collect();
+    paths.retain(|path| {
+        path.symlink_metadata()
+            .is_ok_and(|found| found.file_type().is_socket())
+    });
     paths.sort();
     paths.dedup();
-    paths
+    Ok(paths)
+}
+
+/// See proc_net(5).
+pub(crate) const UNIX_SOCKETS: &str = "/proc/net/unix";
+
+/// The names in a table of unix sockets: paths, or abstract names, which begin with `@`.
+pub(crate) fn bound_names(table: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // Num RefCount Protocol Flags Type St Inode Path: only the last may have blanks, or anything else, in it.
+    table
+        .split(|&byte| byte == b'\n')
+        .skip(1)
+        .filter_map(|line| {
+            let mut rest = line;
+            for _ in 0..7 {
+                rest = rest.trim_ascii_start();
+                let end = rest.iter().position(|&byte| byte == b' ')?;
+                rest = rest.get(end..)?;
+            }
+            rest.get(1..).filter(|name| !name.is_empty())
+        })
+}
+
+fn path_of(name: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(name.to_vec()))
 }
 
 /// Keys, tokens, histories, browsers: what a thief would look for, relative to a home directory.
@@ -393,6 +420,17 @@ const SYSTEM_SECRETS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_are_told_by_whatever_name_they_have() {
+        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 11911 /run/a b.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03  1191\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 11912 @abstract\xff\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 11913 /\xff\n";
+        let found: Vec<&[u8]> = bound_names(table).collect();
+        assert_eq!(found, [&b"/run/a b.sock"[..], b"@abstract\xff", b"/\xff"]);
+    }
 
     #[test]
     fn a_file_is_found_at_every_mount_of_its_file_system() {

@@ -72,8 +72,13 @@ pub(super) fn plan(files: &Files, hostname: &str) -> Result<Node, Cause> {
         };
         plan.insert(path, kind)?;
     }
-    for path in &files.protected {
-        plan.protect(path)?;
+    // What is covered in a writable directory would come to light elsewhere if a directory above it could be renamed.
+    let covered = files
+        .marks
+        .iter()
+        .filter(|(path, mark)| *mark == Mark::Hide && path.symlink_metadata().is_ok());
+    for path in covered.map(|(path, _)| path).chain(&files.protected) {
+        plan.protect(path);
     }
     Ok(plan)
 }
@@ -153,11 +158,11 @@ impl Node {
         Ok(())
     }
 
-    /// Makes the file at `path` unchangeable if it lies where the program can write.
+    /// Makes the file at `path` unchangeable, unless it is hidden, if it lies where the program can write.
     ///
     /// A mount over the file itself is not enough: its directory could be renamed and another put in its place. A
     /// mount point cannot be renamed, so each directory on the way becomes one.
-    fn protect(&mut self, path: &Path) -> Result<(), Cause> {
+    fn protect(&mut self, path: &Path) {
         let mut node = self;
         let mut writable = false;
         let names: Vec<&OsStr> = path.iter().skip(1).collect();
@@ -173,7 +178,6 @@ impl Node {
                 node.kind = Some(if last { Kind::Read } else { Kind::Write });
             }
         }
-        Ok(())
     }
 
     /// Whether anything at or beneath this node is there for the program to see.
