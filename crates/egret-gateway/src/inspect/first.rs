@@ -142,19 +142,14 @@ fn text(bytes: &[u8]) -> First {
     {
         return First::Opaque;
     }
-    match line.len() > LINE {
-        true => First::Bad("the first line is text and has no end"),
-        false => First::Watch,
+    if line.len() <= LINE {
+        return First::Watch;
     }
-}
-
-fn blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
-}
-
-/// What a method may be made of (RFC 9110 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    // No method is that long, but a path may be, for some servers.
+    match line.iter().all(|&byte| is_token(byte)) {
+        true => First::Opaque,
+        false => First::Bad("the first line is text and has no end"),
+    }
 }
 
 /// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)

@@ -189,7 +189,7 @@ fn first_bytes_are_told_apart_one_sidedly() {
     let long = |start: &str| [start.as_bytes(), &[b'a'; 17 << 10]].concat();
     let bad = First::Bad("");
     #[rustfmt::skip]
-    let table: [(Vec<u8>, First); 27] = [
+    let table: [(Vec<u8>, First); 28] = [
         (b"".into(),                                              First::Hold),
         (b"GET / HTTP/1.1\r\n".into(),                            First::Http),
         (b"G".into(),                                             First::Hold),
@@ -210,6 +210,7 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (long("GET /"),                                           First::Http),
         (long("FOO /"),                                           bad.clone()),
         (long("\r\nGET /"),                                       bad.clone()),
+        (long("FOO"),                                             First::Opaque),
         (long("{\"id\":"),                                        First::Opaque),
         // Headers for a proxy's upstream.
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".into(),            bad.clone()),
