@@ -152,6 +152,15 @@ fn text(bytes: &[u8]) -> First {
     }
 }
 
+fn blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+}
+
+/// What a method may be made of (RFC 9110 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)
 fn is_ancient(line: &[u8]) -> bool {
     ANCIENT_METHODS

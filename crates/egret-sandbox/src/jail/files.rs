@@ -158,6 +158,14 @@ impl Builder<'_> {
             {
                 return Ok(());
             }
+            // A link cannot be covered. What it leads to is hidden by a mark of its own.
+            Err(cause)
+                if cause.errno == Some(Errno::LOOP.raw_os_error())
+                    && path.is_symlink()
+                    && !node.shows_something() =>
+            {
+                return Ok(());
+            }
             Err(cause) => return Err(cause),
         };
         let over = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -314,6 +322,7 @@ impl Builder<'_> {
             "sysrq-trigger",
             "dynamic_debug",
             "driver",
+            "pressure",
             "tty",
             "scsi",
         ] {
@@ -332,6 +341,12 @@ impl Builder<'_> {
             "timer_list",
             "sched_debug",
             "latency_stats",
+            "slabinfo",
+            "vmallocinfo",
+            "kpagecount",
+            "kpageflags",
+            "kpagecgroup",
+            "pagetypeinfo",
         ] {
             let path = Path::new("/proc").join(name);
             let Some(target) = self.open_if_there(&path)? else {

@@ -11,7 +11,9 @@ use crate::sys::process::{Forked, close_range, exec, fork};
 use crate::sys::signals::{Arrived, Signals, kill, restore_sigpipe};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, chdir, wait};
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitOptions, WaitStatus, chdir, getrlimit, setrlimit, wait,
+};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -137,6 +139,7 @@ fn confine_and_exec(
 ) -> Result<std::convert::Infallible, Failure> {
     let confine = || -> Result<(), Cause> {
         let signals_stay_inside = privileges::restrict_files(writable)?;
+        no_core_handler()?;
         signals.unblock()?;
         restore_sigpipe();
         syscalls::restrict(spec.allow_user_namespaces, signals_stay_inside)
@@ -179,6 +182,20 @@ fn confine_and_exec(
         }
     }
     Err(Failure::Program { errno: best })
+}
+
+/// Keeps the kernel from handing a dump of the program to a handler, which would run outside and as root: a limit of one
+/// byte means just that (core(5)). A dump into a file, where that is configured, is cut to nothing as well.
+fn no_core_handler() -> rustix::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Core);
+    let least = Some(maximum.map_or(1, |maximum| maximum.min(1)));
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: least,
+            maximum: least,
+        },
+    )
 }
 
 /// Closes everything but standard input, output, error, and the pipe, which exec closes.

@@ -34,7 +34,8 @@ pub(super) fn clone_at(
     }
     let tree = open_tree(directory, name, flags)?;
     let attributes = Attributes {
-        read_only: *kind == Kind::Read,
+        // Read-only does not keep anyone from writing to a device, only from changing its mode and owner.
+        read_only: matches!(kind, Kind::Read | Kind::Device),
         no_devices: *kind != Kind::Device,
     };
     restrict(tree.as_fd(), attributes, Reach::Tree)?;

@@ -54,6 +54,7 @@ fn refused(allow_user_namespaces: bool, signals_stay_inside: bool) -> Result<Rul
         libc::SYS_fsmount,
         libc::SYS_fspick,
         libc::SYS_mount_setattr,
+        OPEN_TREE_ATTR,
         libc::SYS_setns,
         // The kernel itself, and devices.
         libc::SYS_bpf,
@@ -68,6 +69,8 @@ fn refused(allow_user_namespaces: bool, signals_stay_inside: bool) -> Result<Rul
         libc::SYS_swapoff,
         libc::SYS_acct,
         libc::SYS_quotactl,
+        libc::SYS_quotactl_fd,
+        libc::SYS_fanotify_init,
         libc::SYS_syslog,
         libc::SYS_vhangup,
         libc::SYS_settimeofday,
@@ -213,6 +216,8 @@ fn other_abi() -> BpfProgram {
     ]
 }
 
+/// Not in `libc` yet: `open_tree_attr`, from Linux 6.15 on; one number on all architectures.
+const OPEN_TREE_ATTR: c_long = 467;
 /// Not in `libc`: copy and paste on a virtual console.
 const TIOCLINUX: libc::Ioctl = 0x541C;
 /// Not in `libc`: the signal is for the whole process group.
