@@ -46,7 +46,7 @@ use tokio::time::timeout;
 pub use dial::{UpstreamProxy, UpstreamProxyError};
 pub use limits::Limits;
 pub use resolve::{ResolverConfig, ResolverError, Servers};
-pub use summary::Refusal;
+pub use summary::{Failure, Refusal};
 
 use audit::{Door, Event, Record};
 use dial::Dialler;
@@ -253,6 +253,11 @@ impl Gateway {
         self.summary.refusals()
     }
 
+    /// What was allowed so far and could not be reached, the most frequent first.
+    pub fn failures(&self) -> Vec<Failure> {
+        self.summary.failures()
+    }
+
     /// Closes the doors and all connections, and waits until each of them is on record.
     pub async fn shutdown(&self) {
         self.closing.send_replace(true);
@@ -321,6 +326,12 @@ impl Gateway {
         refused: &Refused,
         add: impl FnOnce(Record) -> Record,
     ) {
+        if let Refused::Unreachable {
+            destination, cause, ..
+        } = refused
+        {
+            self.summary.count_failure(destination.to_string(), cause);
+        }
         if let Some(denial) = refused.denial() {
             let text = destination.map_or_else(|| denial.destination(), ToString::to_string);
             self.summary.count(text, denial);

@@ -31,7 +31,8 @@ pub(crate) enum Refused {
         rule: Option<String>,
         destination: Destination,
         addresses: Vec<IpAddr>,
-        message: String,
+        /// What went wrong, as the end of a sentence.
+        cause: String,
     },
 }
 
@@ -61,14 +62,19 @@ impl Refused {
     }
 
     /// No connection to any of the vetted `addresses` came about.
-    pub(crate) fn unreachable(permit: &Permit, addresses: Vec<IpAddr>, message: String) -> Self {
+    pub(crate) fn unreachable(permit: &Permit, addresses: Vec<IpAddr>, cause: String) -> Self {
         Self::Unreachable {
             reason: permit.reason(),
             rule: permit.rule().map(ToString::to_string),
             destination: permit.destination().clone(),
             addresses,
-            message,
+            cause,
         }
+    }
+
+    /// That a connection was allowed and could not be made, as a sentence.
+    pub(crate) fn failure(destination: &Destination, cause: &str) -> String {
+        format!("`{destination}` is allowed, but connecting to it failed: {cause}")
     }
 
     pub(crate) fn reason(&self) -> Reason {
@@ -145,10 +151,10 @@ impl Refused {
                 reason,
                 rule,
                 destination,
-                message,
+                cause,
                 ..
             } => Body {
-                error: message.clone(),
+                error: Self::failure(destination, cause),
                 reason: reason.code(),
                 destination: Some(destination.to_string()),
                 rule: rule.clone(),

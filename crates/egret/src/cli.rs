@@ -50,13 +50,16 @@ pub(crate) enum Policy {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is reachable until a policy or a flag says so. The machine itself, private networks and cloud metadata stay
-shut even under `default: allow-public`; the machine has its own opt-in, --allow-docker-gateway.
+Nothing is reachable until a policy or a flag says so. This machine, private
+networks and cloud metadata stay shut even under `default: allow-public`; the
+machine has its own opt-in, --allow-docker-gateway.
 
-The program sees your files read-only, without those that hold secrets; it can write to the working directory and to
-a /tmp of its own.
+The program sees your files read-only, without those that hold secrets. It can
+write to the working directory and to a /tmp of its own. Inside, a name has an
+address of 198.18.0.0/15 that stands for it.
 
-Exit status: the program's own; 125 if egret failed, 126 if the program cannot be run, 127 if it is not there.")]
+Exit status: the program's own; 125 if egret failed, 126 if the program cannot
+be run, 127 if it is not there.")]
 pub(crate) struct Run {
     /// Allow a destination, on ports 80 and 443 unless it says which
     #[arg(long, value_name = "HOST[:PORT,…]")]

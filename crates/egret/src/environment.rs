@@ -1,10 +1,11 @@
 //! The environment that a sandboxed program gets.
 //!
 //! It is the caller's, without what opens something outside: addresses of agents and buses, which are not there anyway,
-//! and credentials whose files are hidden, too. `-e NAME` passes one of those on all the same. The keys of language model
+//! secrets, and the names of files that are hidden for having some. `-e NAME` passes one of those on all the same. The keys of language model
 //! services stay: they are what an agent is run with.
 
 use crate::failure::Failure;
+use crate::secrets::leads_to_secrets;
 use egret_sandbox::PROXY_PORT;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -121,10 +122,17 @@ fn held_back(name: &OsStr) -> bool {
     let Ok(name) = std::str::from_utf8(name.as_bytes()) else {
         return false;
     };
-    HELD_BACK_PREFIXES
+    let shaped = name.to_ascii_uppercase();
+    let secret = SECRET_SUFFIXES
         .iter()
-        .any(|prefix| name.starts_with(prefix))
+        .any(|suffix| shaped.ends_with(suffix))
+        && !OF_MODEL_SERVICES.contains(&name);
+    secret
+        || HELD_BACK_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
         || HELD_BACK.contains(&name)
+        || leads_to_secrets(name)
         || PROXY_VARIABLES.contains(&name)
         || matches!(name, "NO_PROXY" | "no_proxy" | "FTP_PROXY" | "ftp_proxy")
 }
@@ -141,11 +149,38 @@ fn misleading(name: &OsStr, value: &OsStr) -> bool {
 
 const HELD_BACK_PREFIXES: [&str; 4] = ["DBUS_", "SSH_AGENT_", "LISTEN_", "SYSTEMD_"];
 
-const HELD_BACK: [&str; 60] = [
+/// How the names of variables end that hold secrets, in capitals.
+const SECRET_SUFFIXES: [&str; 15] = [
+    "_TOKEN",
+    "_AUTHTOKEN",
+    "_SECRET",
+    "_SECRET_KEY",
+    "_CLIENT_KEY",
+    "_ACCESS_KEY",
+    "_ACCESS_KEY_ID",
+    "_PRIVATE_KEY",
+    "_PASSWORD",
+    "_PASSWD",
+    "_PASS",
+    "_PAT",
+    "_CREDENTIALS",
+    "_SESSION",
+    "DATABASE_URL",
+];
+
+/// What an agent is run with, though it looks like the others. (`*_API_KEY` is not among the suffixes for the same reason.)
+const OF_MODEL_SERVICES: [&str; 3] = [
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+    "HF_TOKEN",
+];
+
+const HELD_BACK: [&str; 33] = [
     // Agents, buses and displays.
     "SSH_AUTH_SOCK",
     "SSH_ASKPASS",
     "GIT_ASKPASS",
+    "SUDO_ASKPASS",
     "VSCODE_GIT_IPC_HANDLE",
     "VSCODE_IPC_HOOK_CLI",
     "GPG_AGENT_INFO",
@@ -159,7 +194,7 @@ const HELD_BACK: [&str; 60] = [
     "JOURNAL_STREAM",
     "TMUX",
     "KRB5CCNAME",
-    // Container engines and clusters.
+    // Container engines.
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
     "DOCKER_CERT_PATH",
@@ -167,45 +202,16 @@ const HELD_BACK: [&str; 60] = [
     "CONTAINER_HOST",
     "CONTAINERD_ADDRESS",
     "BUILDKIT_HOST",
-    "REGISTRY_AUTH_FILE",
-    "KUBECONFIG",
-    // Clouds.
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
+    // Secrets whose names do not end like the others'.
     "AWS_SECURITY_TOKEN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_CLIENT_CERTIFICATE_PATH",
-    "AZURE_PASSWORD",
-    "ARM_CLIENT_SECRET",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "GOOGLE_CREDENTIALS",
-    "CLOUDSDK_AUTH_ACCESS_TOKEN",
-    "DIGITALOCEAN_ACCESS_TOKEN",
-    "HCLOUD_TOKEN",
-    "CLOUDFLARE_API_TOKEN",
     "CLOUDFLARE_API_KEY",
-    "VAULT_TOKEN",
-    "CONSUL_HTTP_TOKEN",
-    "NOMAD_TOKEN",
+    "GOOGLE_CREDENTIALS",
+    "MYSQL_PWD",
+    "PGPASSWORD",
+    "REDISCLI_AUTH",
+    "RESTIC_REPOSITORY",
     "TF_TOKEN_app_terraform_io",
-    "PULUMI_ACCESS_TOKEN",
-    "OP_SESSION",
-    "OP_SERVICE_ACCOUNT_TOKEN",
-    // Forges and registries.
-    "GITHUB_TOKEN",
-    "GH_TOKEN",
-    "GITLAB_TOKEN",
-    "CI_JOB_TOKEN",
-    "ACTIONS_RUNTIME_TOKEN",
-    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-    "NPM_TOKEN",
-    "NODE_AUTH_TOKEN",
-    "CARGO_REGISTRY_TOKEN",
-    "TWINE_PASSWORD",
+    "npm_config__auth",
 ];
 
 #[cfg(test)]
@@ -215,7 +221,7 @@ mod tests {
     #[test]
     fn what_leads_outside_is_held_back_unless_it_is_asked_for() {
         #[rustfmt::skip]
-        let table: [(&str, &[&str], Option<&str>); 12] = [
+        let table: [(&str, &[&str], Option<&str>); 20] = [
             // variable              -e                       inside
             ("HOME",                 &[],                     Some("outside")),
             ("ANTHROPIC_API_KEY",    &[],                     Some("outside")),
@@ -223,6 +229,14 @@ mod tests {
             ("DBUS_SESSION_BUS_ADDRESS", &[],                 None),
             ("DOCKER_HOST",          &[],                     None),
             ("GITHUB_TOKEN",         &[],                     None),
+            ("DB_PASSWORD",          &[],                     None),
+            ("npm_config__authToken", &[],                    None),
+            ("STRIPE_SECRET_KEY",    &[],                     None),
+            ("AWS_ACCESS_KEY_ID",    &[],                     None),
+            ("KUBECONFIG",           &[],                     None), // names a file that is hidden
+            ("OPENAI_API_KEY",       &[],                     Some("outside")),
+            ("CLAUDE_CODE_OAUTH_TOKEN", &[],                  Some("outside")),
+            ("PATH",                 &[],                     Some("outside")),
             ("GITHUB_TOKEN",         &["GITHUB_TOKEN"],       Some("outside")),
             ("GITHUB_TOKEN",         &["GITHUB_TOKEN=other"], Some("other")),
             ("HOME",                 &["HOME="],              Some("")),

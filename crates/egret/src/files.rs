@@ -84,9 +84,12 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
             link.display()
         )));
     }
+    // This program itself, if it happens to lie in the project: it is what will be started the next time.
+    let own = std::env::current_exe().ok();
     let protected = wishes
         .policy_file
         .into_iter()
+        .chain(own.as_deref())
         .chain([wishes.log_file])
         .map(Path::to_owned)
         .collect();

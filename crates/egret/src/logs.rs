@@ -156,6 +156,7 @@ fn text(record: &Record, colour: bool) -> String {
         (Event::Lifecycle, _) => "sandbox",
         (Event::Finding, _) => "finding",
         (Event::Dns, Some(Verdict::Allow)) => "lookup",
+        (_, Some(Verdict::Allow)) if record.dialled.is_none() => "failed",
         (_, Some(Verdict::Allow)) => "allowed",
         (_, _) => "refused",
     };
@@ -181,7 +182,7 @@ fn text(record: &Record, colour: bool) -> String {
         parts.push(format!("{up} B up, {down} B down"));
     }
     parts.extend(record.duration_ms.map(|duration| format!("{duration} ms")));
-    if record.host.is_none() {
+    if record.host.is_none() || word == "failed" {
         parts.extend(record.message.as_deref().map(plain));
     }
     parts.push(format!("[{}]", plain(&record.id)));

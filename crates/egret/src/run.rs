@@ -5,10 +5,9 @@ use crate::control::{self, Answer, Claim, Request, Status};
 use crate::environment::{self, environment};
 use crate::failure::Failure;
 use crate::files::{self, files};
-use crate::{logs, settings, summary};
-use egret_gateway::{
-    Config, Doors, Gateway, Limits, Refusal, ResolverConfig, UpstreamProxy, audit,
-};
+use crate::summary::{self, Ending};
+use crate::{logs, settings};
+use egret_gateway::{Config, Doors, Gateway, Limits, ResolverConfig, UpstreamProxy, audit};
 use egret_policy::{HostAddresses, HostGatewayPorts, Matcher, Policy, SandboxId};
 use egret_sandbox::{Ended, Killer, Notice, Signals, Spec, Stray, addresses, die_by, prepare};
 use rustix::io::Errno;
@@ -44,11 +43,11 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
         gate.set_killer(running.killer().ok());
         running.wait(&signals, |notice| gate.notice(notice))
     });
-    let (refusals, log) = gate.close();
+    let ending = gate.close();
 
     if summary {
         // The program has ended; that its summary cannot be printed does not change how.
-        let (Ok(()) | Err(_)) = summary::print(&refusals, output, &log);
+        let (Ok(()) | Err(_)) = summary::print(&ending, output);
     }
     Ok(exit_as(ended.map_err(|error| explained(error, &wanted))?))
 }
@@ -428,17 +427,18 @@ impl Gate {
         }
     }
 
-    /// Closes the gateway once everything is on record. What it refused, and where that can be read.
-    fn close(self) -> (Vec<Refusal>, String) {
+    /// Closes the gateway once everything is on record.
+    fn close(self) -> Ending {
         // If the thread is gone it needs no telling.
         let (Ok(()) | Err(())) = self.close.send(());
         let (Ok(()) | Err(_)) = self.thread.join();
         // The program has ended whether or not this can still be written.
         let (Ok(()) | Err(_)) = self.shared.log.lifecycle(&self.shared.name, "ended", "");
-        (
-            self.shared.gateway.refusals(),
-            self.log_path.display().to_string(),
-        )
+        Ending {
+            refusals: self.shared.gateway.refusals(),
+            failures: self.shared.gateway.failures(),
+            log: self.log_path.display().to_string(),
+        }
     }
 }
 

@@ -102,6 +102,12 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
     let mut places = homes.secrets();
     places.extend(SYSTEM_SECRETS.iter().map(PathBuf::from));
     places.extend(host_keys());
+    places.extend(moved());
+    let named = HOLDERS
+        .iter()
+        .filter_map(std::env::var_os)
+        .map(PathBuf::from);
+    places.extend(named.filter(|path| path.is_absolute() && path.parent().is_some()));
     places.extend(state);
     let there: Vec<PathBuf> = places
         .iter()
@@ -122,6 +128,57 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
     );
     places
 }
+
+/// The secrets among configuration and data, where the environment says that these are elsewhere than in the home directory.
+fn moved() -> Vec<PathBuf> {
+    let directories = [
+        ("XDG_CONFIG_HOME", ".config/"),
+        ("XDG_DATA_HOME", ".local/share/"),
+        ("CARGO_HOME", ".cargo/"),
+    ];
+    let moved = directories
+        .into_iter()
+        .filter_map(|(name, usual)| Some((PathBuf::from(std::env::var_os(name)?), usual)));
+    moved
+        .filter(|(directory, _)| directory.is_absolute())
+        .flat_map(|(directory, usual)| {
+            SECRETS_AT_HOME
+                .iter()
+                .filter_map(move |secret| Some(directory.join(secret.strip_prefix(usual)?)))
+        })
+        .collect()
+}
+
+/// Whether a variable names a file or directory of secrets.
+pub(crate) fn leads_to_secrets(variable: &str) -> bool {
+    HOLDERS.contains(&variable)
+}
+
+/// Variables that say where a program keeps its secrets, or its history.
+const HOLDERS: [&str; 22] = [
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_CONFIG_DIR",
+    "CLOUDSDK_CONFIG",
+    "DOCKER_CONFIG",
+    "GH_CONFIG_DIR",
+    "GNUPGHOME",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "HELM_CONFIG_HOME",
+    "HISTFILE",
+    "KUBECONFIG",
+    "NETRC",
+    "NPM_CONFIG_USERCONFIG",
+    "npm_config_userconfig",
+    "PASSWORD_STORE_DIR",
+    "PGPASSFILE",
+    "PGSERVICEFILE",
+    "REGISTRY_AUTH_FILE",
+    "SOPS_AGE_KEY_FILE",
+    "VAULT_TOKEN_PATH",
+];
 
 /// The same files by other mounts of their file systems: bind mounts, subvolumes, the real root of an image-based system.
 fn mounted_elsewhere(places: &[PathBuf]) -> Vec<PathBuf> {
@@ -369,6 +426,32 @@ const SECRETS_AT_HOME: &[&str] = &[
     ".local/share/TelegramDesktop",
     ".var/app",
     "snap",
+    ".librewolf",
+    ".zen",
+    ".config/evolution",
+    ".local/share/evolution",
+    ".config/remmina",
+    ".local/share/remmina",
+    ".mbsyncrc",
+    ".msmtprc",
+    ".config/msmtp",
+    ".muttrc",
+    ".authinfo",
+    ".authinfo.gpg",
+    // Other programs' tokens.
+    ".dockercfg",
+    ".cloudflared",
+    ".config/configstore",
+    ".config/github-copilot",
+    ".config/ngrok",
+    ".config/stripe",
+    ".config/syncthing",
+    ".kaggle",
+    ".cache/huggingface/token",
+    ".local/share/atuin",
+    ".local/share/keybase",
+    ".putty",
+    ".subversion/auth",
     // Wallets.
     ".bitcoin",
     ".ethereum",
@@ -415,6 +498,17 @@ const SYSTEM_SECRETS: &[&str] = &[
     "/var/spool/cron",
     "/var/backups",
     "/var/db/sudo",
+    "/var/lib/cloud",
+    "/var/lib/samba/private",
+    "/var/lib/sss",
+    "/var/lib/systemd/coredump",
+    "/var/lib/systemd/credential.secret",
+    "/var/crash",
+    "/etc/credstore",
+    "/etc/credstore.encrypted",
+    "/etc/ipsec.secrets",
+    "/etc/openvpn",
+    "/etc/sssd",
 ];
 
 #[cfg(test)]

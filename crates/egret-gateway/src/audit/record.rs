@@ -218,7 +218,8 @@ impl Record {
             Refused::Unreachable {
                 reason,
                 rule,
-                message,
+                destination,
+                cause,
                 addresses,
                 ..
             } => {
@@ -226,7 +227,7 @@ impl Record {
                 self.reason = Some(reason.code().into());
                 self.rule = rule.clone();
                 self.addresses.clone_from(addresses);
-                self.message = Some(message.clone().into());
+                self.message = Some(Refused::failure(destination, cause).into());
                 self
             }
         }

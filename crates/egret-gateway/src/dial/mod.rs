@@ -78,11 +78,14 @@ impl Dialler {
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
-                let message = format!(
-                    "`{}` is allowed, but connecting to it failed: {error}",
-                    permit.destination()
-                );
-                return Err(Refused::unreachable(&permit, addresses, message));
+                // Without the number that the standard library adds.
+                let cause = error.to_string();
+                let cause = cause
+                    .split(" (os error")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                return Err(Refused::unreachable(&permit, addresses, cause));
             }
         };
         if self.via.is_none()
