@@ -1,5 +1,6 @@
 //! The command line.
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egret_policy::{HostGatewayPorts, SandboxId};
 use std::ffi::OsString;
@@ -82,7 +83,7 @@ pub(crate) struct Run {
     /// Name the sandbox
     #[arg(long)]
     pub(crate) name: Option<SandboxId>,
-    /// Start the program in this directory, which it can write to
+    /// Start the program in this directory, which it can write to, unless it is a home or the system's
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
     /// Show a path that is hidden or outside, read-only
@@ -118,6 +119,44 @@ pub(crate) struct Run {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Advice for what users of other tools type: a program without `--` before it, ports without `=` before them.
+pub(crate) fn misplaced(error: &clap::Error, arguments: &[String]) -> Option<String> {
+    let Some(ContextValue::String(stray)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let at = arguments.iter().position(|argument| argument == stray)?;
+    let (before, rest) = arguments.split_at_checked(at)?;
+    if error.kind() != ErrorKind::UnknownArgument
+        || stray.starts_with('-')
+        || before.get(1)? != "run"
+    {
+        return None;
+    }
+    if before.last()? == "--allow-docker-gateway" {
+        return Some(format!(
+            "write --allow-docker-gateway={stray}, with `=` and without a blank"
+        ));
+    }
+    let corrected = [
+        &["egret".to_owned()],
+        before.get(1..)?,
+        &["--".to_owned()],
+        rest,
+    ]
+    .concat()
+    .join(" ");
+    Some(format!("put `--` before the program: {corrected}"))
+}
+
+/// An error of clap's, in Egret's voice, and without the advice to pass a mistyped option to the program.
+pub(crate) fn plain(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().filter(|line| !line.contains("tip: to pass '"));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    text.replacen("error: ", "egret: ", 1)
+        .replace("\n\n\n", "\n\n")
 }
 
 /// How something is printed.
@@ -170,4 +209,43 @@ pub(crate) struct SetPolicy {
     pub(crate) name: SandboxId,
     /// The new policy
     pub(crate) file: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_users_of_other_tools_type_gets_the_right_advice() {
+        #[rustfmt::skip]
+        let table = [
+            ("egret run --allow example.com ls -la",       Some("egret run --allow example.com -- ls -la")),
+            ("egret run ls",                               Some("egret run -- ls")),
+            ("egret run --allow-docker-gateway 5432 -- x", Some("--allow-docker-gateway=5432")),
+            ("egret run --alow x -- ls",                   None),
+            ("egret frob",                                 None),
+        ];
+        for (line, advice) in table {
+            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            let given = misplaced(&error, &arguments);
+            match advice {
+                Some(advice) => assert!(
+                    given.as_ref().is_some_and(|given| given.contains(advice)),
+                    "{line}: {given:?}"
+                ),
+                None => assert_eq!(given, None, "{line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistyped_option_is_not_advised_to_be_passed_on() {
+        let error = Cli::try_parse_from(["egret", "run", "--alow", "x", "--", "ls"]).unwrap_err();
+        let text = plain(&error);
+        assert!(
+            text.starts_with("egret: ") && text.contains("--allow") && !text.contains("-- --alow"),
+            "{text}"
+        );
+    }
 }

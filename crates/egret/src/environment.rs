@@ -268,6 +268,22 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_lists_what_is_held_back() {
+        let guide = include_str!("../../../docs/files-and-environment.md");
+        let all = HELD_BACK
+            .iter()
+            .chain(&HELD_BACK_PREFIXES)
+            .chain(&SECRET_SUFFIXES)
+            .chain(&OF_MODEL_SERVICES);
+        for name in all {
+            assert!(
+                guide.contains(&format!("`{name}`")),
+                "{name} is not in docs/files-and-environment.md"
+            );
+        }
+    }
+
+    #[test]
     fn without_proxy_variables_those_of_the_outside_are_gone_too() {
         let outside = Variables::from([("https_proxy".into(), "http://10.0.0.1:3128".into())]);
         let inside = environment(

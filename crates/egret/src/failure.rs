@@ -41,11 +41,6 @@ impl Failure {
         Self::new(format!("{doing}: {}", chain(error)))
     }
 
-    /// A failure that has been explained already.
-    pub(crate) fn unexplained() -> Self {
-        Self::new("")
-    }
-
     /// The same, and what to do about it.
     pub(crate) fn and(self, advice: impl fmt::Display) -> Self {
         Self {

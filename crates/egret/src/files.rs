@@ -44,29 +44,14 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         marks.push((wishes.directory.to_owned(), Mark::Write));
     }
 
-    let section = |paths: &[String], flags: &[PathBuf]| -> Vec<PathBuf> {
-        paths
-            .iter()
-            .map(PathBuf::from)
-            .chain(flags.iter().cloned())
-            .collect()
-    };
+    let written = |paths: &[String]| -> Vec<PathBuf> { paths.iter().map(PathBuf::from).collect() };
     for (paths, mark, option) in [
-        (
-            section(&wishes.policy.read, wishes.read),
-            Mark::Read,
-            "--read",
-        ),
-        (
-            section(&wishes.policy.write, wishes.write),
-            Mark::Write,
-            "--write",
-        ),
-        (
-            section(&wishes.policy.hide, wishes.hide),
-            Mark::Hide,
-            "--hide",
-        ),
+        (written(&wishes.policy.read), Mark::Read, None),
+        (written(&wishes.policy.write), Mark::Write, None),
+        (written(&wishes.policy.hide), Mark::Hide, None),
+        (wishes.read.to_vec(), Mark::Read, Some("--read")),
+        (wishes.write.to_vec(), Mark::Write, Some("--write")),
+        (wishes.hide.to_vec(), Mark::Hide, Some("--hide")),
     ] {
         for path in paths {
             let path = wishes.directory.join(at_home(&path, wishes.home)?);
@@ -75,12 +60,14 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     }
     marks.push((wishes.log_file.to_owned(), Mark::Hide));
     check_directory(wishes.directory, &marks)?;
-    if let Some(link) = wishes
-        .policy_named
-        .filter(|named| named.is_symlink() && is_writable(named, &marks))
-    {
+    let exposed = wishes.policy_named.and_then(|named| {
+        links(named)
+            .into_iter()
+            .find(|link| is_writable(link, &marks))
+    });
+    if let Some(link) = exposed {
         return Err(Failure::new(format!(
-            "the policy {} is a link that the program could replace; name the file that it leads to",
+            "the policy is named by way of the link {}, which the program could replace; name the file itself",
             link.display()
         )));
     }
@@ -117,17 +104,30 @@ fn hidden(path: PathBuf) -> Vec<(PathBuf, Mark)> {
         .collect()
 }
 
-/// A mark that someone asked for. What is to be shown must exist; what is to be hidden may appear later.
-fn wished(path: &Path, mark: Mark, option: &str) -> Result<Vec<(PathBuf, Mark)>, Failure> {
-    let shown = path.display();
+/// A mark that someone asked for, by an option or in the policy. What is to be shown must exist, and so must what an option
+/// hides, or a mistyped name would leave a secret in the open.
+fn wished(path: &Path, mark: Mark, option: Option<&str>) -> Result<Vec<(PathBuf, Mark)>, Failure> {
+    let shown = format!(
+        "{} {}",
+        option.unwrap_or("the policy's filesystem:"),
+        path.display()
+    );
     let resolved = match (path.canonicalize(), mark) {
         (Ok(resolved), _) => resolved,
-        (Err(_), Mark::Hide) => path.to_owned(),
-        (Err(error), _) => return Err(Failure::because(format_args!("{option} {shown}"), &error)),
+        // In a policy for many machines, or for a file that is yet to come.
+        (Err(_), Mark::Hide) if option.is_none() => path.to_owned(),
+        (Err(error), _) => {
+            let failure = Failure::because(&shown, &error);
+            return Err(match mark {
+                Mark::Hide => failure.and("nothing would be hidden"),
+                _ if error.kind() == std::io::ErrorKind::NotFound => failure.and("make it first"),
+                _ => failure,
+            });
+        }
     };
     if resolved == Path::new("/") {
         return Err(Failure::new(format!(
-            "{option} {shown} means every file there is; name a directory instead"
+            "{shown} means every file there is; name a directory instead"
         )));
     }
     if ["/proc", "/sys", "/dev"]
@@ -135,7 +135,7 @@ fn wished(path: &Path, mark: Mark, option: &str) -> Result<Vec<(PathBuf, Mark)>,
         .any(|own| resolved.starts_with(own))
     {
         return Err(Failure::new(format!(
-            "{option} {shown}: a sandbox has its own /proc, /sys and /dev"
+            "{shown}: a sandbox has its own /proc, /sys and /dev"
         )));
     }
     Ok(if mark == Mark::Hide {
@@ -168,6 +168,27 @@ fn may_be_written_by_default(directory: &Path) -> bool {
             .iter()
             .any(|own| directory.starts_with(own))
         && directory != Path::new("/var/tmp")
+}
+
+/// The symbolic links on the way to `path`, each by a path that leads to it.
+fn links(path: &Path) -> Vec<PathBuf> {
+    const MOST: usize = 40; // as many as the kernel follows
+    let mut found = Vec::new();
+    let mut ahead: Vec<PathBuf> =
+        vec![std::path::absolute(path).unwrap_or_else(|_| path.to_owned())];
+    while let Some(path) = ahead.pop() {
+        let Some(link) = path.ancestors().filter(|prefix| prefix.is_symlink()).last() else {
+            continue;
+        };
+        if let (Ok(target), Some(parent), Ok(rest)) =
+            (link.read_link(), link.parent(), path.strip_prefix(link))
+            && found.len() < MOST
+        {
+            ahead.push(parent.join(target).join(rest));
+        }
+        found.push(link.to_owned());
+    }
+    found
 }
 
 /// Whether a program may write to `directory`.
@@ -205,5 +226,36 @@ fn check_directory(directory: &Path, marks: &[(PathBuf, Mark)]) -> Result<(), Fa
             path.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn every_link_on_the_way_is_found() {
+        let directory = std::env::temp_dir().join(format!("egret-links-{}", std::process::id()));
+        let directory = &directory;
+        std::fs::create_dir_all(directory.join("real")).unwrap();
+        std::fs::write(directory.join("real/policy.yaml"), "").unwrap();
+        symlink("real", directory.join("conf")).unwrap();
+        symlink("conf/policy.yaml", directory.join("p.yaml")).unwrap();
+        symlink("loop", directory.join("loop")).unwrap();
+        assert_eq!(
+            links(&directory.join("real/policy.yaml")),
+            <[PathBuf; 0]>::default()
+        );
+        assert_eq!(
+            links(&directory.join("conf/policy.yaml")),
+            [directory.join("conf")]
+        );
+        assert_eq!(
+            links(&directory.join("p.yaml")),
+            [directory.join("p.yaml"), directory.join("conf")]
+        );
+        assert!(links(&directory.join("loop")).len() < 50);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -18,7 +18,7 @@ mod summary;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use failure::{EGRET_FAILED, Failure};
+use failure::EGRET_FAILED;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -63,13 +63,20 @@ fn jail(descriptor: Option<OsString>) -> ExitCode {
 
 /// Help and version are no failures; anything else is, with the status that the command's other failures have.
 fn usage(error: &clap::Error) -> ExitCode {
-    let shown = error.print();
-    let policy = std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "policy");
-    match (error.use_stderr(), shown) {
-        (false, Ok(())) => ExitCode::SUCCESS,
-        (true, _) if policy => ExitCode::from(2),
-        _ => Failure::unexplained().code(),
+    if !error.use_stderr() {
+        // That help cannot be printed is nothing to print.
+        let (Ok(()) | Err(_)) = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    match cli::misplaced(error, &arguments) {
+        Some(advice) => eprintln!("egret: {advice}"),
+        None => eprint!("{}", cli::plain(error)),
+    }
+    match arguments.get(1).map(String::as_str) {
+        Some("policy") => ExitCode::from(2),
+        _ => ExitCode::from(EGRET_FAILED),
     }
 }

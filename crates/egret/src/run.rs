@@ -52,16 +52,19 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
     Ok(exit_as(ended.map_err(|error| explained(error, &wanted))?))
 }
 
-/// A program that is there outside, and not inside, is worth a word more.
+/// A program that is not found is worth a word more: it may be there outside.
 fn explained(error: egret_sandbox::Error, program: &Path) -> Failure {
     let not_found = matches!(error, egret_sandbox::Error::Program { errno, .. } if errno == Errno::NOENT.raw_os_error());
     let failure = Failure::from(error);
+    if !not_found {
+        return failure;
+    }
     match program.canonicalize() {
-        Ok(outside) if not_found && !outside.is_dir() => failure.and(format_args!(
+        Ok(outside) if !outside.is_dir() => failure.and(format_args!(
             "it is there outside, but it, or what it is run by, is not in the sandbox; add --read {}",
             outside.display()
         )),
-        _ => failure,
+        _ => failure.and("no directory in PATH has it, as the sandbox sees them"),
     }
 }
 
@@ -124,6 +127,13 @@ impl Plan {
             proxy: !arguments.no_proxy_env,
         };
         let environment = environment(&outside, &wishes)?;
+        for name in wishes
+            .set
+            .iter()
+            .filter(|wish| !wish.contains('=') && std::env::var_os(wish).is_none())
+        {
+            eprintln!("egret: {name} is not set, so there is nothing to pass on");
+        }
 
         let name = match arguments.name {
             Some(name) => name,
@@ -150,7 +160,7 @@ impl Plan {
         if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {
             let shown = directory.display();
             eprintln!(
-                "egret: {shown} is read-only in the sandbox; if that is not meant, add --write {shown}"
+                "egret: {shown} is read-only in the sandbox; start in a project's directory, or add --write for what is to change"
             );
         }
         let policy_is_exposed = source

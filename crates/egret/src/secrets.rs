@@ -119,13 +119,15 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
         .iter()
         .flat_map(|place| entries(place))
         .filter(|entry| entry.is_symlink());
-    let targets: Vec<PathBuf> = linked.filter_map(|link| link.canonicalize().ok()).collect();
-    places.extend(mounted_elsewhere(&there));
-    places.extend(
-        targets
-            .into_iter()
-            .filter(|target| !target.starts_with("/usr") && !target.starts_with("/etc")),
-    );
+    let targets = linked.filter_map(|link| link.canonicalize().ok());
+    let targets = targets.filter(|target| {
+        !["/usr", "/etc"]
+            .iter()
+            .any(|system| target.starts_with(system))
+    });
+    let targets: Vec<PathBuf> = targets.collect();
+    places.extend(mounted_elsewhere(there.iter().chain(&targets)));
+    places.extend(targets);
     places
 }
 
@@ -181,14 +183,13 @@ const HOLDERS: [&str; 22] = [
 ];
 
 /// The same files by other mounts of their file systems: bind mounts, subvolumes, the real root of an image-based system.
-fn mounted_elsewhere(places: &[PathBuf]) -> Vec<PathBuf> {
+fn mounted_elsewhere<'a>(places: impl Iterator<Item = &'a PathBuf>) -> Vec<PathBuf> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mounts: Vec<Mounted> = table
         .split(|&byte| byte == b'\n')
         .filter_map(Mounted::parse)
         .collect();
     places
-        .iter()
         .filter_map(|place| place.canonicalize().ok())
         .flat_map(|place| others(&mounts, &place))
         .collect()
@@ -252,8 +253,13 @@ fn others(mounts: &[Mounted], place: &Path) -> Vec<PathBuf> {
     mounts
         .iter()
         .filter(|mount| own.is_some_and(|own| own.device == mount.device))
-        .filter_map(|mount| Some(mount.at.join(within.strip_prefix(&mount.root).ok()?)))
-        .filter(|other| other != place)
+        .filter_map(|mount| match within.strip_prefix(&mount.root) {
+            Ok(rest) => Some(mount.at.join(rest)),
+            // Something within the place is mounted by itself.
+            Err(_) => mount.root.starts_with(&within).then(|| mount.at.clone()),
+        })
+        .map(|other| other.components().collect()) // without the slash that joining nothing leaves
+        .filter(|other: &PathBuf| other != place)
         .collect()
 }
 
@@ -516,6 +522,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_guide_lists_what_is_hidden() {
+        let guide = include_str!("../../../docs/files-and-environment.md");
+        for place in SECRETS_AT_HOME.iter().chain(SYSTEM_SECRETS).chain(&HOLDERS) {
+            assert!(
+                guide.contains(&format!("`{place}`")),
+                "{place} is not in docs/files-and-environment.md"
+            );
+        }
+    }
+
+    #[test]
     fn sockets_are_told_by_whatever_name_they_have() {
         let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 11911 /run/a b.sock\n\
@@ -532,6 +549,7 @@ mod tests {
             22 21 8:2 /@home /home rw - btrfs /dev/sda2 rw\n\
             23 21 8:2 / /mnt/top\\040level rw - btrfs /dev/sda2 rw\n\
             24 21 8:2 /@home/u/src /srv/src rw - btrfs /dev/sda2 rw\n\
+            26 21 8:2 /@home/u/.aws/credentials /srv/cred rw - btrfs /dev/sda2 rw\n\
             25 21 8:1 /var /elsewhere rw - ext4 /dev/sda1 rw\n\
             malformed";
         let mounts: Vec<Mounted> = table
@@ -539,7 +557,8 @@ mod tests {
             .filter_map(Mounted::parse)
             .collect();
         #[rustfmt::skip]
-        let table: [(&str, &[&str]); 4] = [
+        let table: [(&str, &[&str]); 5] = [
+            ("/home/u/.aws",     &["/mnt/top level/@home/u/.aws", "/srv/cred"]),
             ("/home/u/.ssh",     &["/mnt/top level/@home/u/.ssh"]),
             ("/home/u/src/.env", &["/mnt/top level/@home/u/src/.env", "/srv/src/.env"]),
             ("/etc/shadow",      &[]),
