@@ -65,7 +65,11 @@ fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
         Failure::because(format_args!("cannot list {}", directory.display()), &error)
     };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(&directory).map_err(failed)? {
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(failed)?;
         if entry
             .file_name()
@@ -183,7 +187,15 @@ fn text(record: &Record, colour: bool) -> String {
     }
     parts.extend(record.duration_ms.map(|duration| format!("{duration} ms")));
     if record.host.is_none() || word == "failed" {
-        parts.extend(record.message.as_deref().map(plain));
+        // Of a rejected policy the first mistake; the record has all.
+        let message = record.message.as_deref().unwrap_or_default();
+        parts.extend(
+            message
+                .lines()
+                .filter(|line| !line.is_empty())
+                .take(2)
+                .map(plain),
+        );
     }
     parts.push(format!("[{}]", plain(&record.id)));
     parts.join(" ")

@@ -2,18 +2,30 @@
 //!
 //! Nothing is decided here and nothing relayed. [`run`] is the page to read first.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
+/// Says something to the user, on standard error. If that cannot be written nobody listens, and there is nothing to do:
+/// `eprintln!` would panic, and a sandbox with it.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let (Ok(()) | Err(_)) = writeln!(std::io::stderr(), $($argument)*);
+    }};
+}
 
 mod cli;
 mod control;
 mod environment;
 mod failure;
 mod files;
+mod gate;
 mod logs;
 mod policy;
 mod run;
 mod sandboxes;
 mod secrets;
 mod settings;
+mod source;
 mod summary;
 
 use clap::Parser as _;
@@ -44,7 +56,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("egret: {failure}");
+            say!("egret: {failure}");
             failure.code()
         }
     }
@@ -55,7 +67,7 @@ fn jail(descriptor: Option<OsString>) -> ExitCode {
     match number.map(egret_sandbox::jail::inherited_socket) {
         Some(Ok(socket)) => egret_sandbox::jail::enter(socket),
         _ => {
-            eprintln!("egret: `egret jail` is how egret starts itself; use `egret run -- COMMAND`");
+            say!("egret: `egret jail` is how egret starts itself; use `egret run -- COMMAND`");
             ExitCode::from(EGRET_FAILED)
         }
     }
@@ -72,8 +84,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
     match cli::misplaced(error, &arguments) {
-        Some(advice) => eprintln!("egret: {advice}"),
-        None => eprint!("{}", cli::plain(error)),
+        Some(advice) => say!("egret: {advice}"),
+        None => say!("{}", cli::plain(error).trim_end()),
     }
     match arguments.get(1).map(String::as_str) {
         Some("policy") => ExitCode::from(2),

@@ -19,7 +19,7 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
             Ok(Some(Answer::Status(status))) => running.push(status),
             // It ended between being listed and being asked.
             Ok(_) => {}
-            Err(failure) => eprintln!("egret: {failure}"),
+            Err(failure) => say!("egret: {failure}"),
         }
     }
     let text = match arguments.output {
@@ -125,17 +125,20 @@ fn ends_within(name: &str, time: Duration) -> Result<bool, Failure> {
 
 /// `egret policy set`
 pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
-    let file = &arguments.file;
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    let read = || {
+        let file = arguments.file.canonicalize()?;
+        let text = std::fs::read_to_string(&file)?;
+        Ok(Request::SetPolicy {
+            file: file.display().to_string(),
+            text,
+        })
+    };
+    let request = read().map_err(|error: io::Error| {
         Failure::because(
-            format_args!("cannot read the policy {}", file.display()),
+            format_args!("cannot read the policy {}", arguments.file.display()),
             &error,
         )
     })?;
-    let request = Request::SetPolicy {
-        file: file.display().to_string(),
-        text,
-    };
     match control::ask(arguments.name.as_str(), &request)? {
         Some(Answer::Refused(why)) => Err(Failure::bad_input(format!(
             "the policy stays as it was:\n{why}"

@@ -26,15 +26,17 @@ pub(crate) fn state_directory() -> Option<PathBuf> {
     )
 }
 
-/// The directory of audit logs, which only the user can read. It is made if it is not there.
+/// The directory of audit logs.
 pub(crate) fn log_directory() -> Result<PathBuf, Failure> {
-    let directory = state_directory()
-        .ok_or_else(|| {
-            Failure::new(
-                "there is no place for the audit log: set HOME, or name one with --log-file",
-            )
-        })?
-        .join("logs");
+    let state = state_directory().ok_or_else(|| {
+        Failure::new("there is no place for the audit log: set HOME, or name one with --log-file")
+    })?;
+    Ok(state.join("logs"))
+}
+
+/// Makes the directory of audit logs, for this user only.
+pub(crate) fn make_log_directory() -> Result<PathBuf, Failure> {
+    let directory = log_directory()?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -1,0 +1,299 @@
+//! The gateway at work: its thread, what it shares with the one that waits for the program, and its end.
+
+use crate::control::{Answer, Claim, Request, Status};
+use crate::failure::Failure;
+use crate::source::PolicySource;
+use crate::summary::Ending;
+use egret_gateway::{Config, Doors, Gateway, Limits, ResolverConfig, UpstreamProxy, audit};
+use egret_policy::{HostAddresses, Matcher, Policy, SandboxId};
+use egret_sandbox::{Killer, Notice, Stray, addresses};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What the gateway is made of.
+pub(crate) struct GatePlan {
+    pub(crate) policy: PolicySource,
+    pub(crate) matcher: Matcher,
+    pub(crate) log: audit::Log,
+    pub(crate) log_path: PathBuf,
+    pub(crate) resolver: ResolverConfig,
+    pub(crate) upstream_proxy: Option<UpstreamProxy>,
+    pub(crate) program: String,
+}
+
+/// The gateway at work, in a thread of its own.
+pub(crate) struct Gate {
+    shared: Arc<Shared>,
+    log_path: PathBuf,
+    close: tokio::sync::oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+/// What the gateway's thread and the one that waits for the program both use.
+struct Shared {
+    gateway: Arc<Gateway>,
+    name: SandboxId,
+    log: audit::Log,
+    policy: PolicySource,
+    /// The last thing to use on a sandbox, once it runs.
+    killer: Mutex<Option<Killer>>,
+}
+
+impl Gate {
+    pub(crate) fn open(
+        name: SandboxId,
+        claim: Claim,
+        plan: GatePlan,
+        doors: egret_sandbox::Doors,
+    ) -> Result<Self, Failure> {
+        let GatePlan {
+            policy,
+            matcher,
+            log,
+            log_path,
+            resolver,
+            upstream_proxy,
+            program,
+        } = plan;
+        let gateway = Gateway::new(Config {
+            sandbox: name.clone(),
+            matcher: Arc::new(matcher),
+            hosts: hosts().map_err(|error| {
+                Failure::because("cannot list this machine's addresses", &error)
+            })?,
+            resolver,
+            upstream_proxy,
+            limits: limits(),
+            audit: log.clone(),
+        })
+        .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        let recorded =
+            log.lifecycle(&name, "started", &program)
+                .and_then(|()| match policy.file() {
+                    Some(file) => log.policy(&name, "loaded", &file.display().to_string()),
+                    None => Ok(()),
+                });
+        recorded.map_err(|error| {
+            Failure::because(
+                format_args!("cannot write the audit log {}", log_path.display()),
+                &error,
+            )
+        })?;
+
+        let status = Status {
+            name: name.as_str().to_owned(),
+            pid: getpid().as_raw_nonzero().get(),
+            started: jiff::Timestamp::now().to_string(),
+            program,
+            policy: None,
+            log: log_path.display().to_string(),
+        };
+        let shared = Arc::new(Shared {
+            gateway,
+            name,
+            log,
+            policy,
+            killer: Mutex::new(None),
+        });
+        let (close, closed) = tokio::sync::oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        let thread = std::thread::Builder::new()
+            .name("gateway".into())
+            .spawn({
+                let shared = shared.clone();
+                move || runtime.block_on(serve(&shared, claim, status, doors, closed))
+            })
+            .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        Ok(Self {
+            shared,
+            log_path,
+            close,
+            thread,
+        })
+    }
+
+    pub(crate) fn set_killer(&self, killer: Option<Killer>) {
+        *self
+            .shared
+            .killer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = killer;
+    }
+
+    pub(crate) fn notice(&self, notice: Notice) {
+        match notice {
+            Notice::Reload => self.reload_from_file(),
+            Notice::Refused(Stray {
+                protocol,
+                address,
+                port,
+            }) => {
+                self.shared.gateway.refused_packet(protocol, address, port);
+            }
+        }
+    }
+
+    /// Loads the policy's file again, as SIGHUP asks. A file that is broken changes nothing.
+    fn reload_from_file(&self) {
+        let Some(file) = self.shared.policy.file() else {
+            return;
+        };
+        let loaded = self.shared.policy.reload(self.shared.name.as_str());
+        if let Err(failure) = self.shared.replace_policy(loaded, &file) {
+            say!("egret: {failure}\negret: the policy stays as it was");
+        }
+    }
+
+    /// Closes the gateway once everything is on record.
+    pub(crate) fn close(self) -> Ending {
+        // If the thread is gone it needs no telling.
+        let (Ok(()) | Err(())) = self.close.send(());
+        let (Ok(()) | Err(_)) = self.thread.join();
+        // The program has ended whether or not this can still be written.
+        let (Ok(()) | Err(_)) = self.shared.log.lifecycle(&self.shared.name, "ended", "");
+        Ending {
+            refusals: self.shared.gateway.refusals(),
+            failures: self.shared.gateway.failures(),
+            log: self.log_path.display().to_string(),
+        }
+    }
+}
+
+impl Shared {
+    fn replace_policy(&self, loaded: Result<Policy, Failure>, file: &Path) -> Result<(), Failure> {
+        match loaded {
+            Ok(policy) => {
+                self.gateway
+                    .set_policy(Arc::new(policy.compile()), &file.display().to_string());
+                self.policy.set_file(file);
+                Ok(())
+            }
+            Err(failure) => {
+                self.log
+                    .policy(&self.name, "rejected", &failure.to_string())
+                    .map_err(|error| Failure::because("cannot write the audit log", &error))?;
+                Err(failure)
+            }
+        }
+    }
+
+    fn answer(&self, request: Request, status: &Status) -> Answer {
+        match request {
+            Request::Status => {
+                let policy = self.policy.file().map(|file| file.display().to_string());
+                Answer::Status(Status {
+                    policy,
+                    ..status.clone()
+                })
+            }
+            Request::SetPolicy { file, text } => {
+                let loaded = self.policy.with_file(&file, text.as_bytes());
+                match self.replace_policy(loaded, Path::new(&file)) {
+                    Ok(()) => Answer::Done,
+                    Err(failure) => Answer::Refused(failure.to_string()),
+                }
+            }
+            Request::End => match &*self.killer.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(killer) => match killer.kill() {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Refused(error.to_string()),
+                },
+                None => Answer::Refused("the program has not started yet".into()),
+            },
+        }
+    }
+}
+
+/// The gateway's thread: the gateway, the control socket, and a look at the machine's addresses now and then.
+async fn serve(
+    shared: &Shared,
+    claim: Claim,
+    status: Status,
+    doors: egret_sandbox::Doors,
+    closed: tokio::sync::oneshot::Receiver<()>,
+) {
+    let egret_sandbox::Doors {
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
+    } = doors;
+    let doors = Doors {
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
+    };
+    let mut gateway = pin!(shared.gateway.clone().serve(doors));
+    let failed = tokio::select! {
+        // Ends before it is told to only if its sockets cannot be used. They are closed then.
+        Err(error) = &mut gateway => {
+            say!("egret: the gateway has failed, and the sandbox is refused everything: {error}");
+            return shared.gateway.shutdown().await;
+        }
+        ended = claim.serve(async |request| shared.answer(request, &status)) => ended.err(),
+        () = watch_addresses(&shared.gateway) => None,
+        _ = closed => None,
+    };
+    if let Some(error) = failed {
+        say!("egret: the control socket has failed, and with it the gateway: {error}");
+    }
+    // Shut while it is still served, so that what is open gets to its end and on record.
+    let (Ok(()) | Err(_), ()) = tokio::join!(gateway, shared.gateway.shutdown());
+}
+
+const ADDRESSES_CHANGE_SELDOM: Duration = Duration::from_secs(2);
+
+/// An address that this machine gets while a sandbox runs is as much the host as those it had.
+async fn watch_addresses(gateway: &Gateway) {
+    let mut known = addresses().unwrap_or_default();
+    loop {
+        tokio::time::sleep(ADDRESSES_CHANGE_SELDOM).await;
+        // If they cannot be listed now, those that were known stay.
+        if let Ok(now) = addresses()
+            && now != known
+        {
+            gateway.set_hosts(host_addresses(now.clone()));
+            known = now;
+        }
+    }
+}
+
+fn hosts() -> std::io::Result<HostAddresses> {
+    addresses().map(host_addresses)
+}
+
+/// The host of a process sandbox is this machine. Its gateway names, where granted, mean this machine's loopback.
+fn host_addresses(own: Vec<IpAddr>) -> HostAddresses {
+    HostAddresses::new(own)
+        .with_gateway(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+}
+
+/// As many connections as there are descriptors for. The program has the limit that it came with: it was forked before.
+fn limits() -> Limits {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // If it cannot be raised, what there is has to do.
+    let (Ok(()) | Err(_)) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
+    let defaults = Limits::default();
+    // Two sockets for each, and for some of them pipes to splice through.
+    let affordable = usize::try_from(descriptors.saturating_sub(64) / 3).unwrap_or(usize::MAX);
+    Limits {
+        connections: defaults.connections.min(affordable),
+        ..defaults
+    }
+}

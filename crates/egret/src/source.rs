@@ -1,0 +1,106 @@
+//! Where a sandbox's policy comes from, and how it is read again.
+
+use crate::failure::Failure;
+use crate::files::is_writable;
+use egret_policy::{HostGatewayPorts, Policy};
+use egret_sandbox::Mark;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// A file, if there is one, and flags, which go on top of whatever file is loaded.
+#[derive(Debug)]
+pub(crate) struct PolicySource {
+    pub(crate) allow: Vec<String>,
+    pub(crate) deny: Vec<String>,
+    pub(crate) host_gateway: Option<HostGatewayPorts>,
+    /// What the program may do with which files: a policy that it can write to is not read again.
+    pub(crate) marks: Vec<(PathBuf, Mark)>,
+    file: Mutex<Option<PathBuf>>,
+}
+
+impl PolicySource {
+    pub(crate) fn new(
+        file: Option<PathBuf>,
+        allow: Vec<String>,
+        deny: Vec<String>,
+        host_gateway: Option<HostGatewayPorts>,
+    ) -> Self {
+        Self {
+            allow,
+            deny,
+            host_gateway,
+            marks: Vec::new(),
+            file: Mutex::new(file),
+        }
+    }
+
+    /// The file that the policy is from now.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Takes a policy that was read elsewhere; once it is in use, `file` is where it is from.
+    pub(crate) fn set_file(&self, file: &Path) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    }
+
+    /// Reads the policy from its file; without one there are the flags.
+    pub(crate) fn load(&self) -> Result<Policy, Failure> {
+        match self.file() {
+            Some(file) => {
+                let text = std::fs::read(&file).map_err(|error| {
+                    Failure::because(
+                        format_args!("cannot read the policy {}", file.display()),
+                        &error,
+                    )
+                })?;
+                self.with_file(&file.display().to_string(), &text)
+            }
+            None => self.with_flags(Policy::deny_all()),
+        }
+    }
+
+    /// Reads the policy from its file again.
+    ///
+    /// Not from where the program can write: what protects a file there is a mount, and one that ends when somebody outside
+    /// puts a new file in its place.
+    pub(crate) fn reload(&self, sandbox: &str) -> Result<Policy, Failure> {
+        match self.file().filter(|file| is_writable(file, &self.marks)) {
+            Some(file) => Err(Failure::new(format!(
+                "{} lies where the program can write, and is not read again; use `egret policy set {sandbox} FILE`",
+                file.display()
+            ))),
+            None => self.load(),
+        }
+    }
+
+    /// The policy that `text` and the flags make together.
+    pub(crate) fn with_file(&self, name: &str, text: &[u8]) -> Result<Policy, Failure> {
+        match Policy::parse(name, text) {
+            Ok(parsed) => self.with_flags(parsed.policy),
+            Err(errors) => Err(Failure::new(format!(
+                "the policy {name} cannot be used\n{errors}"
+            ))),
+        }
+    }
+
+    fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
+        for text in &self.allow {
+            policy
+                .add_allow_flag(text)
+                .map_err(|error| Failure::new(error.to_string()))?;
+        }
+        for text in &self.deny {
+            policy
+                .add_deny_flag(text)
+                .map_err(|error| Failure::new(error.to_string()))?;
+        }
+        if let Some(ports) = self.host_gateway.clone() {
+            policy.grant_host_gateway(ports);
+        }
+        Ok(policy)
+    }
+}
