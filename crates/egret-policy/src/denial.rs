@@ -1,6 +1,6 @@
 //! A refusal: its reason, what was refused, the entry that decided, and what would change it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
@@ -114,7 +114,8 @@ impl Denial {
         }
     }
 
-    /// The smallest change that would allow it; none where nothing can.
+    /// The smallest change that would allow it; none where nothing can. For a loopback address or name, which nothing
+    /// can allow, it is how a service of the machine is reached.
     pub fn hint(&self) -> Option<Hint> {
         hint(self)
     }
@@ -134,7 +135,14 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}` is refused ({})", self.destination(), self.reason)?;
         match &self.cause {
-            Cause::Told(message) => write!(f, ": {}", message.escape_debug()),
+            Cause::Told(message) => {
+                f.write_str(": ")?;
+                message.chars().try_for_each(|c| match c {
+                    // Harmless in a sentence, and better to read as they are.
+                    '\'' | '"' => f.write_char(c),
+                    c => write!(f, "{}", c.escape_debug()),
+                })
+            }
             Cause::Address { address, .. } => write!(
                 f,
                 ": it resolved to {address}; {}",
@@ -161,7 +169,7 @@ fn lower_first(sentence: &str) -> String {
     }
 }
 
-/// The smallest change that would allow what was refused.
+/// The smallest change that would allow what was refused; for loopback, what reaches the machine in its place.
 ///
 /// Displays as the flag for `egret run` where there is one, else as the change to the policy; serialises as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,6 +221,7 @@ fn hint(denial: &Denial) -> Option<Hint> {
             _ => allow(&what),
         }),
         (Reason::DeniedHostGateway, _) => Some(open_host_gateway(port)),
+        (Reason::DeniedAddressLoopback, Cause::Decision) => Some(use_host_gateway(port)),
         (
             Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved,
             Cause::Address { to_grant, .. },
@@ -278,4 +287,13 @@ fn open_host_gateway(port: Option<u16>) -> Hint {
             change: "set `host_gateway: allow`".to_owned(),
         },
     }
+}
+
+fn use_host_gateway(port: Option<u16>) -> Hint {
+    let port = |before| port.map_or(String::new(), |port| format!("{before}{port}"));
+    let (flag, name) = (port('='), port(':'));
+    let change = format!(
+        "--allow-docker-gateway{flag}, and connect to host.docker.internal{name} in its place"
+    );
+    Hint { flag: None, change }
 }
