@@ -10,7 +10,6 @@
 //! Not here: whether an address may be dialled (`Permit::vet`).
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +38,7 @@ pub struct ResolverConfig {
 /// Which DNS servers are asked.
 #[derive(Debug, Clone)]
 pub enum Servers {
-    /// Those that this file names, normally `/etc/resolv.conf`. Its search list is not used.
+    /// Those that this file names, normally `/etc/resolv.conf`; read again when it changes. Its search list is not used.
     File(PathBuf),
     /// Exactly these, over UDP and TCP.
     These(Vec<SocketAddr>),
@@ -66,22 +65,6 @@ impl ResolverConfig {
 /// The resolver cannot be set up.
 #[derive(Debug, Error)]
 pub enum ResolverError {
-    /// The list of servers cannot be read.
-    #[error("cannot read `{path}`: {source}; name a DNS server instead")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What reading it met.
-        source: io::Error,
-    },
-    /// The list of servers is there and cannot be used.
-    #[error("cannot use the DNS servers in `{path}`: {message}")]
-    Servers {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
     /// The library refused the configuration.
     #[error("cannot set up the resolver: {0}")]
     Setup(String),
@@ -94,6 +77,8 @@ pub(crate) enum Unresolved {
     NoAddress,
     /// Nobody answered in time.
     Late(Duration),
+    /// There is nobody to ask: the list of servers is empty, not there, or not readable.
+    NoServers(PathBuf),
     /// Something else went wrong.
     Failed(String),
 }
@@ -105,6 +90,7 @@ impl std::fmt::Display for Unresolved {
             Self::Late(after) => {
                 write!(f, "no DNS server answered within {} s", after.as_secs_f32())
             }
+            Self::NoServers(path) => write!(f, "`{}` names no DNS server", path.display()),
             Self::Failed(message) => write!(f, "the DNS lookup failed: {message}"),
         }
     }
@@ -114,10 +100,17 @@ pub(crate) type Answer = Result<Arc<[IpAddr]>, Unresolved>;
 
 /// Looks names up.
 pub(crate) struct Resolver {
-    dns: TokioResolver,
+    servers: Servers,
+    dns: Mutex<Dns>,
     hosts: Option<HostsFile>,
     within: Duration,
     known: Mutex<HashMap<Host, Known>>,
+}
+
+/// The servers that are asked at present, `None` if there are none, and the state of the file that they are from.
+struct Dns {
+    ask: Option<TokioResolver>,
+    file: Watched,
 }
 
 enum Known {
@@ -132,32 +125,39 @@ enum Known {
 
 impl Resolver {
     pub(crate) fn new(config: &ResolverConfig, within: Duration) -> Result<Self, ResolverError> {
-        let servers = match &config.servers {
-            Servers::These(addresses) => addresses.iter().map(|&address| server(address)).collect(),
-            Servers::File(path) => servers_in(path)?,
+        let mut file = Watched::default();
+        let ask = match &config.servers {
+            Servers::These(addresses) => ask(
+                addresses.iter().map(|&address| server(address)).collect(),
+                within,
+            )?,
+            Servers::File(path) => {
+                file.has_changed(path);
+                ask(servers_in(path), within)?
+            }
         };
-        let mut options = ResolverOpts::default();
-        options.ndots = 0;
-        options.timeout = (within / 3).max(Duration::from_millis(50));
-        options.attempts = 2;
-        options.cache_size = 0;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-        options.try_tcp_on_error = true;
-        let dns = TokioResolver::builder_with_config(
-            HickoryConfig::from_parts(None, Vec::new(), servers),
-            TokioRuntimeProvider::default(),
-        )
-        .with_options(options)
-        .build()
-        .map_err(|error| ResolverError::Setup(error.to_string()))?;
-        let hosts = config.hosts_file.clone().map(HostsFile::new);
         Ok(Self {
-            dns,
-            hosts,
+            servers: config.servers.clone(),
+            dns: Mutex::new(Dns { ask, file }),
+            hosts: config.hosts_file.clone().map(HostsFile::new),
             within,
             known: Mutex::default(),
         })
+    }
+
+    /// Who is to be asked now. A machine that moves to another network has other servers then.
+    fn dns(&self) -> Result<TokioResolver, Unresolved> {
+        let dns = &mut *self.dns.lock().unwrap_or_else(PoisonError::into_inner);
+        let Servers::File(path) = &self.servers else {
+            return dns.ask.clone().ok_or(Unresolved::NoAddress);
+        };
+        if dns.file.has_changed(path) {
+            dns.ask = ask(servers_in(path), self.within)
+                .map_err(|error| Unresolved::Failed(error.to_string()))?;
+        }
+        dns.ask
+            .clone()
+            .ok_or_else(|| Unresolved::NoServers(path.clone()))
     }
 
     /// All addresses of `name`.
@@ -224,8 +224,16 @@ impl Resolver {
     }
 
     async fn ask(&self, name: &Host, tell: watch::Sender<Option<Answer>>) -> Answer {
+        let dns = match self.dns() {
+            Ok(dns) => dns,
+            Err(why) => {
+                self.known().remove(name);
+                tell.send_replace(Some(Err(why.clone())));
+                return Err(why);
+            }
+        };
         // The dot makes it absolute.
-        let looked_up = timeout(self.within, self.dns.lookup_ip(format!("{name}."))).await;
+        let looked_up = timeout(self.within, dns.lookup_ip(format!("{name}."))).await;
         let (answer, until) = match looked_up {
             Err(_) => (Err(Unresolved::Late(self.within)), None),
             Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
@@ -278,17 +286,59 @@ fn server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-fn servers_in(path: &Path) -> Result<Vec<NameServerConfig>, ResolverError> {
-    let text = std::fs::read(path).map_err(|source| ResolverError::Read {
-        path: path.into(),
-        source,
-    })?;
-    let (config, _) =
-        system_conf::parse_resolv_conf(text).map_err(|error| ResolverError::Servers {
-            path: path.into(),
-            message: error.to_string(),
-        })?;
-    Ok(config.name_servers().to_vec())
+/// What asks these servers; `None` if there are none.
+fn ask(
+    servers: Vec<NameServerConfig>,
+    within: Duration,
+) -> Result<Option<TokioResolver>, ResolverError> {
+    if servers.is_empty() {
+        return Ok(None);
+    }
+    let mut options = ResolverOpts::default();
+    options.ndots = 0;
+    options.timeout = (within / 3).max(Duration::from_millis(50));
+    options.attempts = 2;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+    options.try_tcp_on_error = true;
+    TokioResolver::builder_with_config(
+        HickoryConfig::from_parts(None, Vec::new(), servers),
+        TokioRuntimeProvider::default(),
+    )
+    .with_options(options)
+    .build()
+    .map(Some)
+    .map_err(|error| ResolverError::Setup(error.to_string()))
+}
+
+/// The servers in a file, none if it cannot be read or understood: a machine without a network may have no such file.
+fn servers_in(path: &Path) -> Vec<NameServerConfig> {
+    let read = std::fs::read(path).ok();
+    read.and_then(|text| system_conf::parse_resolv_conf(text).ok())
+        .map(|(config, _)| config.name_servers().to_vec())
+        .unwrap_or_default()
+}
+
+/// A file that may change while we run.
+#[derive(Default)]
+struct Watched {
+    looked: Option<Instant>,
+    stamp: Option<(SystemTime, u64)>,
+}
+
+impl Watched {
+    /// Whether the file is another than at the last call. It is looked at once a second at most.
+    fn has_changed(&mut self, path: &Path) -> bool {
+        if self.looked.is_some_and(|at| at.elapsed() < FRESH) {
+            return false;
+        }
+        self.looked = Some(Instant::now());
+        let stamp = std::fs::metadata(path)
+            .and_then(|meta| Ok((meta.modified()?, meta.len())))
+            .ok();
+        std::mem::replace(&mut self.stamp, stamp) != stamp
+    }
 }
 
 /// A hosts file, read when first needed and again whenever it has changed.
@@ -299,8 +349,7 @@ struct HostsFile {
 
 #[derive(Default)]
 struct HostsRead {
-    looked: Option<Instant>,
-    stamp: Option<(SystemTime, u64)>,
+    file: Watched,
     names: HashMap<Host, Arc<[IpAddr]>>,
 }
 
@@ -314,17 +363,10 @@ impl HostsFile {
 
     fn addresses(&self, name: &Host) -> Option<Arc<[IpAddr]>> {
         let read = &mut *self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.looked.is_none_or(|at| at.elapsed() >= HOSTS_FRESH) {
-            read.looked = Some(Instant::now());
-            let stamp = std::fs::metadata(&self.path)
-                .and_then(|meta| Ok((meta.modified()?, meta.len())))
-                .ok();
-            if stamp != read.stamp {
-                read.names = std::fs::read(&self.path)
-                    .map(|text| parse_hosts(&text))
-                    .unwrap_or_default();
-                read.stamp = stamp;
-            }
+        if read.file.has_changed(&self.path) {
+            read.names = std::fs::read(&self.path)
+                .map(|text| parse_hosts(&text))
+                .unwrap_or_default();
         }
         read.names.get(name).cloned()
     }
@@ -358,5 +400,32 @@ fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
 
 /// Names kept in the cache.
 const CACHE: usize = 8_192;
-/// How long a hosts file is taken to be unchanged.
-const HOSTS_FRESH: Duration = Duration::from_secs(1);
+/// How long a file is taken to be unchanged.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_of_servers_may_be_missing_and_is_read_again_when_it_changes() {
+        let path = std::env::temp_dir().join(format!("egret-resolv-{}.conf", std::process::id()));
+        let config = ResolverConfig {
+            servers: Servers::File(path.clone()),
+            hosts_file: None,
+        };
+        let resolver = Resolver::new(&config, Duration::from_millis(100)).unwrap();
+        let name: Host = "www.example.com".parse().unwrap();
+        let nobody = Err(Unresolved::NoServers(path.clone()));
+        assert_eq!(resolver.addresses(&name).await, nobody);
+
+        std::fs::write(&path, "nameserver 127.0.0.1\n").unwrap();
+        assert_eq!(resolver.addresses(&name).await, nobody, "not looked at yet");
+        tokio::time::sleep(FRESH).await;
+        assert!(resolver.dns().is_ok());
+
+        std::fs::remove_file(&path).unwrap();
+        tokio::time::sleep(FRESH).await;
+        assert_eq!(resolver.addresses(&name).await, nobody);
+    }
+}
