@@ -16,7 +16,7 @@ use std::path::PathBuf;
 )]
 #[command(after_help = "\
 Examples:
-  egret run --allow crates.io -- curl -s https://crates.io/
+  egret run --allow example.com -- curl https://example.com/
   egret run --policy agent.yaml -- claude
   egret run --allow-docker-gateway=5432 -- psql -h host.docker.internal
   egret policy explain agent.yaml api.github.com:443

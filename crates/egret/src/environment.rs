@@ -73,6 +73,26 @@ const PROXY_VARIABLES: [&str; 6] = [
     "all_proxy",
 ];
 
+/// Caches that programs cannot do without, each with the variable that says where it is, where it usually is in a home
+/// directory, and where it is instead if the program may not write there.
+const CACHES: [(&str, &str, &str); 2] = [
+    ("npm_config_cache", ".npm", "/tmp/.npm"),
+    ("GOCACHE", ".cache/go-build", "/tmp/.cache/go-build"),
+];
+
+/// Moves caches to the private `/tmp` that could not be written to otherwise. What was set stays.
+pub(crate) fn move_caches(
+    inside: &mut Vec<(OsString, OsString)>,
+    home: &Path,
+    may_write: impl Fn(&Path) -> bool,
+) {
+    for (variable, usual, instead) in CACHES {
+        if !may_write(&home.join(usual)) && inside.iter().all(|(name, _)| name != variable) {
+            inside.push((variable.into(), instead.into()));
+        }
+    }
+}
+
 /// `NAME=VALUE` sets; `NAME` passes on what there is, or removes.
 fn apply(inside: &mut Variables, outside: &Variables, wish: &str) {
     match wish.split_once('=') {
@@ -265,6 +285,21 @@ mod tests {
                 .map(|(_, value)| value.to_str().unwrap());
             assert_eq!(found, expected, "{name} with -e {set:?}");
         }
+    }
+
+    #[test]
+    fn caches_that_cannot_be_written_are_moved_unless_somebody_said_where_they_are() {
+        let mut inside = vec![("GOCACHE".into(), "/work/cache".into())];
+        move_caches(&mut inside, Path::new("/home/u"), |_| false);
+        assert_eq!(
+            inside[1..],
+            [("npm_config_cache".into(), "/tmp/.npm".into())]
+        );
+        let mut inside = Vec::new();
+        move_caches(&mut inside, Path::new("/home/u"), |path| {
+            path == Path::new("/home/u/.npm")
+        });
+        assert_eq!(inside, [("GOCACHE".into(), "/tmp/.cache/go-build".into())]);
     }
 
     #[test]

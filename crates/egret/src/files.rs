@@ -120,7 +120,9 @@ fn wished(path: &Path, mark: Mark, option: Option<&str>) -> Result<Vec<(PathBuf,
             let failure = Failure::because(&shown, &error);
             return Err(match mark {
                 Mark::Hide => failure.and("nothing would be hidden"),
-                _ if error.kind() == std::io::ErrorKind::NotFound => failure.and("make it first"),
+                _ if error.kind() == std::io::ErrorKind::NotFound => {
+                    failure.and(format_args!("make it first: mkdir -p {}", path.display()))
+                }
                 _ => failure,
             });
         }

@@ -4,11 +4,12 @@
 //! the network. Exit status: 0 fine, 1 the policy says no, 2 the input is bad.
 
 use crate::cli::Output;
+use crate::failure::Failure;
 use anstyle::{AnsiColor, Style};
 use clap::{Args, Subcommand};
 use egret_policy::{
     Destination, Diagnostic, Explanation, HostAddresses, HostGatewayPorts, Policy, PolicyErrors,
-    Verdict,
+    Reason, Verdict,
 };
 use serde_json::json;
 use std::fmt::Write as _;
@@ -120,12 +121,26 @@ fn in_text(file: &str, result: &Result<Loaded, Bad>) -> io::Result<()> {
             };
             let warnings = match warnings.len() {
                 0 => String::new(),
-                1 => ", 1 warning".to_owned(),
-                count => format!(", {count} warnings"),
+                count => format!(", {}", counted(count)),
             };
-            print(&format!("{file}: valid, {entries}{warnings}\n"))
+            print(&format!("{}: valid, {entries}{warnings}\n", shown(file)))
         }
         Err(bad) => tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+    }
+}
+
+fn counted(warnings: usize) -> String {
+    match warnings {
+        1 => "1 warning".to_owned(),
+        count => format!("{count} warnings"),
+    }
+}
+
+/// How a file is called in a sentence.
+fn shown(file: &str) -> &str {
+    match file {
+        "-" => "standard input",
+        path => path,
     }
 }
 
@@ -137,8 +152,14 @@ fn explain(args: &Explain) -> u8 {
         Ok(loaded) => loaded,
         Err(bad) => return refuse_input(&bad, args.output),
     };
+    // One line: the warnings themselves are not what was asked for.
     if args.output == Output::Text
-        && let Err(error) = tell_all(&warnings)
+        && !warnings.is_empty()
+        && let Err(error) = tell(&format!(
+            "{}: egret policy check {}\n",
+            counted(warnings.len()),
+            args.file
+        ))
     {
         return cannot_print(&error);
     }
@@ -209,18 +230,23 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
             );
         }
     }
-    if explanation
-        .steps
-        .iter()
-        .any(|step| step.outcome == "unknown")
-    {
-        let _ = writeln!(
-            text,
-            "\nWhat is unknown is checked when connecting; --resolves-to checks addresses now."
-        );
+    let unknown = |name: Option<&str>| {
+        let mut steps = explanation.steps.iter();
+        steps.any(|step| step.outcome == "unknown" && name.is_none_or(|name| step.step == name))
+    };
+    if unknown(None) {
+        let now = match unknown(Some("resolve")) {
+            true => "; --resolves-to checks addresses now",
+            false => "",
+        };
+        let _ = writeln!(text, "\nWhat is unknown is checked when connecting{now}.");
     }
     if let Some(hint) = &explanation.hint {
-        let _ = writeln!(text, "\n{bold}To allow it:{bold:#} {}", hint.change());
+        let to = match explanation.reason {
+            Reason::DeniedAddressLoopback => "To reach a service of this machine:",
+            _ => "To allow it:",
+        };
+        let _ = writeln!(text, "\n{bold}{to}{bold:#} {}", hint.change());
         if let Some(flag) = hint.flag() {
             let _ = writeln!(text, "  or run with {flag}");
         }
@@ -256,7 +282,10 @@ fn load(file: &str) -> Result<Loaded, Bad> {
         "-" => io::stdin().lock().take(most).read_to_end(&mut text),
         path => std::fs::File::open(path).and_then(|open| open.take(most).read_to_end(&mut text)),
     };
-    read.map_err(|error| Bad::File(format!("cannot read {file}: {error}")))?;
+    read.map_err(|error| {
+        let what = format!("cannot read {}", shown(file));
+        Bad::File(Failure::because(&what, &error).to_string())
+    })?;
     let name = if file == "-" { "<stdin>" } else { file };
     let parsed = Policy::parse(name, &text).map_err(Bad::Policy)?;
     Ok(Loaded {
@@ -299,7 +328,11 @@ fn print(text: &str) -> io::Result<()> {
 /// The result could not be told, so that it must not look fine.
 fn cannot_print(error: &io::Error) -> u8 {
     // Standard error may be gone as well; the exit status says it then.
-    let _ = writeln!(io::stderr(), "egret: cannot print: {error}");
+    let _ = writeln!(
+        io::stderr(),
+        "egret: {}",
+        Failure::because("cannot print", error)
+    );
     BAD_INPUT
 }
 

@@ -108,7 +108,7 @@ impl Plan {
             files: &arguments.env_file,
             proxy: !arguments.no_proxy_env,
         };
-        let environment = environment(&outside, &wishes)?;
+        let mut environment = environment(&outside, &wishes)?;
         for name in wishes
             .set
             .iter()
@@ -146,6 +146,11 @@ impl Plan {
             );
         }
         source.marks.clone_from(&files.marks);
+        if let Some(home) = &home {
+            environment::move_caches(&mut environment, home, |path| {
+                files::may_write(path, &files.marks)
+            });
+        }
         Ok(Self {
             name,
             claim,
