@@ -2,16 +2,26 @@
 //! below holds list and tests together.
 
 mod addresses;
+mod descriptors;
 mod names;
+mod neighbours;
 mod routing;
+mod secrets;
 mod spoken;
+mod unix;
+
+use crate::world::{User, World};
 
 /// The tests that belong to a class: every test in this directory.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 8] = [
     ("addresses", include_str!("escapes/addresses.rs")),
+    ("descriptors", include_str!("escapes/descriptors.rs")),
     ("names", include_str!("escapes/names.rs")),
+    ("neighbours", include_str!("escapes/neighbours.rs")),
     ("routing", include_str!("escapes/routing.rs")),
+    ("secrets", include_str!("escapes/secrets.rs")),
     ("spoken", include_str!("escapes/spoken.rs")),
+    ("unix", include_str!("escapes/unix.rs")),
 ];
 
 #[test]
@@ -49,4 +59,36 @@ fn each_test_is_in_the_list_and_each_in_the_list_exists() {
         named.is_empty(),
         "docs/bypasses.md names tests that do not exist: {named:#?}"
     );
+}
+
+/// What scripts begin with that make attempts of their own: system calls that Python has no words for.
+const CALLS: &str = "
+import ctypes, os, socket, struct, sys, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*args):
+    got = libc.syscall(*[ctypes.c_long(a) if isinstance(a, int) else a for a in args])
+    return 'ok' if got >= 0 else errno.errorcode[ctypes.get_errno()]
+def attempt(what):
+    try:
+        what()
+        return 'ok'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+";
+
+/// Runs a script that prints a line for each attempt, `WHAT RESULT`, and fails if any result is not an error.
+#[track_caller]
+fn all_fail(world: &World, user: User, args: &[&str], script: &str, count: usize) {
+    let outcome = world
+        .run_as(user)
+        .args(args)
+        .python(&format!("{CALLS}{script}"))
+        .ok();
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), count, "{outcome:#?}");
+    for line in lines {
+        let result = line.rsplit(' ').next().unwrap();
+        assert!(result.starts_with('E'), "{user:?}: {line}: {outcome:#?}");
+    }
+    outcome.silent();
 }

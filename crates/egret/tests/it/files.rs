@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use crate::world::{User, World};
 
 /// A file of a user's, with directories as needed.
-fn put(world: &World, user: User, path: &str, text: &str) {
+pub(crate) fn put(world: &World, user: User, path: &str, text: &str) {
     let full = world.machine.path(path);
     let mut made = full.parent().unwrap().to_path_buf();
     std::fs::create_dir_all(&made).unwrap();
@@ -167,6 +167,36 @@ fn flags_and_the_policy_change_what_is_seen() {
             .client("echo RAN");
         assert_eq!((outcome.code(), outcome.stdout.as_str()), (125, ""));
         assert!(outcome.stderr.contains("/nowhere"), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn paths_need_not_be_text() {
+    let world = World::new();
+    for user in User::ALL {
+        let home = user.home();
+        world.machine.sh(&format!(
+            "cd {home}; odd=$(printf 'caf\\351 \\377'); mkdir \"$odd\" \"$odd/hidden\" \"other $odd\"; chown -R {0}:{0} .",
+            user.id()
+        ));
+        let shell = "cd; odd=$(printf 'caf\\351 \\377'); cd \"$odd\"; egret=$1 run=$2; shift 2
+            exec \"$egret\" \"$run\" --hide hidden --write \"../other $odd\" --log-file \"../other $odd/audit\" \"$@\"";
+        let run = world
+            .run_as(user)
+            .log(None)
+            .through(&["/bin/sh", "-c", shell, "sh"]);
+        let outcome = run
+            .client("touch made && ls -d hidden; cd ../other* && touch made && ls")
+            .ok();
+        assert_eq!(
+            outcome.stdout.lines().last(),
+            Some("made"),
+            "{user:?}: {outcome:#?}"
+        );
+        let found = world.machine.sh(&format!(
+            "cd {home}; ls caf*/made other*/made other*/audit | wc -l"
+        ));
+        assert_eq!(found, "3\n", "{user:?}");
     }
 }
 

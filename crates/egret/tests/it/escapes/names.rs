@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::world::dns::Reply;
+use crate::world::dns::{Data, Reply};
 use crate::world::probe::{
     attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp, udp,
 };
@@ -93,6 +93,98 @@ fn a_name_is_not_asked_about_before_it_is_decided() {
     ];
     for user in User::ALL {
         refused(world.run_as(user).allow("www.example.com"), &table);
+    }
+}
+
+#[test]
+fn a_question_is_on_record_before_it_is_asked() {
+    let world = World::new();
+    world.serve("93.184.216.34:80", Service::Http);
+    for user in User::ALL {
+        // What is looked up is put on record before the decision that it is for, whatever comes of it.
+        for (name, reason) in [("there", "allowed.rule"), ("nowhere", "denied.resolution")] {
+            world.dns.answer("there.example.com", &[at::PUBLIC]);
+            let host = format!("{name}.example.com");
+            let outcome = world
+                .run_as(user)
+                .allow("*.example.com")
+                .client(&format!("curl -s -o /dev/null http://{host}/; true"))
+                .ok();
+            let about = |event: &str| {
+                let found = outcome
+                    .records
+                    .iter()
+                    .position(|record| record["event"] == event && record["host"] == *host);
+                found.unwrap_or_else(|| panic!("no {event} about {host}: {outcome:#?}"))
+            };
+            let (asked, decided) = (about("dns"), about("decision"));
+            assert!(asked < decided, "{outcome:#?}");
+            let (asked, decided) = (&outcome.records[asked], &outcome.records[decided]);
+            assert_eq!(asked["verdict"], "allow", "{outcome:#?}");
+            assert_eq!(asked["id"], decided["id"], "{outcome:#?}");
+            assert_eq!(decided["reason"], reason, "{outcome:#?}");
+        }
+
+        // What cannot be put on record is not asked: each question has its record in a log that becomes full.
+        let directory = format!("/srv/full-{}", user.id());
+        world.machine.sh(&format!(
+            "mkdir {directory}; mount -t tmpfs -o size=8k,mode=777 none {directory}"
+        ));
+        let log = format!("{directory}/audit.jsonl");
+        let script = "
+            for n in $(seq 60); do
+                curl -s -m 20 -o /dev/null -w '%{http_code}\\n' http://data-$n.example.com/ > answer
+                grep -q 502 answer || break
+            done
+            for n in 1 2; do curl -s -m 20 -o /dev/null http://last-$n.example.com/; done
+            echo $n";
+        let outcome = world
+            .run_as(user)
+            .log(None)
+            .args(&["--log-file", &log])
+            .allow("*.example.com")
+            .within(std::time::Duration::from_secs(100))
+            .client(script);
+        let text = world.machine.read(&log);
+        assert!(!outcome.queries.is_empty() && !text.contains("data-60"));
+        for query in &outcome.queries {
+            assert!(
+                text.contains(&format!("\"{}\"", query.name)),
+                "{user:?}: {} was asked about, and is not in {text}\n{outcome:#?}",
+                query.name
+            );
+        }
+        let late = outcome
+            .queries
+            .iter()
+            .any(|query| query.name.starts_with("last"));
+        assert!(!late, "{user:?}: {outcome:#?}");
+    }
+}
+
+#[test]
+fn a_name_with_more_addresses_than_any_honest_one_is_refused() {
+    let world = World::new();
+    let address = |n: u8| Data::Address([93, 184, 216, n].into());
+    world.dns.script(
+        "many.example.com",
+        vec![Reply::Truncated((1..=200).map(address).collect())],
+    );
+    world.dns.script(
+        "some.example.com",
+        vec![Reply::Truncated((30..=45).map(address).collect())],
+    );
+    world.serve("93.184.216.30:80", Service::Http);
+    for user in User::ALL {
+        let script = "for name in many some; do curl -s -m 20 -o /dev/null -w '%{http_code} ' http://$name.example.com/; done";
+        let outcome = world
+            .run_as(user)
+            .allow("*.example.com")
+            .client(script)
+            .ok();
+        assert_eq!(outcome.stdout, "502 200 ", "{user:?}: {outcome:#?}");
+        outcome.decided("denied.resolution", "many.example.com", 80);
+        assert!(!outcome.reached("93.184.216.1", 80), "{outcome:#?}");
     }
 }
 

@@ -2,41 +2,10 @@
 
 use serde_json::json;
 
+use super::{CALLS, all_fail};
 use crate::world::probe::{attempt, connect, dns, forward, refused, socks, tcp, udp};
 use crate::world::servers::Service;
 use crate::world::{HOST_ADDRESSES, User, World, at};
-
-/// What the scripts below begin with: system calls that Python has no words for.
-const CALLS: &str = "
-import ctypes, os, socket, struct, sys, errno
-libc = ctypes.CDLL(None, use_errno=True)
-def call(*args):
-    got = libc.syscall(*[ctypes.c_long(a) if isinstance(a, int) else a for a in args])
-    return 'ok' if got >= 0 else errno.errorcode[ctypes.get_errno()]
-def attempt(what):
-    try:
-        what()
-        return 'ok'
-    except OSError as error:
-        return errno.errorcode[error.errno]
-";
-
-/// Runs a script that prints a line for each attempt, `WHAT RESULT`, and fails if any result is not an error.
-#[track_caller]
-fn all_fail(world: &World, user: User, args: &[&str], script: &str, count: usize) {
-    let outcome = world
-        .run_as(user)
-        .args(args)
-        .python(&format!("{CALLS}{script}"))
-        .ok();
-    let lines: Vec<_> = outcome.stdout.lines().collect();
-    assert_eq!(lines.len(), count, "{outcome:#?}");
-    for line in lines {
-        let result = line.rsplit(' ').next().unwrap();
-        assert!(result.starts_with('E'), "{user:?}: {line}: {outcome:#?}");
-    }
-    outcome.silent();
-}
 
 #[test]
 fn proxy_variables_do_not_matter() {

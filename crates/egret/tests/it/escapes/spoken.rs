@@ -80,6 +80,51 @@ for way in [captured, tunnel]:
 }
 
 #[test]
+fn another_name_is_not_overlooked_behind_unusual_first_bytes() {
+    let (world, sink) = with_sink(443);
+    let script = format!("{HELLO}
+evil = hello('evil.test')
+head = b' HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n'
+pg = b'\\x00\\x00\\x00\\x08\\x04\\xd2\\x16\\x2f'
+table = [
+    # Blanks that some servers take for blanks, and a line that is longer than most buffers.
+    (b'GET\\x0b/\\x0bHTTP/1.1' + head[9:], 10**6, 0), (b'GET\\x0c/\\x0cHTTP/1.1' + head[9:], 10**6, 0), (b'GET\\xa0/\\xa0HTTP/1.1' + head[9:], 10**6, 0),
+    (b'FOO /' + b'a' * 20000 + head, 17000, 0.2), (b'\\r\\nGET /' + b'a' * 20000 + head, 17000, 0.2),
+    (b'PROXY TCP4 1.1.1.1 2.2.2.2 1 2\\r\\nGET /' + head, 10**6, 0),
+    # TLS whose records have other versions.
+    (b'\\x16\\x02\\x03' + evil[3:], 10**6, 0), (b'\\x16\\x00\\x01' + evil[3:], 10**6, 0), (b'\\x16\\x04\\x03' + evil[3:], 10**6, 0),
+    # PostgreSQL's request for TLS in front.
+    (pg + evil, 10**6, 0), (pg + evil, 8, 0.02),
+]
+for way in [captured, tunnel]:
+    for data, piece, pause in table:
+        print(say(way(), data, piece, pause), data[:12])
+");
+    for user in User::ALL {
+        let outcome = world
+            .run_as(user)
+            .allow("www.example.com")
+            .within(Duration::from_secs(100))
+            .python(&script)
+            .ok();
+        assert_eq!(outcome.stdout.lines().count(), 22, "{outcome:#?}");
+        for line in outcome.stdout.lines() {
+            // Where it looks like HTTP, the refusal says so in words.
+            assert!(!line.starts_with("open"), "{user:?}: {line}: {outcome:#?}");
+        }
+        let refused = outcome
+            .reasons()
+            .iter()
+            .filter(|reason| reason.starts_with("denied."))
+            .count();
+        assert_eq!(refused, 22, "{outcome:#?}");
+    }
+    let arrived = world.server(sink, |sink| sink.bytes());
+    let text = String::from_utf8_lossy(&arrived);
+    assert!(!text.contains("evil.test"), "{text}");
+}
+
+#[test]
 fn the_decided_server_name_passes_however_it_is_cut() {
     let world = World::new();
     world.dns.answer("www.example.com", &[at::PUBLIC]);

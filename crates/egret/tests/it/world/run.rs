@@ -113,6 +113,12 @@ impl<'w> Run<'w> {
         self
     }
 
+    /// Another directory to start in than the project.
+    pub(crate) fn directory(mut self, path: &str) -> Self {
+        self.directory = path.to_owned();
+        self
+    }
+
     /// What the program reads; nothing unless this is said.
     pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = bytes.into();
