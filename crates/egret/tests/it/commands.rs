@@ -77,6 +77,115 @@ fn stop_ends_a_program_that_will_not() {
 }
 
 #[test]
+fn a_program_that_stops_itself_can_be_listed_and_stopped() {
+    let world = World::new();
+    for user in User::ALL {
+        for ended_by in ["stop", "signals"] {
+            // Without a terminal, so that nobody is there to continue what has stopped.
+            let live = world
+                .run_as(user)
+                .through(&["setsid", "--wait"])
+                .args(&["--name", "stopped"])
+                .start(&[
+                    "/bin/sh",
+                    "-c",
+                    "(while :; do sleep 0.1; done) & kill -STOP $$; wait",
+                ]);
+            std::thread::sleep(Duration::from_millis(900));
+            let start = Instant::now();
+            let said = world.egret(user, &["ps", "--output", "json"]).ok().stdout;
+            let listed: Value = serde_json::from_str(&said).unwrap();
+            assert_eq!(listed[0]["name"], "stopped", "{user:?}: {said}");
+            match ended_by {
+                "stop" => {
+                    world.egret(user, &["stop", "--time", "2", "stopped"]).ok();
+                }
+                _ => {
+                    // As for every stopped process, the one takes effect with the other.
+                    let pid = &listed[0]["pid"];
+                    world
+                        .machine
+                        .sh(&format!("kill -TERM {pid}; kill -CONT {pid}"));
+                }
+            }
+            let outcome = live.finish();
+            assert!(
+                start.elapsed() < Duration::from_secs(6),
+                "{user:?} {ended_by}: {:?}",
+                start.elapsed()
+            );
+            // setsid(1) gives the number of a signal as its status.
+            assert!(
+                [15, 9].contains(&outcome.code()),
+                "{user:?} {ended_by}: {outcome:#?}"
+            );
+            assert_eq!(world.machine.processes(), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn a_name_that_another_user_holds_keeps_nobody_waiting() {
+    let world = World::new();
+    for user in User::ALL {
+        // Names like those of the user's sandboxes, behind which nobody answers: one whose backlog is full, one that is silent.
+        let squatter = format!(
+            "
+import socket, time
+held = []
+for name, backlog in ((b'\\0egret/{0}/full', 0), (b'\\0egret/{0}/silent', 100)):
+    s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen(backlog); held.append(s)
+    while backlog == 0:
+        c = socket.socket(socket.AF_UNIX); c.setblocking(False); held.append(c)
+        try: c.connect(name)
+        except BlockingIOError: break
+print('ready', flush=True)
+time.sleep(1000)
+",
+            user.id()
+        );
+        let mut command = std::process::Command::new("setpriv");
+        command
+            .args(["--reuid", "23456", "--regid", "23456", "--clear-groups"])
+            .args(["/usr/bin/python3", "-c", &squatter])
+            .stdout(std::process::Stdio::piped());
+        let mut squatter = world.machine.spawn(command).unwrap();
+        let mut ready = [0; 6];
+        std::io::Read::read_exact(squatter.stdout.as_mut().unwrap(), &mut ready).unwrap();
+
+        let live = running(&world, user, "mine", &[]);
+        let start = Instant::now();
+        for args in [
+            &["ps"][..],
+            &["logs", "full"],
+            &["logs", "mine"],
+            &["stop", "full"],
+            &["stop", "silent"],
+            &["policy", "set", "full", "/srv/passwd"],
+        ] {
+            let outcome = world.egret(user, args);
+            let mine = matches!(args, ["ps"] | [_, "mine"]);
+            assert_eq!(outcome.code() == 0, mine, "{user:?} {args:?}: {outcome:#?}");
+            if args == ["ps"] {
+                assert!(
+                    outcome.stdout.contains("mine") && outcome.stdout.lines().count() == 2,
+                    "{outcome:#?}"
+                );
+            }
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
+        world.egret(user, &["stop", "mine"]).ok();
+        assert_eq!(live.finish().code(), 128 + 15);
+        squatter.kill().unwrap();
+        squatter.wait().unwrap();
+    }
+}
+
+#[test]
 fn other_users_sandboxes_are_not_listed_nor_stopped() {
     let world = World::new();
     let live = running(&world, User::Root, "roots", &[]);
