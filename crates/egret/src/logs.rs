@@ -101,15 +101,19 @@ fn print(path: &Path, arguments: &Logs) -> Result<(), Stop> {
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut line = String::new();
     let mut last_look = false;
+    let mut shown = 0;
     loop {
         let read = file.read_line(&mut line).map_err(Stop::Input)?;
         if read > 0 && line.ends_with('\n') {
-            show(&mut out, &line, arguments, colour).map_err(Stop::Output)?;
+            shown += usize::from(show(&mut out, &line, arguments, colour).map_err(Stop::Output)?);
             line.clear();
             continue;
         }
         // At the end, or in the middle of a record that is being written.
         if !arguments.follow || last_look {
+            if shown == 0 && arguments.denied {
+                say!("egret: nothing was refused, by {}", path.display());
+            }
             return out.flush().map_err(Stop::Output);
         }
         out.flush().map_err(Stop::Output)?;
@@ -130,19 +134,21 @@ fn is_written_to(path: &Path) -> bool {
     })
 }
 
-fn show(out: &mut impl io::Write, line: &str, arguments: &Logs, colour: bool) -> io::Result<()> {
+/// Prints a record if it is wanted, and says whether it was.
+fn show(out: &mut impl io::Write, line: &str, arguments: &Logs, colour: bool) -> io::Result<bool> {
     let record: Record = match serde_json::from_str(line) {
         Ok(record) => record,
         // Of a newer version, perhaps. It is shown, in quotes, rather than dropped.
-        Err(_) => return writeln!(out, "not a record: {line:?}"),
+        Err(_) => return writeln!(out, "not a record: {line:?}").map(|()| true),
     };
     if arguments.denied && record.verdict != Some(Verdict::Deny) {
-        return Ok(());
+        return Ok(false);
     }
     match arguments.output {
-        Output::Json => out.write_all(line.as_bytes()),
-        Output::Text => writeln!(out, "{}", text(&record, colour)),
+        Output::Json => out.write_all(line.as_bytes())?,
+        Output::Text => writeln!(out, "{}", text(&record, colour))?,
     }
+    Ok(true)
 }
 
 /// A record as a line. Everything in a record that came from a sandbox has been made harmless when it was written, and is

@@ -340,3 +340,44 @@ fn cannot_print(error: &io::Error) -> u8 {
 fn colour_for(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_ends_with_what_can_be_done_now() {
+        let text = b"version: 1\nallow: [a.example, 203.0.113.7]";
+        let matcher = Policy::parse("p.yaml", text).unwrap().policy.compile();
+        #[rustfmt::skip]
+        let table = [
+            ("a.example",        "What is unknown is checked when connecting; --resolves-to checks addresses now.\n"),
+            ("203.0.113.7",      "What is unknown is checked when connecting.\n"),
+            ("b.example",        "To allow it: add `b.example:443` to `allow`\n  or run with --allow b.example:443\n"),
+            ("localhost:3000",   "To reach a service of this machine: --allow-docker-gateway=3000, and connect to host.docker.internal:3000 in its place\n"),
+            ("169.254.169.254",  "the address is metadata, which nothing opens\n"),
+        ];
+        for (to, end) in table {
+            let asked = Destination::from_user(to).unwrap();
+            let explanation = matcher.explain(&asked, &HostAddresses::new([]), None);
+            let text = explained(&explanation, to, false);
+            assert!(text.ends_with(end), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_in_words() {
+        let Err(bad) = load("/nowhere/policy.yaml") else {
+            panic!("there is such a file");
+        };
+        assert_eq!(
+            bad.text(false),
+            "error: cannot read /nowhere/policy.yaml: No such file or directory"
+        );
+        assert_eq!((shown("-"), shown("p.yaml")), ("standard input", "p.yaml"));
+        assert_eq!(
+            (counted(1), counted(2)),
+            ("1 warning".to_owned(), "2 warnings".to_owned())
+        );
+    }
+}

@@ -87,8 +87,14 @@ fn text(ending: &Ending, colour: bool) -> String {
             text,
             "  {red}{destination:<width$}{red:#}  {count:>4}×  {reason}"
         );
-        if let Some(hint) = hint {
-            let _ = write!(text, "  {dim}allow with{dim:#} {hint}");
+        match hint {
+            Some(flag) if flag.starts_with("--") => {
+                let _ = write!(text, "  {dim}allow with{dim:#} {flag}");
+            }
+            Some(change) => {
+                let _ = write!(text, "  {dim}to allow it,{dim:#} {change}");
+            }
+            None => {}
         }
         text.push('\n');
     }

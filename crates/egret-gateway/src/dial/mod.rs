@@ -141,10 +141,13 @@ impl Dialler {
     }
 
     async fn through(&self, proxy: &UpstreamProxy, targets: &[SocketAddr]) -> io::Result<Reached> {
-        let proxies = proxy.addresses(&self.resolver).await?;
+        let proxies = proxy
+            .addresses(&self.resolver)
+            .await
+            .map_err(behind_proxy)?;
         let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
         for &target in targets {
-            let Reached { stream, .. } = race(happy_order(&proxies)).await?;
+            let Reached { stream, .. } = race(happy_order(&proxies)).await.map_err(behind_proxy)?;
             match proxy.connect(stream, target).await {
                 Ok((stream, early)) => {
                     return Ok(Reached {
@@ -153,7 +156,7 @@ impl Dialler {
                         early,
                     });
                 }
-                Err(error) => last = error,
+                Err(error) => last = behind_proxy(error),
             }
         }
         Err(last)
@@ -256,6 +259,11 @@ fn this_machine(destination: &Destination, to: SocketAddr) -> Denial {
         to.ip()
     );
     Denial::new(Reason::DeniedAddressHost, destination.to_string(), message)
+}
+
+/// Says that it was on the way to, or at, the upstream proxy that a connection failed.
+fn behind_proxy(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("the upstream proxy: {error}"))
 }
 
 fn late(within: Duration) -> io::Error {

@@ -152,9 +152,10 @@ impl Builder<'_> {
     fn place_over(&self, path: &Path, node: &Node, around: &Kind) -> Result<()> {
         let target = match self.open(path) {
             Ok(target) => target,
-            // Nothing there to cover or to show.
+            // Nothing there to cover or to show; or nothing that could be seen from in here either.
             Err(cause)
-                if cause.errno == Some(Errno::NOENT.raw_os_error()) && node.may_be_missing() =>
+                if matches!(cause.errno, Some(libc::ENOENT | libc::EACCES))
+                    && node.may_be_missing() =>
             {
                 return Ok(());
             }
