@@ -17,7 +17,7 @@ use crate::names::{Special, special_str};
 use crate::pattern::{Pattern, Shape};
 use crate::report::{Diagnostic, PolicyErrors, Report, Span};
 use crate::rule::RuleId;
-use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports};
+use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports, several_hosts};
 use crate::text::yaml::MAX_OCTETS;
 use crate::text::{lint, native, yaml};
 
@@ -268,7 +268,12 @@ impl Policy {
     }
 
     fn flag(&mut self, flag: &str, text: &str, side: Side) -> Result<Entry, FlagError> {
-        let (what, ports) = parse_entry(text, side).map_err(|bad| flag_error(flag, text, &bad))?;
+        let (what, ports) = parse_entry(text, side).map_err(|mut bad| {
+            if let (true, Some(first)) = (several_hosts(text), bad.first_mut()) {
+                first.help = Some(format!("write {flag} once for each host"));
+            }
+            flag_error(flag, text, &bad)
+        })?;
         self.count_shape(&what);
         if self.shapes.len() > MAX_SHAPES {
             let message = format!(

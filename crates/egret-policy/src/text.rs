@@ -1,6 +1,7 @@
-//! From policy text to what it says: one module for YAML, one for Egret's own language.
+//! From policy text to what it says: one module for YAML, one for Egret's own language, one that knows others by sight.
 
 pub(crate) mod entry;
+pub(crate) mod foreign;
 pub(crate) mod lint;
 pub(crate) mod native;
 pub(crate) mod yaml;

@@ -379,7 +379,8 @@ deny: [b.example, d.example, 9.0.0.0/8, host.egret.internal, 1.0.0.0/8, 172.17.0
         ("a.example",              &["127.0.0.1"],    "none"),
         ("a.example",              &["172.18.0.1"],   "add 172.18.0.1 to the `addresses` of the entry at policy.yaml:2"),
         ("169.254.169.254",        &[],               "none"),
-        ("localhost",              &[],               "none"),
+        ("localhost:3000",         &[],               "--allow-docker-gateway=3000, and connect to host.docker.internal:3000 in its place"),
+        ("127.0.0.2:1",            &[],               "--allow-docker-gateway=1, and connect to host.docker.internal:1 in its place"),
         ("a.example",              &[],               "none"), // does not resolve
     ];
     for (to, answer, expected) in table {
@@ -420,6 +421,17 @@ fn flags_add_to_a_policy_and_say_what_is_wrong_with_them() {
     ] {
         let error = policy.add_allow_flag(bad).unwrap_err().to_string();
         assert!(error.starts_with("--allow "), "{error}");
+    }
+    #[rustfmt::skip]
+    let advice = [
+        ("a.com,b.com",    "write --allow once for each host"),
+        ("a.com:1,b.com",  "write --allow once for each host"),
+        ("127.0.0.1:3000", "--allow-docker-gateway=PORT"),
+        ("localhost:3000", "--allow-docker-gateway=PORT"),
+    ];
+    for (bad, advice) in advice {
+        let error = policy.add_allow_flag(bad).unwrap_err().to_string();
+        assert!(error.contains(advice), "{error}");
     }
     assert!("0".parse::<HostGatewayPorts>().is_err());
     let matcher = policy.compile();

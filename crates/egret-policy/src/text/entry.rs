@@ -19,6 +19,10 @@ pub(crate) enum Side {
     Deny,
 }
 
+/// How a service of the machine is reached, which loopback and its own addresses never are.
+const HOST_SERVICE: &str = "a service on the host that runs the sandbox is `host.docker.internal`, opened by \
+                            `host_gateway: [PORT]` or --allow-docker-gateway=PORT";
+
 /// What is wrong with an entry, and which part of its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BadEntry {
@@ -81,6 +85,13 @@ pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<B
         (Err(bad), Ok(_)) | (Ok(_), Err(bad)) => Err(vec![bad]),
         (Err(first), Err(second)) => Err(vec![first, second]),
     }
+}
+
+/// Whether there are commas between hosts, where only ports have them.
+pub(crate) fn several_hosts(text: &str) -> bool {
+    let mut parts = text.split(',');
+    parts.next().is_some_and(|first| !first.is_empty())
+        && parts.any(|part| part.contains(|c: char| c == '.' || c.is_alphabetic()))
 }
 
 /// Reads what stands behind `host:` in the long form.
@@ -359,9 +370,7 @@ fn allowed_there(what: What, side: Side, text: &str) -> Result<What, BadEntry> {
             };
             let help = match special {
                 Some(Special::Metadata) => "",
-                _ => {
-                    "for a service on the host that runs the sandbox, allow `host.docker.internal` on its port"
-                }
+                _ => HOST_SERVICE,
             };
             return Err(BadEntry::new(
                 0..text.len(),
@@ -376,7 +385,6 @@ fn allowed_there(what: What, side: Side, text: &str) -> Result<What, BadEntry> {
 
 fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
     let whole = 0..text.len();
-    let host_gateway = "use `host_gateway:` for services on the host that runs the sandbox";
     if net.prefix_len() == net.max_prefix_len() {
         if net.addr() == crate::addr::DOCKER_BRIDGE {
             let message = format!("`{text}` is the host, which no address opens");
@@ -384,14 +392,14 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
                 whole,
                 message,
                 "the default bridge of Docker",
-                host_gateway,
+                HOST_SERVICE,
             ));
         }
         let class = class_of(net.addr());
         if !class.can_be_granted() {
             let message = format!("`{text}` can never be allowed");
             let help = if class == Class::Loopback {
-                host_gateway
+                HOST_SERVICE
             } else {
                 ""
             };
@@ -406,7 +414,7 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
     match never_granted().find(|row| row.covers(net)) {
         Some(row) => {
             let help = if row.class == Class::Loopback {
-                host_gateway
+                HOST_SERVICE
             } else {
                 ""
             };

@@ -1,8 +1,8 @@
 //! Egret's own policy language: from a YAML tree to a [`Policy`].
 //!
 //! Every key is known, stands once, and has the type it needs; everything that is wrong is reported, not just the first
-//! thing. What this version cannot enforce (`http`, `by`) is checked for its shape and then refused: a rule that is
-//! written down and not enforced would be worse than none.
+//! thing. What this version cannot enforce (`http`, `by`) is refused: a rule that is written down and not enforced would
+//! be worse than none.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::policy::{Default, Entry, HostGatewayPorts, MAX_SHAPES, Policy, Ports}
 use crate::report::{Report, Span, did_you_mean};
 use crate::rule::RuleId;
 use crate::text::entry::{self, BadEntry, Side};
+use crate::text::foreign;
 use crate::text::yaml::{Kind, Node, Value};
 
 /// The most octets in a `name:`.
@@ -73,6 +74,16 @@ impl Reader<'_, '_> {
                 .report
                 .error(root.span, "a policy is a mapping", label, Some(help));
         };
+        if let Some(foreign) = foreign::recognise(root) {
+            let told_by = pairs
+                .iter()
+                .find(|(key, _)| text_of(key) == Some(foreign.key));
+            let at = told_by.map_or(root.span, |(key, _)| key.span);
+            let message = format!("this is {}, which this version does not read", foreign.what);
+            return self
+                .report
+                .error(at, message, "no key of Egret's", Some(foreign.help));
+        }
         let mut version = false;
         for (key, value) in self.fields(pairs, KEYS, "a policy") {
             match key {
@@ -97,15 +108,19 @@ impl Reader<'_, '_> {
     }
 
     fn version(&mut self, value: &Node<'_>) {
-        let known = matches!(&value.value, Value::Scalar(text, Kind::Number) if text == "1");
-        if !known {
-            self.report.error(
-                value.span,
+        let (message, help) = match &value.value {
+            Value::Scalar(text, Kind::Number) if text == "1" => return,
+            Value::Scalar(text, Kind::String) if text == "1" => (
+                "`version` has to be a number",
+                "write `version: 1`, without quotes",
+            ),
+            _ => (
                 "this version of the policy language is not known",
-                "has to be 1",
-                Some("write `version: 1`".to_owned()),
-            );
-        }
+                "write `version: 1`",
+            ),
+        };
+        self.report
+            .error(value.span, message, "has to be 1", Some(help.to_owned()));
     }
 
     fn name(&mut self, value: &Node<'_>) {
@@ -186,7 +201,12 @@ impl Reader<'_, '_> {
                     })
                 }
                 Err(bad) => {
-                    bad.into_iter().for_each(|bad| self.bad(item, text, bad));
+                    for mut bad in bad {
+                        if entry::several_hosts(text) {
+                            bad.help = Some("write an entry for each host".to_owned());
+                        }
+                        self.bad(item, text, bad);
+                    }
                     None
                 }
             },
@@ -238,7 +258,8 @@ impl Reader<'_, '_> {
             (None, None) => {
                 let help = pairs
                     .iter()
-                    .find_map(|(key, _)| did_you_mean(text_of(key)?, &["host", "address"]));
+                    .find_map(|(key, _)| did_you_mean(text_of(key)?, &["host", "address"]))
+                    .or_else(|| space_after_colon(pairs, side));
                 let at = pairs.first().map_or(item.span, |(key, _)| key.span);
                 self.report
                     .error(at, "the entry has neither `host` nor `address`", "", help);
@@ -269,8 +290,8 @@ impl Reader<'_, '_> {
                 }
                 "addresses" => addresses = self.addresses(value),
                 "reason" => note = self.text(value, "`reason`").map(Arc::from),
-                "http" => self.http(value),
-                _ => self.by(value),
+                "http" => self.not_enforced(value, "http", "request to the host"),
+                _ => self.not_enforced(value, "by", "program in the sandbox"),
             }
         }
         let (what, ports, addresses) = (what?, ports?, addresses?);
@@ -430,58 +451,11 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn http(&mut self, value: &Node<'_>) {
-        for item in self.list(value, "`http`") {
-            let Some(text) = self.text(item, "a request") else {
-                continue;
-            };
-            let well_formed = match text.split_once(' ') {
-                _ if matches!(text, "read-only" | "full") => true,
-                Some((methods, path)) => {
-                    let token = |word: &str| {
-                        !word.is_empty()
-                            && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
-                    };
-                    path.starts_with('/') && (methods == "*" || methods.split(',').all(token))
-                }
-                None => false,
-            };
-            if !well_formed {
-                let help = "write `METHOD[,METHOD] /PATH`, `read-only` or `full`".to_owned();
-                self.report
-                    .error(item.span, "this does not name requests", "", Some(help));
-            }
-        }
-        self.not_enforced(
-            value,
-            "http",
-            "leave it out to allow every request to the host",
-        );
-    }
-
-    fn by(&mut self, value: &Node<'_>) {
-        for item in self.list(value, "`by`") {
-            if self
-                .text(item, "an executable")
-                .is_some_and(|path| !path.starts_with('/'))
-            {
-                let label = "an absolute path or a pattern of one";
-                self.report
-                    .error(item.span, "this does not name an executable", label, None);
-            }
-        }
-        self.not_enforced(
-            value,
-            "by",
-            "leave it out to allow every program in the sandbox",
-        );
-    }
-
-    fn not_enforced(&mut self, value: &Node<'_>, key: &str, help: &str) {
-        let message = format!("`{key}` is not enforced yet");
-        let label = "this version would let everything through here";
-        self.report
-            .error(value.span, message, label, Some(help.to_owned()));
+    fn not_enforced(&mut self, value: &Node<'_>, key: &str, every: &str) {
+        let message =
+            format!("`{key}` is not enforced yet, so this version does not take the policy");
+        let help = format!("leave it out to allow every {every}");
+        self.report.error(value.span, message, "", Some(help));
     }
 
     /// The values of known keys. Reports the unknown and the repeated ones, of which the first stands.
@@ -535,8 +509,14 @@ impl Reader<'_, '_> {
             }
             other => {
                 let label = format!("this is {}", other.describe());
-                let help = matches!(other, Value::Scalar(..))
-                    .then(|| "put it in brackets: `[...]`".to_owned());
+                let source = self.report.source().get(value.span.range());
+                let block = matches!(other, Value::Map(_))
+                    && !source.is_some_and(|source| source.starts_with('{'));
+                let help = match block {
+                    true => "begin each item with `- `",
+                    false => "put it in brackets: `[...]`",
+                };
+                let help = Some(help.to_owned());
                 self.report
                     .error(value.span, format!("{what} has to be a list"), label, help);
                 &[]
@@ -585,6 +565,20 @@ impl Reader<'_, '_> {
         };
         self.report.error(span, bad.message, bad.label, bad.help);
     }
+}
+
+/// What to do about `- HOST: PORT`, which YAML takes for a mapping.
+fn space_after_colon(pairs: &[(Node<'_>, Node<'_>)], side: Side) -> Option<String> {
+    let [(key, value)] = pairs else {
+        return None;
+    };
+    let Value::Scalar(ports, Kind::Number | Kind::String) = &value.value else {
+        return None;
+    };
+    let meant = format!("{}:{ports}", text_of(key)?);
+    entry::parse_entry(&meant, side)
+        .ok()
+        .map(|_| format!("an entry has no space after the colon: `{meant}`"))
 }
 
 fn text_of<'n>(node: &'n Node<'_>) -> Option<&'n str> {

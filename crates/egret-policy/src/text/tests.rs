@@ -19,7 +19,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("allow: [a.b]",                               &["1:1 the policy has no `version`"]),
         ("- a.b",                                      &["1:1 a policy is a mapping"]),
         ("version: 2",                                 &["1:10 this version of the policy language is not known"]),
-        ("version: '1'",                               &["1:10 this version of the policy language is not known"]),
+        ("version: '1'",                               &["1:10 `version` has to be a number"]),
         ("version: 1\nversion: 1",                     &["2:1 `version` stands here twice"]),
         ("version: 1\nalow: [a.b]\nx: 1",              &["2:1 a policy has no key `alow`", "3:1 a policy has no key `x`"]),
         ("version: 1\nallow:",                         &["2:6 `allow` is empty"]),
@@ -49,9 +49,9 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\nallow: [{host: 'a.b:443'}]",     &["2:20 in the long form the port has its own key"]),
         ("version: 1\nallow: [{host: 1.1.1.1}]",       &["2:16 this is an address, not a name"]),
         ("version: 1\nallow: [{address: a.b}]",        &["2:19 `a.b` is not an IP address"]),
-        ("version: 1\nallow: [{host: a.b, http: [GET /v1/**]}]", &["2:27 `http` is not enforced yet"]),
-        ("version: 1\nallow: [{host: a.b, by: [curl]}]", &["2:25 `by` is not enforced yet", "2:26 this does not name an executable"]),
-        ("version: 1\nallow: [{host: a.b, http: [GET]}]", &["2:27 `http` is not enforced yet", "2:28 this does not name requests"]),
+        ("version: 1\nallow: [{host: a.b, http: [GET /v1/**]}]", &["2:27 `http` is not enforced yet, so this version does not take the policy"]),
+        ("version: 1\nallow: [{host: a.b, by: [curl]}]", &["2:25 `by` is not enforced yet, so this version does not take the policy"]),
+        ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", &["2:27 `http` is not enforced yet, so this version does not take the policy"]),
         ("version: 1\ndefault: off",                   &["2:10 `off` is not a default"]),
         ("version: 1\ndefault: false",                 &["2:10 `default` has to be a text"]),
         ("version: 1\nname: 7",                        &["2:7 `name` has to be a text"]),
@@ -65,6 +65,22 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\nallow: &a [a.b]\ndeny: *a",      &["2:11 YAML anchors and aliases cannot be used in a policy", "3:7 YAML anchors and aliases cannot be used in a policy", "3:7 `deny` is empty"]),
         ("version: 1\n<<: {allow: [a.b]}",             &["2:1 a policy has no key `<<`"]),
         ("version: 1\nallow: [!!str a.b]",             &["2:15 YAML tags have no meaning in a policy"]),
+        ("version: 1\nallow:\n  - *.b.example\n  - host: **.c.example\n  - *.com\n  - a..b", &[
+            "3:5 a text that begins with `*` needs quotes", "4:11 a text that begins with `*` needs quotes", "5:5 a text that begins with `*` needs quotes",
+            "5:5 `*.com` would match every domain registered under `com`", "6:5 `a..b` is not a host pattern"]),
+        ("version: 1\nallow: [*]",                     &["2:9 a text that begins with `*` needs quotes"]),
+        ("version: 1\n*.a.b: 1",                       &["2:1 a text that begins with `*` needs quotes"]),
+        ("version: 1\nallow: [&a.b, !c.d, e..f]",      &["2:9 a text that begins with `&` needs quotes", "2:15 a text that begins with `!` needs quotes", "2:21 `e..f` is not a host pattern"]),
+        ("version: 1\nallow: [@a.b]",                  &["2:9 a text that begins with `@` needs quotes"]),
+        ("version: 1\nallow: [`a.b`]",                 &["2:9 a text that begins with a backtick needs quotes"]),
+        ("version: 1\nallow:\n  - %a.b",               &["3:5 a text that begins with `%` needs quotes"]),
+        ("version: 1\nallow:\n\t- a.b",                &["3:1 YAML is not indented with tabs"]),
+        ("version: 1\n\n\tallow: [a.b]",              &["3:1 YAML is not indented with tabs"]),
+        ("{\n\t\"allow\": [\"a\" \"b\"]}",             &["2:16 this is not YAML: invalid trailing content after double-quoted scalar"]),
+        // Policies of other systems.
+        ("{\"name\": \"x\", \"network\": {\"outbound\": {}}}", &["1:15 this is a ToolHive permission profile, which this version does not read"]),
+        ("version: 1\nnetwork_policies: {}",           &["2:1 this is an OpenShell policy, which this version does not read"]),
+        ("version: v1\nservices: []\nglobal_deny_list: []", &["2:1 this is a Smokescreen policy, which this version does not read"]),
         ("version: 1\n---\nversion: 1",                &["2:1 a policy is one document"]),
     ];
     for (text, expected) in table {
@@ -98,11 +114,52 @@ fn text_that_no_policy_can_be_is_refused_without_fuss() {
             "{shown}"
         );
     }
-    let tab = errors("version: 1\nallow:\n\t- a.b").to_string();
-    assert!(tab.contains("spaces, not with tabs"), "{tab}");
     let many = format!("version: 1\nallow:\n{}", "- a..b\n".repeat(100_000));
     let errors = errors(many);
     assert_eq!((errors.errors().len(), errors.count()), (100, 100_000));
+}
+
+/// Each text, and what to do about its first error.
+#[test]
+fn what_is_wrong_comes_with_what_to_do() {
+    const NO_FORM: &str = "write a policy of Egret's own, beginning with `version: 1`";
+    #[rustfmt::skip]
+    let table: &[(&str, &str)] = &[
+        ("version: \"1\"",                                "write `version: 1`, without quotes"),
+        ("version: 1\nallow: [a.b, *.c.example:443]",     "write `\"*.c.example:443\"`"),
+        ("version: 1\nallow:\n  - a.b\n\t- c.d",          "indent with spaces"),
+        ("version: 1\nallow: [api.example.com: 443]",     "an entry has no space after the colon: `api.example.com:443`"),
+        ("version: 1\nallow: [{hosts: a.b}]",             "did you mean `host`?"),
+        ("version: 1\nallow: ['a.b,c.d']",                "write an entry for each host"),
+        ("version: 1\nallow: ['a.b:443,c.d:443']",        "write an entry for each host"),
+        ("version: 1\ndeny:\n  host: x",                  "begin each item with `- `"),
+        ("version: 1\ndeny: {host: x}",                   "put it in brackets: `[...]`"),
+        ("version: 1\nallow: ['127.0.0.1:3000']",         "a service on the host that runs the sandbox is `host.docker.internal`, opened by `host_gateway: [PORT]` or --allow-docker-gateway=PORT"),
+        ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", "leave it out to allow every request to the host"),
+        ("network: {outbound: {allow_host: [api.github.com, .b.example], allow_port: [443, 8443]}}",
+            "Egret's own form for its hosts: `{\"version\": 1, \"allow\": [\"api.github.com:443,8443\", \".b.example:443,8443\"]}`"),
+        ("network: {outbound: {insecure_allow_all: true, allow_host: [a.b]}}", NO_FORM),
+        ("network: {outbound: {allow_host: [a.b, localhost]}}", NO_FORM),
+        ("version: 1\nnetwork_policies: {x: {endpoints: [{host: a.b, port: 443}, {host: '*.c.example', ports: [1, 2]}], binaries: [{path: /bin/x}]}}",
+            "Egret's own form for its hosts, for every program and request: `{\"version\": 1, \"allow\": [\"a.b:443\", \"*.c.example:1,2\"]}`"),
+        ("version: 1\nnetwork_policies: {x: {endpoints: [{host: a.b}]}}", NO_FORM),
+        ("version: v1\nservices: [{name: x, action: enforce, allowed_domains: ['*.a.example', b.example]}]",
+            "Egret's own form for its hosts: `{\"version\": 1, \"allow\": [\"**.a.example\", \"b.example\"]}`"),
+        ("version: v1\nservices: [{name: x, action: open, allowed_domains: [a.b]}]", NO_FORM),
+        ("version: v1\nservices: [{name: x, action: enforce, allowed_domains: [a.b]}]\ndefault: {action: open}", NO_FORM),
+    ];
+    for (text, expected) in table {
+        assert_eq!(errors(text).errors()[0].help(), Some(*expected), "{text}");
+    }
+}
+
+#[test]
+fn the_example_of_the_documentation_checks_clean() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md"));
+    let example = page.split("```yaml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let parsed = Policy::parse("example.yaml", example.as_bytes()).unwrap();
+    assert_eq!(parsed.warnings, []);
 }
 
 #[test]

@@ -61,6 +61,7 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
     let options = options! {
         disallow_directives: true,
         emit_comments: false,
+        emit_unresolved_aliases: true,
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
     };
@@ -76,12 +77,7 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
             Err(error) => {
                 let mark = error.marker();
                 let span = mark_span(mark.byte_offset(), mark.line(), report.source());
-                report.error(
-                    span,
-                    format!("this is not YAML: {}", error.kind()),
-                    "",
-                    tab_help(report.source(), span),
-                );
+                not_yaml(report, span, &error.kind().to_string());
                 return None;
             }
         };
@@ -116,8 +112,30 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
                     value: Value::Scalar("".into(), Kind::Null),
                 });
             }
+            Event::UnresolvedAlias(_) => {
+                needs_quotes(report, span);
+                let written = report.source().get(span.range()).unwrap_or_default();
+                tree.put(Node {
+                    span,
+                    value: Value::Scalar(written.into(), Kind::String),
+                });
+            }
             Event::Scalar(text, style, anchor, tag) => {
-                no_properties(report, span, anchor, tag.is_some());
+                let properties = anchor != 0 || tag.is_some();
+                let unquoted = (properties && span.range().is_empty())
+                    .then(|| in_front(report.source(), span))
+                    .flatten();
+                let text = match unquoted {
+                    Some(at) => {
+                        needs_quotes(report, at);
+                        let written = report.source().get(at.range()).unwrap_or_default();
+                        written.trim_start_matches(INDICATORS).into()
+                    }
+                    None => {
+                        no_properties(report, span, anchor, tag.is_some());
+                        text
+                    }
+                };
                 let kind = match style {
                     ScalarStyle::Plain => kind_of(&text),
                     _ => Kind::String,
@@ -211,16 +229,96 @@ fn no_anchors(report: &mut Report<'_>, span: Span) {
     );
 }
 
-fn tab_help(source: &str, span: Span) -> Option<String> {
+/// Reports why the text is not YAML, with what is to be done about the two commonest reasons.
+fn not_yaml(report: &mut Report<'_>, span: Span, why: &str) {
+    let at = report
+        .source()
+        .get(span.start as usize..)
+        .unwrap_or_default();
+    if at.starts_with(INDICATORS) {
+        return needs_quotes(report, span);
+    }
+    let (tabs, span) = match why.contains("tab") {
+        true => (true, tab_near(report.source(), span).unwrap_or(span)),
+        false => (false, span),
+    };
+    let help = tabs.then(|| "indent with spaces".to_owned());
+    let message = match tabs {
+        true => "YAML is not indented with tabs".to_owned(),
+        false => format!("this is not YAML: {why}"),
+    };
+    report.error(span, message, "", help);
+}
+
+/// What a text may not begin with unless it is quoted, and what patterns and paths do begin with.
+const INDICATORS: [char; 6] = ['*', '&', '!', '@', '`', '%'];
+
+/// The anchor or tag that ends at a place, as far as a host name is long: what was meant with it is a text.
+fn in_front(source: &str, span: Span) -> Option<Span> {
+    let end = span.start as usize;
+    let from = source.floor_char_boundary(end.saturating_sub(256));
+    let indicator = from + source.get(from..end)?.rfind(INDICATORS)?;
+    let written = source.get(indicator..end)?;
+    let whole = !written.contains(char::is_whitespace);
+    whole.then_some(Span {
+        start: u32::try_from(indicator).ok()?,
+        end: span.start,
+        line: span.line,
+    })
+}
+
+fn needs_quotes(report: &mut Report<'_>, span: Span) {
+    let rest = report
+        .source()
+        .get(span.start as usize..)
+        .unwrap_or_default();
+    let ends = [' ', '\t', '\r', '\n', ',', ']', '}'];
+    let text = rest.split(ends).next().unwrap_or_default();
+    let text = text.trim_end_matches(':');
+    let indicator = text.chars().next().unwrap_or_default();
+    let span = Span {
+        end: span
+            .start
+            .saturating_add(u32::try_from(text.len()).unwrap_or(u32::MAX)),
+        ..span
+    };
+    let message = match indicator {
+        '`' => "a text that begins with a backtick needs quotes".to_owned(),
+        _ => format!("a text that begins with `{indicator}` needs quotes"),
+    };
+    // Not at any length, and not with what would need escapes.
+    let plain = text.len() <= 100
+        && text
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '`'));
+    let help = match plain {
+        true => format!("write `\"{text}\"`"),
+        false => "put it in quotes".to_owned(),
+    };
+    report.error(span, message, "", Some(help));
+}
+
+/// The first tab in an indentation, in the line of the error or the next one that is not blank: the error may be that
+/// a value which began before it cannot go on there.
+fn tab_near(source: &str, span: Span) -> Option<Span> {
     let before = source.get(..span.start as usize)?;
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = source.get(line_start..)?.lines().next()?;
-    let indent = line
-        .find(|c: char| !c.is_whitespace())
-        .unwrap_or(line.len());
-    line.get(..indent)?
-        .contains('\t')
-        .then(|| "YAML is indented with spaces, not with tabs".to_owned())
+    let mut start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    for (line, text) in (span.line..).zip(source.get(start..)?.split_inclusive('\n')) {
+        let indent = text.len() - text.trim_start().len();
+        if let Some(tab) = text.get(..indent)?.find('\t') {
+            let start = u32::try_from(start + tab).ok()?;
+            return Some(Span {
+                start,
+                end: start + 1,
+                line,
+            });
+        }
+        if line > span.line && indent < text.len() {
+            return None;
+        }
+        start += text.len();
+    }
+    None
 }
 
 fn span_of(at: YamlSpan, source: &str) -> Span {
