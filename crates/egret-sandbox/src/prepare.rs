@@ -178,10 +178,7 @@ impl Running {
                     // The program, being in the foreground with us, has these already when they came from the keyboard.
                     _ if signal.from_kernel && terminal.is_shared() => {}
                     libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU => {}
-                    number => self
-                        .channel
-                        .send(&Order::Signal(number))
-                        .map_err(Error::Channel)?,
+                    number => self.tell(&Order::Signal(number))?,
                 }
             }
             if !report_waits {
@@ -206,13 +203,26 @@ impl Running {
                 }
                 Report::Stopped(_) => {
                     if terminal.stop_with_program().map_err(Error::Channel)? {
-                        self.channel
-                            .send(&Order::Continue)
-                            .map_err(Error::Channel)?;
+                        self.tell(&Order::Continue)?;
                     }
                 }
                 _ => return Err(Error::Vanished),
             }
+        }
+    }
+
+    /// Sends an order. A sandbox that has just ended takes none, and has left word of its end.
+    fn tell(&mut self, order: &Order) -> Result<(), Error> {
+        match self.channel.send(order) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
+            sent => sent.map_err(Error::Channel),
         }
     }
 }
