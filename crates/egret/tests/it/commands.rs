@@ -460,3 +460,33 @@ fn policies_are_checked_and_explained_without_the_network() {
     );
     world.assert_silent();
 }
+
+#[test]
+fn where_user_namespaces_are_switched_off_one_sentence_says_what_to_do() {
+    let world = World::new();
+    let off = "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
+    for user in User::ALL {
+        let outcome = world
+            .run_as(user)
+            .log(None)
+            .through(&[
+                "unshare",
+                "--user",
+                "--map-root-user",
+                "sh",
+                "-c",
+                off,
+                "sh",
+            ])
+            .client("echo started");
+        assert_eq!(outcome.code(), 125, "{outcome:#?}");
+        assert_eq!(outcome.stdout, "");
+        assert!(
+            outcome
+                .stderr
+                .contains("sudo sysctl user.max_user_namespaces"),
+            "{outcome:#?}"
+        );
+        assert_eq!(outcome.stderr.trim().lines().count(), 1, "{outcome:#?}");
+    }
+}
