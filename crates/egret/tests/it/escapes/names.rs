@@ -136,8 +136,7 @@ fn a_question_is_on_record_before_it_is_asked() {
                 curl -s -m 20 -o /dev/null -w '%{http_code}\\n' http://data-$n.example.com/ > answer
                 grep -q 502 answer || break
             done
-            for n in 1 2; do curl -s -m 20 -o /dev/null http://last-$n.example.com/; done
-            echo $n";
+            curl -s -m 8 -o /dev/null http://last.example.com/; true";
         let outcome = world
             .run_as(user)
             .log(None)

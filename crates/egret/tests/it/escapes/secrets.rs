@@ -137,9 +137,14 @@ fn a_policy_is_not_taken_by_a_link_that_the_program_could_replace() {
         );
         world.machine.sh(&format!(
             "cd {home}/project; mkdir -p deep; ln -s ../policies/real.yaml policy.yaml; ln -s ../../policies/real.yaml deep/policy.yaml
-             ln -s {home}/project/policy.yaml {home}/outside.yaml; chown -hR {owner}:{owner} {home}"
+             ln -s ../policies linked; ln -s {home}/project/policy.yaml {home}/outside.yaml; chown -hR {owner}:{owner} {home}"
         ));
-        for link in ["policy.yaml", "deep/policy.yaml", "./deep/../policy.yaml"] {
+        for link in [
+            "policy.yaml",
+            "deep/policy.yaml",
+            "./deep/../policy.yaml",
+            "linked/real.yaml",
+        ] {
             let outcome = world
                 .run_as(user)
                 .args(&["--policy", link])
@@ -150,7 +155,7 @@ fn a_policy_is_not_taken_by_a_link_that_the_program_could_replace() {
                 "{link}: {outcome:#?}"
             );
             assert!(
-                outcome.stderr.contains(link) && outcome.stderr.contains("link"),
+                outcome.stderr.contains("by way of the link") && outcome.stderr.contains("project"),
                 "{link}: {outcome:#?}"
             );
         }
@@ -166,6 +171,29 @@ fn a_policy_is_not_taken_by_a_link_that_the_program_could_replace() {
                 .client("true")
                 .ok();
         }
+    }
+}
+
+#[test]
+fn an_egret_in_the_project_cannot_be_replaced() {
+    let world = World::new();
+    for user in User::ALL {
+        let project = format!("{}/project", user.home());
+        world.machine.sh(&format!(
+            "mkdir {project}/bin; cp /srv/bin/egret {project}/bin/; chown -R {0}:{0} {project}",
+            user.id()
+        ));
+        let script = "
+open('other', 'w').write('x')
+print('write', attempt(lambda: open('bin/egret', 'a')))
+print('remove', attempt(lambda: os.remove('bin/egret')))
+print('rename', attempt(lambda: os.rename('bin/egret', 'x')))
+print('put another in its place', attempt(lambda: os.rename('other', 'bin/egret')))
+print('rename its directory', attempt(lambda: os.rename('bin', 'x')))
+";
+        let shell = "shift; exec bin/egret \"$@\"";
+        let run = world.run_as(user).through(&["/bin/sh", "-c", shell, "sh"]);
+        fails(run, script);
     }
 }
 
@@ -331,14 +359,15 @@ fn secrets_are_hidden_at_every_mount_of_their_file_system() {
         }
         put(&world, user, &format!("{home}/.vimrc"), "ordinary");
         world.machine.sh(&format!(
-            "cd {home}; ln -s dotfiles/pgpass .pgpass
-             mkdir -p '/srv/mirror {id}' /srv/part-{id} project/home
-             mount --bind {home} '/srv/mirror {id}'; mount --bind {home}/.aws /srv/part-{id}; mount --bind {home} project/home"
+            "cd {home}; ln -s dotfiles/pgpass .pgpass; ln -s ../dotfiles/pgpass .aws/credentials
+             mkdir -p '/srv/mirror {id}' /srv/part-{id} project/home; touch /srv/file-{id}
+             mount --bind {home}/.netrc /srv/file-{id}; mount --bind {home} '/srv/mirror {id}'; mount --bind {home}/.aws /srv/part-{id}; mount --bind {home} project/home"
         ));
         let places = [
             home.to_owned(),
             format!("'/srv/mirror {id}'"),
             format!("/srv/part-{id}"),
+            format!("/srv/file-{id}"),
             format!("{home}/project/home"),
         ];
         for place in places {
