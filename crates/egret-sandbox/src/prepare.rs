@@ -149,6 +149,7 @@ impl Running {
         mut notice: impl FnMut(Notice),
     ) -> Result<Ended, Error> {
         let terminal = Terminal::current();
+        let mut left_stopped = false;
         loop {
             let mut ready = vec![
                 PollFd::new(&self.channel, PollFlags::IN),
@@ -178,7 +179,13 @@ impl Running {
                     // The program, being in the foreground with us, has these already when they came from the keyboard.
                     _ if signal.from_kernel && terminal.is_shared() => {}
                     libc::SIGCHLD | libc::SIGTTIN | libc::SIGTTOU => {}
-                    number => self.tell(&Order::Signal(number))?,
+                    number => {
+                        self.tell(&Order::Signal(number))?;
+                        // It takes a signal only when it continues, and nobody else will make it.
+                        if std::mem::take(&mut left_stopped) {
+                            self.tell(&Order::Continue)?;
+                        }
+                    }
                 }
             }
             if !report_waits {
@@ -201,11 +208,10 @@ impl Running {
                     terminal.take_back();
                     return Ok(ended);
                 }
-                Report::Stopped(_) => {
-                    if terminal.stop_with_program().map_err(Error::Channel)? {
-                        self.tell(&Order::Continue)?;
-                    }
-                }
+                Report::Stopped(_) => match terminal.stop_with_program().map_err(Error::Channel)? {
+                    true => self.tell(&Order::Continue)?,
+                    false => left_stopped = true,
+                },
                 _ => return Err(Error::Vanished),
             }
         }

@@ -186,7 +186,8 @@ fn links(path: &Path) -> Vec<PathBuf> {
             (link.read_link(), link.parent(), path.strip_prefix(link))
             && found.len() < MOST
         {
-            ahead.push(parent.join(target).join(rest));
+            // Without the slash that joining nothing leaves, which would have a link followed.
+            ahead.push(parent.join(target).join(rest).components().collect());
         }
         found.push(link.to_owned());
     }
@@ -244,6 +245,7 @@ mod tests {
         std::fs::write(directory.join("real/policy.yaml"), "").unwrap();
         symlink("real", directory.join("conf")).unwrap();
         symlink("conf/policy.yaml", directory.join("p.yaml")).unwrap();
+        symlink("p.yaml", directory.join("q.yaml")).unwrap();
         symlink("loop", directory.join("loop")).unwrap();
         assert_eq!(
             links(&directory.join("real/policy.yaml")),
@@ -257,6 +259,7 @@ mod tests {
             links(&directory.join("p.yaml")),
             [directory.join("p.yaml"), directory.join("conf")]
         );
+        assert_eq!(links(&directory.join("q.yaml")).len(), 3);
         assert!(links(&directory.join("loop")).len() < 50);
         std::fs::remove_dir_all(directory).unwrap();
     }

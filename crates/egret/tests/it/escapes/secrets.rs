@@ -144,6 +144,7 @@ fn a_policy_is_not_taken_by_a_link_that_the_program_could_replace() {
             "deep/policy.yaml",
             "./deep/../policy.yaml",
             "linked/real.yaml",
+            "../outside.yaml",
         ] {
             let outcome = world
                 .run_as(user)
