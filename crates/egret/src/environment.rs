@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn caches_that_cannot_be_written_are_moved_unless_somebody_said_where_they_are() {
-        let mut inside = vec![("GOCACHE".into(), "/work/cache".into())];
+        let mut inside = vec![("GOCACHE".into(), "/project/cache".into())];
         move_caches(&mut inside, Path::new("/home/u"), |_| false);
         assert_eq!(
             inside[1..],

@@ -265,22 +265,28 @@ mod tests {
 
     #[test]
     fn a_protected_file_cannot_be_replaced_by_renaming_a_directory_above_it() {
-        let plan = planned(&[("/work", Mark::Write)], &["/work/conf/deep/policy.yaml"]);
+        let plan = planned(
+            &[("/project", Mark::Write)],
+            &["/project/conf/deep/policy.yaml"],
+        );
         // Mount points, each of them, up to the directory that cannot be renamed from inside.
-        assert_eq!(kind(&plan, "/work/conf"), Some(&Kind::Write));
-        assert_eq!(kind(&plan, "/work/conf/deep"), Some(&Kind::Write));
+        assert_eq!(kind(&plan, "/project/conf"), Some(&Kind::Write));
+        assert_eq!(kind(&plan, "/project/conf/deep"), Some(&Kind::Write));
         assert_eq!(
-            kind(&plan, "/work/conf/deep/policy.yaml"),
+            kind(&plan, "/project/conf/deep/policy.yaml"),
             Some(&Kind::Read)
         );
     }
 
     #[test]
     fn a_protected_file_that_is_hidden_stays_hidden_and_one_out_of_reach_needs_nothing() {
-        let marks = [("/work", Mark::Write), ("/work/logs/a.jsonl", Mark::Hide)];
-        let plan = planned(&marks, &["/work/logs/a.jsonl", "/etc/egret/policy.yaml"]);
-        assert_eq!(kind(&plan, "/work/logs"), Some(&Kind::Write));
-        assert_eq!(kind(&plan, "/work/logs/a.jsonl"), Some(&Kind::Hide));
+        let marks = [
+            ("/project", Mark::Write),
+            ("/project/logs/a.jsonl", Mark::Hide),
+        ];
+        let plan = planned(&marks, &["/project/logs/a.jsonl", "/etc/egret/policy.yaml"]);
+        assert_eq!(kind(&plan, "/project/logs"), Some(&Kind::Write));
+        assert_eq!(kind(&plan, "/project/logs/a.jsonl"), Some(&Kind::Hide));
         assert_eq!(kind(&plan, "/etc/egret/policy.yaml"), None);
     }
 
@@ -288,8 +294,8 @@ mod tests {
     fn what_can_be_written_is_what_is_marked_so_and_the_sandbox_s_own() {
         let plan = planned(
             &[
-                ("/work", Mark::Write),
-                ("/work/vendor", Mark::Read),
+                ("/project", Mark::Write),
+                ("/project/vendor", Mark::Read),
                 ("/srv", Mark::Hide),
             ],
             &[],
@@ -297,10 +303,10 @@ mod tests {
         let mut found = Vec::new();
         plan.collect_writable("/".into(), &mut found);
         for (path, expected) in [
-            ("/work", true),
+            ("/project", true),
             ("/tmp", true),
             ("/proc", true),
-            ("/work/vendor", false),
+            ("/project/vendor", false),
             ("/srv", false),
             ("/sys", false),
         ] {
