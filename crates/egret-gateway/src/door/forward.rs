@@ -32,6 +32,17 @@ struct Upstream {
     dialled: SocketAddr,
 }
 
+impl From<flow::Opened> for Upstream {
+    fn from(opened: flow::Opened) -> Self {
+        Self {
+            tunnel: opened.tunnel,
+            input: Input::starting_with(opened.early),
+            addresses: opened.addresses,
+            dialled: opened.to,
+        }
+    }
+}
+
 /// What becomes of the client's connection after a request.
 enum Next {
     Request,
@@ -133,8 +144,18 @@ async fn carry(
     let with_body = framing != Framing::Length(0);
     loop {
         let since = Instant::now();
-        let reused = match reuse(gateway, upstreams, &destination, request, &id).await {
-            Ok(reused) => reused,
+        let found = match reuse(gateway, upstreams, &destination, request, &id).await {
+            Ok(Some(upstream)) => Ok((upstream, true)),
+            Ok(None) => {
+                let add = described(request, target);
+                let opened =
+                    flow::open(gateway, Door::Forward, Ok(destination.clone()), &id, add).await;
+                opened.map(|opened| (Upstream::from(opened), false))
+            }
+            Err(refused) => Err(refused),
+        };
+        let (mut upstream, again) = match found {
+            Ok(found) => found,
             Err(refused) => {
                 return refuse(
                     gateway,
@@ -146,33 +167,6 @@ async fn carry(
                     with_body,
                 )
                 .await;
-            }
-        };
-        let again = reused.is_some();
-        let mut upstream = match reused {
-            Some(upstream) => upstream,
-            None => {
-                let add = described(request, target);
-                match flow::open(gateway, Door::Forward, Ok(destination.clone()), &id, add).await {
-                    Ok(opened) => Upstream {
-                        tunnel: opened.tunnel,
-                        input: Input::starting_with(opened.early),
-                        addresses: opened.addresses,
-                        dialled: opened.to,
-                    },
-                    Err(refused) => {
-                        return refuse(
-                            gateway,
-                            client,
-                            &id,
-                            Some(&destination),
-                            request,
-                            &refused,
-                            with_body,
-                        )
-                        .await;
-                    }
-                }
             }
         };
         let host = host_field(&destination);
