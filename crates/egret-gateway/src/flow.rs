@@ -319,18 +319,14 @@ async fn sniff(
                 deadline = deadline.or_else(|| Some(Instant::now() + patience));
             }
             Some(First::Hold | First::Watch) => {
-                up.push(&std::mem::take(input).into_bytes());
-                seen = 0;
-                watched = true;
-                deadline = None;
-                up.flush(&tunnel.server).await?;
+                pass_on(input, up, &tunnel.server).await?;
+                (seen, watched, deadline) = (0, true, None);
             }
             Some(First::Prelude) => {
-                up.push(&std::mem::take(input).into_bytes());
-                up.flush(&tunnel.server).await?;
-                seen = 0;
+                pass_on(input, up, &tunnel.server).await?;
+                // What comes next is held back like the first bytes, even if the prelude itself was slow.
                 sniffer = Sniffer::default();
-                deadline = None;
+                (seen, watched, deadline) = (0, false, None);
             }
             Some(First::Tls(hello)) => {
                 if let Some(name) = &hello.server_name {
@@ -370,11 +366,8 @@ async fn sniff(
                 Err(_) => {
                     // No HTTP client stops within its request line: this is something else that waits for an
                     // answer. Should it turn out to be HTTP after all, it goes no further than that line.
-                    up.push(&std::mem::take(input).into_bytes());
-                    seen = 0;
-                    watched = true;
-                    deadline = None;
-                    up.flush(&tunnel.server).await?;
+                    pass_on(input, up, &tunnel.server).await?;
+                    (seen, watched, deadline) = (0, true, None);
                     continue;
                 }
             },
@@ -392,6 +385,13 @@ async fn sniff(
     }
     up.push(&std::mem::take(input).into_bytes());
     Ok(Speaks::Opaque)
+}
+
+/// Sends on what the client has sent so far.
+async fn pass_on(input: &mut Input, up: &mut Half, server: &TcpStream) -> io::Result<()> {
+    up.push(&std::mem::take(input).into_bytes());
+    up.flush(server).await?;
+    Ok(())
 }
 
 /// Ends a connection, then puts its end on record.

@@ -254,7 +254,8 @@ const ADDRESSES_CHANGE_SELDOM: Duration = Duration::from_secs(2);
 
 /// An address that this machine gets while a sandbox runs is as much the host as those it had.
 async fn watch_addresses(gateway: &Gateway) {
-    let mut known = addresses().unwrap_or_default();
+    // The gateway has them already; the first look here is when they may have changed.
+    let mut known = Vec::new();
     loop {
         tokio::time::sleep(ADDRESSES_CHANGE_SELDOM).await;
         // If they cannot be listed now, those that were known stay.

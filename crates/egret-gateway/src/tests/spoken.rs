@@ -328,3 +328,28 @@ async fn a_record_of_an_unknown_version_is_not_something_else_than_tls() {
     }
     assert!(got.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_slow_request_for_encryption_does_not_let_a_hello_through_in_pieces() {
+    let request = [0, 0, 0, 8, 4, 210, 22, 47];
+    let (port, got) = sink().await;
+    let world = World::open_to(port).await;
+    let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+    stream.write_all(&request[..4]).await.unwrap();
+    until_got(&got, 4).await; // held back for a moment, then taken for something else that waits for an answer
+    stream.write_all(&request[4..]).await.unwrap();
+    until_got(&got, request.len()).await;
+    for byte in client_hello("other.example") {
+        if stream.write_all(&[byte]).await.is_err() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let (_, reset) = until_end(&mut stream).await;
+    assert!(reset);
+    assert_eq!(
+        *got.lock().unwrap(),
+        request,
+        "nothing of the hello went on"
+    );
+}
