@@ -1,0 +1,72 @@
+//! `egret policy check`: whether policies can be used, and what is wrong or probably not meant.
+
+use super::{
+    BAD_INPUT, Bad, FINE, Loaded, cannot_print, colour_for, counted, load, print, shown, tell,
+    tell_all,
+};
+use crate::cli::Output;
+use clap::Args;
+use serde_json::json;
+use std::io;
+
+/// Arguments of `egret policy check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The policies; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn check(args: &Check) -> u8 {
+    let checked: Vec<_> = args.files.iter().map(|file| (file, load(file))).collect();
+    let status = match checked.iter().all(|(_, result)| result.is_ok()) {
+        true => FINE,
+        false => BAD_INPUT,
+    };
+    let printed = match args.output {
+        Output::Json => print(&format!(
+            "{:#}\n",
+            json!({ "files": checked.iter().map(|(file, result)| in_json(file, result)).collect::<Vec<_>>() })
+        )),
+        Output::Text => checked
+            .iter()
+            .try_for_each(|(file, result)| in_text(file, result)),
+    };
+    printed.map_or_else(|error| cannot_print(&error), |()| status)
+}
+
+fn in_json(file: &str, result: &Result<Loaded, Bad>) -> serde_json::Value {
+    match result {
+        Ok(Loaded { policy, warnings }) => {
+            json!({ "file": file, "valid": true, "entries": policy.entries(), "errors": [], "warnings": warnings })
+        }
+        Err(Bad::Policy(errors)) => {
+            json!({ "file": file, "valid": false, "errors": errors.errors(), "warnings": [] })
+        }
+        Err(Bad::File(message)) => {
+            let error = json!({ "level": "error", "message": message, "file": file, "line": null, "column": null });
+            json!({ "file": file, "valid": false, "errors": [error], "warnings": [] })
+        }
+    }
+}
+
+fn in_text(file: &str, result: &Result<Loaded, Bad>) -> io::Result<()> {
+    match result {
+        Ok(Loaded { policy, warnings }) => {
+            tell_all(warnings)?;
+            let entries = match policy.entries() {
+                1 => "1 entry".to_owned(),
+                count => format!("{count} entries"),
+            };
+            let warnings = match warnings.len() {
+                0 => String::new(),
+                count => format!(", {}", counted(count)),
+            };
+            print(&format!("{}: valid, {entries}{warnings}\n", shown(file)))
+        }
+        Err(bad) => tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+    }
+}

@@ -1,0 +1,178 @@
+//! `egret policy explain`: what a policy decides about a destination, step by step.
+
+use super::{
+    FINE, Loaded, REFUSED, cannot_print, colour_for, counted, load, print, refuse_input, tell,
+};
+use crate::cli::Output;
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use egret_policy::{Destination, Explanation, HostAddresses, HostGatewayPorts, Reason, Verdict};
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+
+/// Arguments of `egret policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The policy; `-` is standard input
+    file: String,
+    /// `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT` or a URL; the port is 443 where none is given
+    #[arg(value_name = "DEST")]
+    destination: String,
+    /// The method of a request; no policy of this version distinguishes them
+    #[arg(requires = "path")]
+    method: Option<String>,
+    /// The path of a request
+    path: Option<String>,
+    /// What the name resolves to; nothing is resolved here
+    #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',')]
+    resolves_to: Option<Vec<IpAddr>>,
+    /// The program that connects; no policy of this version distinguishes them
+    #[arg(long, value_name = "EXE")]
+    by: Option<String>,
+    /// Explain as if the host gateway were open, on any port or on these
+    #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    allow_docker_gateway: Option<HostGatewayPorts>,
+    /// An address of the host, in addition to 172.17.0.1
+    #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',')]
+    host_address: Vec<IpAddr>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn explain(args: &Explain) -> u8 {
+    let Loaded {
+        mut policy,
+        warnings,
+    } = match load(&args.file) {
+        Ok(loaded) => loaded,
+        Err(bad) => return refuse_input(&bad, args.output),
+    };
+    // One line: the warnings themselves are not what was asked for.
+    if args.output == Output::Text
+        && !warnings.is_empty()
+        && let Err(error) = tell(&format!(
+            "{}: egret policy check {}\n",
+            counted(warnings.len()),
+            args.file
+        ))
+    {
+        return cannot_print(&error);
+    }
+    if let Some(ports) = &args.allow_docker_gateway {
+        policy.grant_host_gateway(ports.clone());
+    }
+    let hosts = HostAddresses::new(args.host_address.iter().copied());
+    let explanation = match Destination::from_user(&args.destination) {
+        Ok(to) => policy
+            .compile()
+            .explain(&to, &hosts, args.resolves_to.as_deref()),
+        Err(malformed) => Explanation::of_malformed(&malformed),
+    };
+    let text = match args.output {
+        Output::Json => match serde_json::to_string_pretty(&explanation) {
+            Ok(text) => format!("{text}\n"),
+            Err(error) => return cannot_print(&error.into()),
+        },
+        Output::Text => explained(&explanation, &args.destination, colour_for(&io::stdout())),
+    };
+    match (print(&text), explanation.verdict) {
+        (Err(error), _) => cannot_print(&error),
+        (Ok(()), Verdict::Allow) => FINE,
+        (Ok(()), Verdict::Deny) => REFUSED,
+    }
+}
+
+/// The explanation for a person: the verdict first, then how it came about, then what would change it.
+fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
+    let paint = |style: Style| if colour { style } else { Style::new() };
+    let bold = paint(Style::new().bold());
+    let dim = paint(Style::new().dimmed());
+    let (word, verdict) = match explanation.verdict {
+        Verdict::Allow => ("allowed", paint(AnsiColor::Green.on_default().bold())),
+        Verdict::Deny => ("denied", paint(AnsiColor::Red.on_default().bold())),
+    };
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(
+        text,
+        "{bold}{}{bold:#} is {verdict}{word}{verdict:#} ({})",
+        asked.escape_debug(),
+        explanation.reason
+    );
+    if let Some(rule) = &explanation.rule {
+        let _ = write!(text, " by {rule}");
+    }
+    let _ = writeln!(text, "\n{}", explanation.reason.meaning());
+    if let Some(note) = &explanation.note {
+        let _ = writeln!(text, "reason given: {}", note.escape_debug());
+    }
+    text.push('\n');
+    for step in &explanation.steps {
+        let _ = write!(
+            text,
+            "  {:<13} {:<8} {dim}{}{dim:#}",
+            step.step, step.outcome, step.detail
+        );
+        if let Some(rule) = &step.rule {
+            let _ = write!(text, " {dim}({rule}){dim:#}");
+        }
+        text.push('\n');
+        for judged in &step.addresses {
+            let _ = writeln!(
+                text,
+                "  {:<22} {dim}{} is {}{dim:#}",
+                "", judged.address, judged.class
+            );
+        }
+    }
+    let unknown = |name: Option<&str>| {
+        let mut steps = explanation.steps.iter();
+        steps.any(|step| step.outcome == "unknown" && name.is_none_or(|name| step.step == name))
+    };
+    if unknown(None) {
+        let now = match unknown(Some("resolve")) {
+            true => "; --resolves-to checks addresses now",
+            false => "",
+        };
+        let _ = writeln!(text, "\nWhat is unknown is checked when connecting{now}.");
+    }
+    if let Some(hint) = &explanation.hint {
+        let to = match explanation.reason {
+            Reason::DeniedAddressLoopback => "To reach a service of this machine:",
+            _ => "To allow it:",
+        };
+        let _ = writeln!(text, "\n{bold}{to}{bold:#} {}", hint.change());
+        if let Some(flag) = hint.flag() {
+            let _ = writeln!(text, "  or run with {flag}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use egret_policy::Policy;
+
+    #[test]
+    fn an_explanation_ends_with_what_can_be_done_now() {
+        let text = b"version: 1\nallow: [a.example, 203.0.113.7]";
+        let matcher = Policy::parse("p.yaml", text).unwrap().policy.compile();
+        #[rustfmt::skip]
+        let table = [
+            ("a.example",        "What is unknown is checked when connecting; --resolves-to checks addresses now.\n"),
+            ("203.0.113.7",      "What is unknown is checked when connecting.\n"),
+            ("b.example",        "To allow it: add `b.example:443` to `allow`\n  or run with --allow b.example:443\n"),
+            ("localhost:3000",   "To reach a service of this machine: --allow-docker-gateway=3000, and connect to host.docker.internal:3000 in its place\n"),
+            ("169.254.169.254",  "the address is metadata, which nothing opens\n"),
+        ];
+        for (to, end) in table {
+            let asked = Destination::from_user(to).unwrap();
+            let explanation = matcher.explain(&asked, &HostAddresses::new([]), None);
+            let text = explained(&explanation, to, false);
+            assert!(text.ends_with(end), "{text}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The commands about policies that run nothing: what a policy says, and what is wrong with it.
+//!
+//! They read files and print; what is in a policy and what comes out of it is told by [`egret_policy`]. None touches
+//! the network. A command is a module; here is what they share. Exit status: 0 fine, 1 the policy says no, 2 the input
+//! is bad.
+
+mod check;
+mod explain;
+
+use crate::cli::Output;
+use crate::failure::Failure;
+use check::{Check, check};
+use clap::Subcommand;
+use egret_policy::{Diagnostic, Policy, PolicyErrors};
+use explain::{Explain, explain};
+use serde_json::json;
+use std::io::{self, IsTerminal, Read as _, Write as _};
+
+/// What can be asked about a policy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check policies and say what is wrong with them
+    Check(Check),
+    /// Say what a policy decides about a destination, step by step
+    Explain(Explain),
+}
+
+const FINE: u8 = 0;
+const REFUSED: u8 = 1;
+const BAD_INPUT: u8 = 2;
+
+/// Does what was asked; returns the exit status.
+pub(crate) fn run(command: PolicyCommand) -> u8 {
+    match command {
+        PolicyCommand::Check(args) => check(&args),
+        PolicyCommand::Explain(args) => explain(&args),
+    }
+}
+
+fn counted(warnings: usize) -> String {
+    match warnings {
+        1 => "1 warning".to_owned(),
+        count => format!("{count} warnings"),
+    }
+}
+
+/// How a file is called in a sentence.
+fn shown(file: &str) -> &str {
+    match file {
+        "-" => "standard input",
+        path => path,
+    }
+}
+
+struct Loaded {
+    policy: Policy,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Why there is no policy.
+enum Bad {
+    File(String),
+    Policy(PolicyErrors),
+}
+
+impl Bad {
+    fn text(&self, colour: bool) -> String {
+        match self {
+            Self::File(message) => format!("error: {message}"),
+            Self::Policy(errors) => errors.render(colour),
+        }
+    }
+}
+
+fn load(file: &str) -> Result<Loaded, Bad> {
+    let mut text = Vec::new();
+    // One octet more than a policy may have, so that a larger one is refused and not cut.
+    let most = Policy::MAX_OCTETS as u64 + 1;
+    let read = match file {
+        "-" => io::stdin().lock().take(most).read_to_end(&mut text),
+        path => std::fs::File::open(path).and_then(|open| open.take(most).read_to_end(&mut text)),
+    };
+    read.map_err(|error| {
+        let what = format!("cannot read {}", shown(file));
+        Bad::File(Failure::because(&what, &error).to_string())
+    })?;
+    let name = if file == "-" { "<stdin>" } else { file };
+    let parsed = Policy::parse(name, &text).map_err(Bad::Policy)?;
+    Ok(Loaded {
+        policy: parsed.policy,
+        warnings: parsed.warnings,
+    })
+}
+
+fn refuse_input(bad: &Bad, output: Output) -> u8 {
+    let told = match (output, bad) {
+        (Output::Text, bad) => tell(&format!("{}\n", bad.text(colour_for(&io::stderr())))),
+        (Output::Json, Bad::Policy(errors)) => {
+            print(&format!("{:#}\n", json!({ "errors": errors.errors() })))
+        }
+        (Output::Json, Bad::File(message)) => print(&format!(
+            "{:#}\n",
+            json!({ "errors": [{ "message": message }] })
+        )),
+    };
+    told.map_or_else(|error| cannot_print(&error), |()| BAD_INPUT)
+}
+
+fn tell_all(diagnostics: &[Diagnostic]) -> io::Result<()> {
+    let colour = colour_for(&io::stderr());
+    diagnostics
+        .iter()
+        .try_for_each(|one| tell(&format!("{}\n\n", one.render(colour))))
+}
+
+fn tell(text: &str) -> io::Result<()> {
+    io::stderr().lock().write_all(text.as_bytes())
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// The result could not be told, so that it must not look fine.
+fn cannot_print(error: &io::Error) -> u8 {
+    // Standard error may be gone as well; the exit status says it then.
+    let _ = writeln!(
+        io::stderr(),
+        "egret: {}",
+        Failure::because("cannot print", error)
+    );
+    BAD_INPUT
+}
+
+/// Colour on a terminal only, and not where <https://no-color.org> says no.
+fn colour_for(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told_in_words() {
+        let Err(bad) = load("/nowhere/policy.yaml") else {
+            panic!("there is such a file");
+        };
+        assert_eq!(
+            bad.text(false),
+            "error: cannot read /nowhere/policy.yaml: No such file or directory"
+        );
+        assert_eq!((shown("-"), shown("p.yaml")), ("standard input", "p.yaml"));
+        assert_eq!(
+            (counted(1), counted(2)),
+            ("1 warning".to_owned(), "2 warnings".to_owned())
+        );
+    }
+}
