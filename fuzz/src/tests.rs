@@ -1,0 +1,33 @@
+//! The seeds, and whatever the fuzzer once found, run as an ordinary test.
+
+use std::fs;
+use std::path::Path;
+
+/// A target and its name.
+type Named = (&'static str, fn(&[u8]));
+
+const TARGETS: &[Named] = &[
+    ("address", crate::address),
+    ("host", crate::host),
+    ("policy_native", crate::policy),
+    ("policy_openshell", crate::policy),
+    ("policy_smokescreen", crate::policy),
+    ("policy_toolhive", crate::policy),
+];
+
+#[test]
+fn the_seeds_hold() {
+    for (name, target) in TARGETS {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("seeds")
+            .join(name);
+        let mut count = 0;
+        for seed in fs::read_dir(&seeds).unwrap() {
+            let seed = seed.unwrap().path();
+            println!("{}", seed.display());
+            target(&fs::read(&seed).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{name} has no seeds");
+    }
+}
