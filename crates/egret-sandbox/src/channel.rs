@@ -45,6 +45,8 @@ pub(crate) enum Report {
     Init(i32),
     /// Sealed. The listeners come along, for so many address families; probes that carry `nonce` are on their way.
     Sealed { families: usize, nonce: String },
+    /// All is built but for what the program's own process gives up. What [`Makers`](crate::Makers) takes comes along.
+    Built,
     /// The program could not be started.
     NotStarted { errno: i32 },
     /// The program runs.
@@ -125,6 +127,11 @@ impl Inside {
             .chain(strays.map(AsFd::as_fd))
             .collect();
         send(&mut self.0, &report, &descriptors)
+    }
+
+    pub(crate) fn send_views(&mut self, views: &[OwnedFd]) -> io::Result<()> {
+        let views: Vec<_> = views.iter().map(AsFd::as_fd).collect();
+        send(&mut self.0, &Report::Built, &views)
     }
 
     /// The next order; `None` when the outside is gone.

@@ -11,6 +11,7 @@ use crate::channel::{self, Ended, Order, Outside, Report};
 use crate::doors::Doors;
 use crate::error::{Cause, Error, Step, at};
 use crate::jail::{PROBED, PROBED_PORT};
+use crate::makers::Makers;
 use crate::spec::Spec;
 use crate::standard;
 use crate::strays::{Stray, Strays};
@@ -71,6 +72,7 @@ pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
             channel,
             strays,
             init,
+            makers: Makers::default(),
         },
     })
 }
@@ -97,14 +99,25 @@ pub struct Sealed {
     channel: Outside,
     strays: Option<Strays>,
     init: Init,
+    makers: Makers,
 }
 
 impl Sealed {
+    /// What will tell, from the program's start on, who made a connection.
+    #[must_use]
+    pub fn makers(&self) -> Makers {
+        self.makers.clone()
+    }
+
     /// Starts the program.
     ///
     /// # Errors
     /// If the last confinements fail or the program cannot be executed.
     pub fn release(mut self) -> Result<Running, Error> {
+        let (Report::Built, views) = next(&mut self.channel)? else {
+            return Err(Error::Vanished);
+        };
+        self.makers.take(views);
         self.channel.send(&Order::Release).map_err(Error::Channel)?;
         match next(&mut self.channel)?.0 {
             Report::Started => Ok(Running {

@@ -6,8 +6,8 @@
 
 mod files;
 mod init;
+mod makers;
 mod mounts;
-mod netlink;
 mod plan;
 mod privileges;
 mod seal;
@@ -131,12 +131,16 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
         .during(Step::Seal)?;
     // From here on only the gateway can accept what the sandbox connects.
     drop((doors, strays));
+    let views = makers::open().during(Step::Files)?;
 
     let hostname = rustix::system::uname();
     let writable =
         files::build(&spec.files, &hostname.nodename().to_string_lossy()).during(Step::Files)?;
     rustix::process::umask(umask);
+    let views = views.with_root().during(Step::Files)?;
     privileges::drop_capabilities().during(Step::Privileges)?;
+    channel.send_views(&views).during(Step::Watch)?;
+    drop(views);
 
     let Order::Release = next(channel)? else {
         return Err(Ending::Orphaned);

@@ -7,9 +7,9 @@
 //!
 //! [`seal`] sets this up and [`Probe`] lets the outside check that it works; who may connect where is not decided here.
 
-use super::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
 use super::strays;
 use crate::doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
+use crate::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
 use rustix::io::Errno;
 use rustix::net::{self, netlink};
 use std::io;

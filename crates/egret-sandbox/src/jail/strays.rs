@@ -3,7 +3,7 @@
 //! The format is that of `linux/netfilter/nfnetlink_log.h`. What the copies say is read outside, by
 //! [`Strays`](crate::Strays).
 
-use super::netlink::{ACK, Batch, Socket};
+use crate::netlink::{ACK, Batch, Socket};
 use rustix::net::netlink;
 use std::io;
 use std::os::fd::OwnedFd;

@@ -99,6 +99,12 @@ fn refused(allow_user_namespaces: bool, signals_stay_inside: bool) -> Result<Rul
             .into_iter()
             .collect::<Result<_, _>>()?,
     );
+    // With this a process of a user namespace of its own could put another program's file in place of its own in /proc,
+    // where `Makers` looks.
+    rules.insert(
+        libc::SYS_prctl,
+        vec![rule(vec![equals(0, libc::PR_SET_MM)?])?],
+    );
     if !signals_stay_inside {
         rules.insert(libc::SYS_kill, vec![rule(vec![equals(0, 0)?])?]);
         rules.insert(

@@ -2,7 +2,7 @@
 //!
 //! A [`Batch`] holds messages, sends them in one write and waits until the kernel has acknowledged each. Attributes are
 //! built in place by [`Attributes`]. The format is that of `netlink(7)`: native byte order in headers, everything padded
-//! to four bytes. What the messages *mean* is the business of [`super::seal`].
+//! to four bytes. What the messages *mean* is the business of [`crate::jail`] and [`crate::makers`].
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -10,12 +10,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// `nlmsg_flags`: create what is not there, and fail if it is.
-pub(super) const CREATE: u16 = 0x400;
-pub(super) const EXCLUSIVE: u16 = 0x200;
+pub(crate) const CREATE: u16 = 0x400;
+pub(crate) const EXCLUSIVE: u16 = 0x200;
 /// `nlmsg_flags`: put a rule behind those that are there.
-pub(super) const APPEND: u16 = 0x800;
+pub(crate) const APPEND: u16 = 0x800;
 /// `nlmsg_flags`: answer with an acknowledgement, or an error.
-pub(super) const ACK: u16 = 0x4;
+pub(crate) const ACK: u16 = 0x4;
 /// `nlmsg_flags` of a question: all there is.
 const DUMP: u16 = 0x300;
 const REQUEST: u16 = 0x1;
@@ -27,11 +27,11 @@ const HEADER: usize = 16;
 
 /// A netlink socket of one protocol.
 #[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
     /// `None` is `NETLINK_ROUTE`, whose number is zero.
-    pub(super) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
+    pub(crate) fn open(protocol: Option<Protocol>) -> io::Result<Self> {
         let fd = net::socket_with(
             AddressFamily::NETLINK,
             SocketType::RAW,
@@ -42,14 +42,14 @@ impl Socket {
     }
 
     /// Sends a dump request and returns the body of each message of the answer.
-    pub(super) fn dump(&self, kind: u16, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn dump(&self, kind: u16, header: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         let mut batch = Batch::default();
         batch.message(kind, DUMP, header, |_| {});
         net::send(&self.0, &batch.bytes, SendFlags::empty())?;
         let mut bodies = Vec::new();
         loop {
             let mut done = false;
-            self.receive(|kind, body| {
+            self.receive(RecvFlags::empty(), |kind, body| {
                 match kind {
                     NLMSG_DONE => done = true,
                     NLMSG_ERROR => return Err(refusal(body)),
@@ -63,15 +63,46 @@ impl Socket {
         }
     }
 
+    /// Asks for one thing, and returns the body of the message that answers.
+    ///
+    /// # Errors
+    /// What the kernel says instead of an answer, such as `ENOENT`. The kernel answers before sending is over, so this never
+    /// waits: no answer is `EAGAIN`.
+    pub(crate) fn ask(&self, kind: u16, header: &[u8]) -> io::Result<Vec<u8>> {
+        // An answer that somebody asked for and did not take would be taken for ours.
+        while self.receive(RecvFlags::DONTWAIT, |_, _| Ok(())).is_ok() {}
+        let mut batch = Batch::default();
+        batch.message(kind, 0, header, |_| {});
+        net::send(&self.0, &batch.bytes, SendFlags::empty())?;
+        let mut answer = Err(Errno::AGAIN.into());
+        self.receive(RecvFlags::DONTWAIT, |got, body| {
+            answer = match got {
+                NLMSG_ERROR => Err(refusal(body)),
+                got if got == kind => Ok(body.to_vec()),
+                _ => Err(Errno::BADMSG.into()),
+            };
+            Ok(())
+        })?;
+        answer
+    }
+
     /// The socket itself, for others to read from.
-    pub(super) fn into_nonblocking(self) -> io::Result<OwnedFd> {
+    pub(crate) fn into_nonblocking(self) -> io::Result<OwnedFd> {
         rustix::io::ioctl_fionbio(&self.0, true)?;
         Ok(self.0)
     }
 
-    fn receive(&self, mut each: impl FnMut(u16, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
+        self.0
+    }
+
+    fn receive(
+        &self,
+        flags: RecvFlags,
+        mut each: impl FnMut(u16, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; 32 << 10];
-        let (_, length) = net::recv(&self.0, &mut buffer[..], RecvFlags::empty())?;
+        let (_, length) = net::recv(&self.0, &mut buffer[..], flags)?;
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((header, _)) = rest.split_first_chunk::<HEADER>() {
             let [l0, l1, l2, l3, k0, k1, ..] = *header;
@@ -84,9 +115,15 @@ impl Socket {
     }
 }
 
+impl From<OwnedFd> for Socket {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
 /// Messages that are sent together.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     sequence: u32,
     acknowledgements: usize,
@@ -94,7 +131,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Adds a message of `kind` with the fixed `header` of its family, and the attributes that `body` writes.
-    pub(super) fn message(
+    pub(crate) fn message(
         &mut self,
         kind: u16,
         flags: u16,
@@ -118,11 +155,11 @@ impl Batch {
     }
 
     /// Sends everything and waits until every message that asked for it is acknowledged. The first refusal is the error.
-    pub(super) fn commit(self, socket: &Socket) -> io::Result<()> {
+    pub(crate) fn commit(self, socket: &Socket) -> io::Result<()> {
         net::send(&socket.0, &self.bytes, SendFlags::empty())?;
         let mut missing = self.acknowledgements;
         while missing > 0 {
-            socket.receive(|kind, body| {
+            socket.receive(RecvFlags::empty(), |kind, body| {
                 if kind == NLMSG_ERROR {
                     match refusal(body) {
                         error if error.raw_os_error() == Some(0) => {
@@ -147,10 +184,10 @@ fn refusal(body: &[u8]) -> io::Error {
 }
 
 /// Writes attributes at the end of a message.
-pub(super) struct Attributes<'a>(&'a mut Vec<u8>);
+pub(crate) struct Attributes<'a>(&'a mut Vec<u8>);
 
 impl Attributes<'_> {
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.0.extend((value.len() as u16 + 4).to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);
@@ -158,16 +195,16 @@ impl Attributes<'_> {
         self
     }
 
-    pub(super) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
         self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
     }
 
     /// A number in network byte order, as nftables wants its numbers.
-    pub(super) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn nested(
+    pub(crate) fn nested(
         &mut self,
         kind: u16,
         body: impl FnOnce(&mut Attributes<'_>),
