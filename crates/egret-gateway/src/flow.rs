@@ -106,7 +106,7 @@ pub(crate) async fn open(
     let slot = gateway.sessions.slot(&destination)?;
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
-    let permit = matcher.decide(&destination, &hosts)?;
+    let permit = matcher.decide(&destination, None, &hosts)?;
     if let Lookup::Name(name) = permit.lookup()
         && !gateway.dialler.knows(name)
     {

@@ -157,13 +157,15 @@ impl Drop for Session {
 impl Open {
     /// Puts this connection to `matcher`; one that would not be allowed today is told so.
     pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
-        let decided = matcher.decide(&self.destination, hosts).and_then(|permit| {
-            permit.vet(&self.addresses, hosts)?;
-            match self.spoken.get() {
-                Some(name) => matcher.confirm(&permit, Spoken::Sni(Some(name))),
-                None => Ok(()),
-            }
-        });
+        let decided = matcher
+            .decide(&self.destination, None, hosts)
+            .and_then(|permit| {
+                permit.vet(&self.addresses, hosts)?;
+                match self.spoken.get() {
+                    Some(name) => matcher.confirm(&permit, Spoken::Sni(Some(name))),
+                    None => Ok(()),
+                }
+            });
         if let Err(denial) = decided {
             self.lose(Lost::Denied(denial));
         }

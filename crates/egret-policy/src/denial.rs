@@ -1,6 +1,6 @@
 //! A refusal: its reason, what was refused, the entry that decided, and what would change it.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
@@ -41,6 +41,14 @@ pub(crate) enum Cause {
     Address {
         address: IpAddr,
         to_grant: Option<Box<[IpAddr]>>,
+    },
+    /// A program that no entry names; none if nobody could tell which one it was.
+    Program { executable: Option<Box<str>> },
+    /// A request that is not listed, or that a deny entry lists.
+    Request {
+        method: Box<str>,
+        path: Box<str>,
+        by_deny: bool,
     },
     /// A stage outside this crate, in its own words.
     Told(Box<str>),
@@ -114,6 +122,27 @@ impl Denial {
         }
     }
 
+    /// Why, as the end of a sentence.
+    pub(crate) fn why(&self) -> String {
+        let meaning = || lower_first(self.reason.meaning());
+        match &self.cause {
+            Cause::Told(message) => escaped(message),
+            Cause::Address { address, .. } => format!("it resolved to {address}; {}", meaning()),
+            Cause::Program { executable: None } => {
+                "the policy allows it to certain programs, and which one asked could not be told"
+                    .to_owned()
+            }
+            Cause::Program {
+                executable: Some(executable),
+            } => format!("the policy allows it, but not to {}", shortened(executable)),
+            Cause::Request { method, path, .. } => {
+                let (method, path) = (shortened(method), shortened(path));
+                format!("the policy allows the host, but not {method} {path}")
+            }
+            Cause::Decision | Cause::Deny { .. } => meaning(),
+        }
+    }
+
     /// The smallest change that would allow it; none where nothing can. For a loopback address or name, which nothing
     /// can allow, it is how a service of the machine is reached.
     pub fn hint(&self) -> Option<Hint> {
@@ -133,25 +162,8 @@ impl From<Malformed> for Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is refused ({})", self.destination(), self.reason)?;
-        match &self.cause {
-            Cause::Told(message) => {
-                f.write_str(": ")?;
-                message.chars().try_for_each(|c| match c {
-                    // Harmless in a sentence, and better to read as they are.
-                    '\'' | '"' => f.write_char(c),
-                    c => write!(f, "{}", c.escape_debug()),
-                })
-            }
-            Cause::Address { address, .. } => write!(
-                f,
-                ": it resolved to {address}; {}",
-                lower_first(self.reason.meaning())
-            ),
-            Cause::Decision | Cause::Deny { .. } => {
-                write!(f, ": {}", lower_first(self.reason.meaning()))
-            }
-        }?;
+        let (destination, reason) = (self.destination(), self.reason);
+        write!(f, "`{destination}` is refused ({reason}): {}", self.why())?;
         match &self.rule {
             Some(rule) => write!(f, " [{rule}]"),
             None => Ok(()),
@@ -160,6 +172,26 @@ impl fmt::Display for Denial {
 }
 
 impl std::error::Error for Denial {}
+
+/// Without what a terminal acts on; quotes are harmless in a sentence, and better to read as they are.
+fn escaped(text: &str) -> String {
+    let escape = |c: char| match c {
+        '\'' | '"' => String::from(c),
+        c => c.escape_debug().to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// Text of the sandbox's for a sentence: not at any length, and nothing that a terminal acts on.
+fn shortened(text: &str) -> String {
+    let mut chars = text.chars();
+    let short: String = chars.by_ref().take(MOST_SHOWN).collect();
+    let rest = if chars.next().is_some() { "…" } else { "" };
+    format!("{}{rest}", short.escape_debug())
+}
+
+/// Characters of a path that are shown.
+const MOST_SHOWN: usize = 200;
 
 fn lower_first(sentence: &str) -> String {
     let mut chars = sentence.trim_end_matches('.').chars();
@@ -220,6 +252,28 @@ fn hint(denial: &Denial) -> Option<Hint> {
             },
             _ => allow(&what),
         }),
+        (
+            Reason::DeniedExecutable,
+            Cause::Program {
+                executable: Some(executable),
+            },
+        ) => Some(Hint {
+            flag: None,
+            change: format!("add `{executable}` to the `by` of {}", entry_at(denial)),
+        }),
+        (Reason::DeniedRequest, Cause::Request { by_deny: true, .. }) => Some(Hint {
+            flag: None,
+            change: format!("remove or narrow the deny entry ({})", denial.rule()?),
+        }),
+        (Reason::DeniedRequest, Cause::Request { method, path, .. }) => Some(Hint {
+            flag: None,
+            change: format!(
+                "add `{} {}` to the `http` of {}",
+                shortened(method),
+                shortened(path),
+                entry_at(denial)
+            ),
+        }),
         (Reason::DeniedHostGateway, _) => Some(open_host_gateway(port)),
         (Reason::DeniedAddressLoopback, Cause::Decision) => Some(use_host_gateway(port)),
         (
@@ -266,6 +320,13 @@ fn hint(denial: &Denial) -> Option<Hint> {
             })
         }
         _ => None,
+    }
+}
+
+fn entry_at(denial: &Denial) -> String {
+    match denial.rule() {
+        Some(rule) => format!("the entry at {rule}"),
+        None => "its entry".to_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::denial::{Denial, Hint};
 use crate::destination::{Destination, Malformed, Target};
 use crate::matcher::{Matcher, Outcome, Step};
 use crate::permit::{Lookup, Permit};
+use crate::program::{Asker, Program};
 use crate::reason::Reason;
 use crate::rule::RuleId;
 
@@ -41,6 +42,8 @@ pub struct Explanation {
 pub enum Verdict {
     /// It may be connected to, if what the steps call unknown holds.
     Allow,
+    /// The same, and then every request is decided on.
+    Inspect,
     /// It is refused.
     Deny,
 }
@@ -49,7 +52,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedStep {
     /// Which step: `destination`, `special_name`, `address_class`, `deny`, `host_gateway`, `allow`, `default`,
-    /// `resolve` or `spoken`.
+    /// `executable`, `resolve`, `spoken` or `request`.
     pub step: &'static str,
     /// `pass` (it had nothing to say), `allow`, `deny`, or `unknown` (it can only be told when connecting).
     pub outcome: &'static str,
@@ -102,34 +105,51 @@ impl Explanation {
     }
 }
 
+/// What is to be explained.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The destination.
+    pub to: &'a Destination,
+    /// The program that asks; without one, the decision is that for whichever program is allowed most.
+    pub by: Option<&'a Program>,
+    /// A request, as its method and its target; without one, a destination where it matters is to be inspected.
+    pub request: Option<(&'a str, &'a str)>,
+    /// What the name is taken to resolve to. Without it, the decision goes as far as it can and the rest is `unknown`; an
+    /// address needs no resolving, and a host-gateway name stands for [`HostAddresses::gateway`] if that is known.
+    pub resolves_to: Option<&'a [IpAddr]>,
+    /// What counts as the host.
+    pub hosts: &'a HostAddresses,
+}
+
 impl Matcher {
-    /// Explains the decision on a destination.
-    ///
-    /// `resolves_to` is what the name is taken to resolve to. Without it, the decision goes as far as it can and the
-    /// rest is `unknown`; an address needs no resolving, and a host-gateway name stands for
-    /// [`HostAddresses::gateway`] if that is known.
-    pub fn explain(
-        &self,
-        to: &Destination,
-        hosts: &HostAddresses,
-        resolves_to: Option<&[IpAddr]>,
-    ) -> Explanation {
+    /// Explains a decision.
+    pub fn explain(&self, question: &Question<'_>) -> Explanation {
+        let Question {
+            to,
+            by,
+            request,
+            hosts,
+            ..
+        } = *question;
+        let asker = by.map_or(Asker::Anyone, Asker::Program);
         let mut steps = vec![step("destination", "pass", understood(to), None)];
-        let decision = self.decide_seen(to, hosts, &mut |seen, outcome, rule| {
+        let decision = self.decide_seen(to, asker, hosts, &mut |seen, outcome, rule| {
             let detail = describe(seen, outcome, rule.is_some(), to, hosts);
             steps.push(step(name_of(seen), word(outcome), detail, rule));
         });
-        let decision = decision.and_then(|permit| match vet(&permit, hosts, resolves_to) {
-            (vetted, Ok(())) => {
-                steps.push(vetted);
-                steps.push(step("spoken", "unknown", spoken(&permit), None));
-                Ok(permit)
+        let decision = match decision {
+            Ok(permit) => {
+                steps.extend(permitted_programs(&permit, by));
+                finish(&permit, question, &mut steps).map(|()| permit)
             }
-            (vetted, Err(denial)) => {
-                steps.push(vetted);
+            Err(denial) => {
+                if denial.reason() == Reason::DeniedExecutable {
+                    let detail = "the entry is about other programs".to_owned();
+                    steps.push(step("executable", "deny", detail, denial.rule()));
+                }
                 Err(denial)
             }
-        });
+        };
         let destination = ExplainedDestination {
             host: match to.target() {
                 Target::Name(name) => Some(name.to_string()),
@@ -143,7 +163,10 @@ impl Matcher {
         };
         match decision {
             Ok(permit) => Explanation {
-                verdict: Verdict::Allow,
+                verdict: match permit.inspects() && request.is_none() {
+                    true => Verdict::Inspect,
+                    false => Verdict::Allow,
+                },
                 reason: permit.reason(),
                 rule: permit.rule().cloned(),
                 note: permit.note().map(str::to_owned),
@@ -162,6 +185,59 @@ impl Matcher {
             },
         }
     }
+}
+
+/// The steps that follow a permit.
+fn finish(
+    permit: &Permit,
+    question: &Question<'_>,
+    steps: &mut Vec<ExplainedStep>,
+) -> Result<(), Denial> {
+    let (vetted, result) = vet(permit, question.hosts, question.resolves_to);
+    steps.push(vetted);
+    result?;
+    steps.push(step("spoken", "unknown", spoken(permit), None));
+    match (question.request, permit.inspects()) {
+        (None, true) => {
+            let detail = format!(
+                "every request is decided on: {}",
+                permit.requests_in_words()
+            );
+            steps.push(step("request", "unknown", detail, permit.rule()));
+            Ok(())
+        }
+        (None, false) => Ok(()),
+        (Some(_), false) => {
+            let detail = "requests are not distinguished".to_owned();
+            steps.push(step("request", "pass", detail, None));
+            Ok(())
+        }
+        (Some((method, target)), true) => {
+            let result = permit.request(method, target);
+            let (outcome, detail, rule) = match &result {
+                Ok(()) => ("allow", "the request is allowed".to_owned(), permit.rule()),
+                Err(denial) => ("deny", denial.why(), denial.rule()),
+            };
+            steps.push(step("request", outcome, detail, rule));
+            result
+        }
+    }
+}
+
+/// What there is to say about the program, where the entry that allows is about some programs only.
+fn permitted_programs(permit: &Permit, by: Option<&Program>) -> Option<ExplainedStep> {
+    let programs = permit.programs_in_words()?;
+    let (outcome, detail) = match by {
+        Some(program) => (
+            "allow",
+            format!("{} is one of {programs}", program.executable),
+        ),
+        None => (
+            "unknown",
+            format!("the program has to be one of {programs}"),
+        ),
+    };
+    Some(step("executable", outcome, detail, permit.rule()))
 }
 
 fn vet(
@@ -292,7 +368,9 @@ fn describe(
         }
         (Step::HostGateway, Outcome::Pass, _) => "this is not the host",
         (Step::Allow, Outcome::Allow, _) => "an allow entry matches",
-        (Step::Allow, _, true) => "an allow entry matches, but not on this port",
+        (Step::Allow, _, true) => {
+            "an allow entry matches, but not on this port or for this program"
+        }
         (Step::Allow, _, false) => "no allow entry matches",
         (Step::Default, Outcome::Allow, _) => "public destinations are allowed by default",
         (Step::Default, _, _) => "what nothing allows is denied",

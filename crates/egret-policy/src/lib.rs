@@ -12,29 +12,37 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod cases;
 mod denial;
 mod destination;
 mod explain;
+mod glob;
 mod host;
 mod matcher;
 mod names;
 mod pattern;
 mod permit;
 mod policy;
+mod program;
 mod reason;
 mod report;
+mod request;
 mod rule;
 mod suffix;
 mod text;
 
 pub use addr::{Class, HostAddresses, class_of};
+pub use cases::Tested;
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};
-pub use explain::{ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Verdict};
+pub use explain::{
+    ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Question, Verdict,
+};
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};
 pub use policy::{Filesystem, FlagError, HostGatewayPorts, Parsed, Policy};
+pub use program::Program;
 pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};
 pub use rule::RuleId;

@@ -13,15 +13,22 @@ use crate::denial::{Cause, Denial};
 use crate::destination::{Destination, Target, parse_target};
 use crate::host::Host;
 use crate::matcher::nets::NetTable;
-use crate::matcher::patterns::{Found, NameTable};
+use crate::matcher::patterns::NameTable;
 use crate::names::{Special, special};
 use crate::permit::Permit;
-use crate::policy::{Default, HostGatewayPorts};
+use crate::policy::{Default, Entry, HostGatewayPorts, What};
+use crate::program::{Asker, Program, Programs};
 use crate::reason::Reason;
+use crate::request::Requests;
 use crate::rule::RuleId;
+use crate::text::entry::Side;
 
+mod found;
 pub(crate) mod nets;
 pub(crate) mod patterns;
+
+use found::Ports;
+pub(crate) use found::{Found, Grant};
 
 /// A policy, compiled. Immutable; a clone shares what it was compiled to.
 ///
@@ -62,27 +69,106 @@ pub(crate) enum Outcome {
 
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) default: Default,
-    pub(crate) host_gateway: Option<HostGatewayPorts>,
-    pub(crate) entries: Vec<CompiledEntry>,
-    pub(crate) allow_names: NameTable,
-    pub(crate) deny_names: NameTable,
-    pub(crate) allow_nets: NetTable,
-    pub(crate) deny_nets: NetTable,
+    default: Default,
+    host_gateway: Option<HostGatewayPorts>,
+    entries: Vec<CompiledEntry>,
+    allow: Tables,
+    deny: Tables,
+    /// The deny entries that are about some requests only; they name no addresses.
+    deny_requests: NameTable,
+    asks_for_programs: bool,
 }
 
-#[derive(Debug)]
-pub(crate) struct CompiledEntry {
-    pub(crate) rule: RuleId,
-    pub(crate) note: Option<Arc<str>>,
-    pub(crate) addresses: Box<[IpNet]>,
+/// Entries by what they name.
+#[derive(Debug, Default)]
+struct Tables {
+    names: NameTable,
+    nets: NetTable,
 }
 
-/// What granted a permit: an entry, and the place in the table of names where entries were put together, if any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Grant {
-    pub(crate) entry: u32,
-    pub(crate) pattern: Option<u32>,
+#[derive(Debug, PartialEq, Eq)]
+struct CompiledEntry {
+    rule: RuleId,
+    note: Option<Arc<str>>,
+    addresses: Box<[IpNet]>,
+    programs: Programs,
+    requests: Requests,
+}
+
+impl Tables {
+    fn with_capacity(entries: usize) -> Self {
+        Self {
+            names: NameTable::with_capacity(entries),
+            nets: NetTable::default(),
+        }
+    }
+
+    fn insert(&mut self, entry: &Entry, index: u32, same: impl Fn(u32, u32) -> bool) {
+        let ports = entry.ports.as_slice();
+        match &entry.what {
+            What::Name(pattern) => self.names.insert(pattern, ports, index, same),
+            What::Net(net) => self.nets.insert(*net, ports, index, same),
+        }
+    }
+}
+
+impl Compiled {
+    /// Compiles entries, those of `allow` first.
+    pub(crate) fn new(
+        default: Default,
+        host_gateway: Option<HostGatewayPorts>,
+        allow: &[Entry],
+        deny: &[Entry],
+    ) -> Self {
+        let mut compiled = Self {
+            default,
+            host_gateway,
+            entries: Vec::with_capacity(allow.len() + deny.len()),
+            allow: Tables::with_capacity(allow.len()),
+            deny: Tables::with_capacity(deny.len()),
+            deny_requests: NameTable::default(),
+            asks_for_programs: false,
+        };
+        let allow = allow.iter().map(|entry| (entry, Side::Allow));
+        let deny = deny.iter().map(|entry| (entry, Side::Deny));
+        for (entry, side) in allow.chain(deny) {
+            let index = u32::try_from(compiled.entries.len()).unwrap_or(u32::MAX);
+            compiled.entries.push(CompiledEntry {
+                rule: entry.rule.clone(),
+                note: entry.note.clone(),
+                addresses: entry.addresses.clone(),
+                programs: entry.programs.clone(),
+                requests: entry.requests.clone(),
+            });
+            compiled.asks_for_programs |= !entry.programs.are_all();
+            let entries = &compiled.entries;
+            let same = |one: u32, other: u32| match (
+                entries.get(one as usize),
+                entries.get(other as usize),
+            ) {
+                (Some(one), Some(other)) => one.says_the_same_as(other),
+                _ => false,
+            };
+            match (side, &entry.what) {
+                (Side::Allow, _) => compiled.allow.insert(entry, index, same),
+                (Side::Deny, What::Name(pattern)) if !entry.requests.are_all() => {
+                    let ports = entry.ports.as_slice();
+                    compiled.deny_requests.insert(pattern, ports, index, same);
+                }
+                (Side::Deny, _) => compiled.deny.insert(entry, index, same),
+            }
+        }
+        compiled
+    }
+}
+
+impl CompiledEntry {
+    /// Whether the two grant the same, where they name the same.
+    fn says_the_same_as(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.programs == other.programs
+            && self.requests == other.requests
+    }
 }
 
 impl Matcher {
@@ -92,168 +178,128 @@ impl Matcher {
         }
     }
 
-    /// Decides whether a destination may be reached, as far as that can be told before it is resolved.
+    /// Decides whether a program may reach a destination, as far as that can be told before it is resolved.
+    ///
+    /// `by` is the program that asks; none if nobody could tell, and then what only some programs may reach is refused.
+    /// It makes a difference only where the policy [asks for programs](Self::asks_for_programs).
     ///
     /// # Errors
     /// A [`Denial`] with the reason, and the entry that decided if one did.
-    pub fn decide(&self, to: &Destination, hosts: &HostAddresses) -> Result<Permit, Denial> {
-        self.decide_seen(to, hosts, &mut |_, _, _| {})
+    pub fn decide(
+        &self,
+        to: &Destination,
+        by: Option<&Program>,
+        hosts: &HostAddresses,
+    ) -> Result<Permit, Denial> {
+        self.decide_seen(to, by.into(), hosts, &mut |_, _, _| {})
+    }
+
+    /// Whether some entry is about certain programs only, so that it matters who asks.
+    pub fn asks_for_programs(&self) -> bool {
+        self.compiled.asks_for_programs
     }
 
     /// As [`Self::decide`], showing each step that was taken, how it came out, and the entry that spoke.
     pub(crate) fn decide_seen(
         &self,
         to: &Destination,
+        by: Asker<'_>,
         hosts: &HostAddresses,
         see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
-        match to.target() {
-            Target::Name(name) => self.decide_name(name, to, see),
-            Target::Address(address) => self.decide_address(*address, to, hosts, see),
-        }
-    }
-
-    fn decide_name(
-        &self,
-        name: &Host,
-        to: &Destination,
-        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
-    ) -> Result<Permit, Denial> {
-        let special = special(name);
-        let never = match special {
-            Some(Special::Metadata) => Some(Reason::DeniedAddressMetadata),
-            Some(Special::Loopback) => Some(Reason::DeniedAddressLoopback),
-            Some(Special::HostGateway) | None => None,
+        let (class, special, never) = match to.target() {
+            Target::Name(name) => {
+                let special = special(name);
+                (None, special, special.and_then(never_reached))
+            }
+            Target::Address(address) => {
+                let class = hosts.class_of(*address);
+                let never = !class.can_be_granted() && class != Class::Host;
+                (Some(class), None, never.then(|| class.denied()))
+            }
+        };
+        let first = match class {
+            Some(_) => Step::AddressClass,
+            None => Step::SpecialName,
         };
         if let Some(reason) = never {
-            see(Step::SpecialName, Outcome::Deny, None);
+            see(first, Outcome::Deny, None);
             return Err(self.refuse(reason, to));
         }
-        see(Step::SpecialName, Outcome::Pass, None);
-        if let Found::Entry(deny) = self.compiled.deny_names.find(name.as_str(), to.port()) {
-            see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
-            let otherwise = self.grant_name(name, to, special, &mut |_, _, _| {});
+        see(first, Outcome::Pass, None);
+        let kind = match (class, special) {
+            (Some(Class::Host), _) => Kind::Host,
+            (_, Some(Special::HostGateway)) => Kind::HostName,
+            (Some(class), _) => Kind::Address(class),
+            (None, _) => Kind::Name,
+        };
+        if let Some(deny) = self.compiled.denies(to, by) {
+            see(Step::Deny, Outcome::Deny, Some(self.compiled.rule_of(deny)));
+            let otherwise = self.grant(kind, to, by, &mut |_, _, _| {});
             return Err(self.refuse_by_deny(deny, to, otherwise.err()));
         }
         see(Step::Deny, Outcome::Pass, None);
-        self.grant_name(name, to, special, see)
+        self.grant(kind, to, by, see)
     }
 
-    fn grant_name(
+    /// What follows when no deny entry speaks: host gateway, allow entries, default.
+    fn grant(
         &self,
-        name: &Host,
+        kind: Kind,
         to: &Destination,
-        special: Option<Special>,
+        by: Asker<'_>,
         see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
         let compiled = &*self.compiled;
-        if special == Some(Special::HostGateway) {
-            if compiled.opens_host_gateway(to.port()) {
-                see(Step::HostGateway, Outcome::Allow, None);
-                return Ok(self.permit(Reason::AllowedHostGateway, to, None));
-            }
-            // Only an entry that writes the name out opens it: no pattern means the host.
-            return match compiled.allow_names.find_exact(name.as_str(), to.port()) {
+        let permit = |reason, grant| {
+            let refused = compiled.refused_requests(to, by);
+            let compiled = Arc::clone(&self.compiled);
+            Permit::new(to.clone(), by, reason, grant, refused, compiled)
+        };
+        // No pattern means the host, and no address: only an entry that writes its name out.
+        let found = match kind {
+            Kind::Host => Found::Nothing,
+            _ => compiled.allows(to, by, kind == Kind::HostName),
+        };
+        if let Kind::Host | Kind::HostName = kind {
+            return match found {
                 Found::Entry(grant) => {
-                    see(
-                        Step::HostGateway,
-                        Outcome::Allow,
-                        Some(compiled.rule(grant)),
-                    );
-                    Ok(self.permit(Reason::AllowedHostGateway, to, Some(grant)))
+                    let rule = compiled.rule_of(grant.entry);
+                    see(Step::HostGateway, Outcome::Allow, Some(rule));
+                    Ok(permit(Reason::AllowedHostGateway, Some(grant)))
                 }
-                Found::OtherPort(_) | Found::Nothing => {
+                _ if compiled.opens_host_gateway(to.port()) => {
+                    see(Step::HostGateway, Outcome::Allow, None);
+                    Ok(permit(Reason::AllowedHostGateway, None))
+                }
+                Found::OtherProgram(_) => {
+                    see(Step::HostGateway, Outcome::Deny, compiled.near(&found));
+                    Err(self.refuse_unnamed(&found, Reason::DeniedHostGateway, to, by))
+                }
+                _ => {
                     see(Step::HostGateway, Outcome::Deny, None);
                     Err(self.refuse(Reason::DeniedHostGateway, to))
                 }
             };
         }
         see(Step::HostGateway, Outcome::Pass, None);
-        let found = compiled.allow_names.find(name.as_str(), to.port());
         if let Found::Entry(grant) = found {
-            see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
-            return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
+            let rule = compiled.rule_of(grant.entry);
+            see(Step::Allow, Outcome::Allow, Some(rule));
+            return Ok(permit(Reason::AllowedRule, Some(grant)));
         }
-        see(
-            Step::Allow,
-            Outcome::Pass,
-            compiled.rule_of_other_port(found),
-        );
-        match (compiled.default, found) {
-            (Default::AllowPublic, _) => {
-                see(Step::Default, Outcome::Allow, None);
-                Ok(self.permit(Reason::AllowedDefaultPublic, to, None))
-            }
-            (Default::Deny, found) => {
-                see(Step::Default, Outcome::Deny, None);
-                Err(self.refuse_unnamed(found, Reason::DeniedDefault, to))
-            }
+        see(Step::Allow, Outcome::Pass, compiled.near(&found));
+        let public = !matches!(kind, Kind::Address(class) if class != Class::Public);
+        if compiled.default == Default::AllowPublic && public {
+            see(Step::Default, Outcome::Allow, None);
+            return Ok(permit(Reason::AllowedDefaultPublic, None));
         }
-    }
-
-    fn decide_address(
-        &self,
-        address: IpAddr,
-        to: &Destination,
-        hosts: &HostAddresses,
-        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
-    ) -> Result<Permit, Denial> {
-        let class = hosts.class_of(address);
-        if !class.can_be_granted() && class != Class::Host {
-            see(Step::AddressClass, Outcome::Deny, None);
-            return Err(self.refuse(class.denied(), to));
-        }
-        see(Step::AddressClass, Outcome::Pass, None);
-        if let Some(deny) = self.compiled.deny_address(address, to.port()) {
-            see(Step::Deny, Outcome::Deny, Some(self.compiled.rule(deny)));
-            let otherwise = self.grant_address(address, class, to, &mut |_, _, _| {});
-            return Err(self.refuse_by_deny(deny, to, otherwise.err()));
-        }
-        see(Step::Deny, Outcome::Pass, None);
-        self.grant_address(address, class, to, see)
-    }
-
-    fn grant_address(
-        &self,
-        address: IpAddr,
-        class: Class,
-        to: &Destination,
-        see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
-    ) -> Result<Permit, Denial> {
-        let compiled = &*self.compiled;
-        if class == Class::Host {
-            let open = compiled.opens_host_gateway(to.port());
-            see(
-                Step::HostGateway,
-                if open { Outcome::Allow } else { Outcome::Deny },
-                None,
-            );
-            return match open {
-                true => Ok(self.permit(Reason::AllowedHostGateway, to, None)),
-                false => Err(self.refuse(Reason::DeniedHostGateway, to)),
-            };
-        }
-        see(Step::HostGateway, Outcome::Pass, None);
-        let found = compiled.allow_nets.find(address, to.port());
-        if let Found::Entry(grant) = found {
-            see(Step::Allow, Outcome::Allow, Some(compiled.rule(grant)));
-            return Ok(self.permit(Reason::AllowedRule, to, Some(grant)));
-        }
-        see(
-            Step::Allow,
-            Outcome::Pass,
-            compiled.rule_of_other_port(found),
-        );
-        match compiled.default {
-            Default::AllowPublic if class == Class::Public => {
-                see(Step::Default, Outcome::Allow, None);
-                Ok(self.permit(Reason::AllowedDefaultPublic, to, None))
-            }
-            Default::AllowPublic | Default::Deny => {
-                see(Step::Default, Outcome::Deny, None);
-                Err(self.refuse_unnamed(found, class.denied(), to))
-            }
-        }
+        see(Step::Default, Outcome::Deny, None);
+        let reason = match kind {
+            Kind::Address(class) => class.denied(),
+            _ => Reason::DeniedDefault,
+        };
+        Err(self.refuse_unnamed(&found, reason, to, by))
     }
 
     /// Whether a name could be reached on any port at all, which is what a DNS question asks.
@@ -264,25 +310,24 @@ impl Matcher {
         let compiled = &*self.compiled;
         let refuse = |reason| Err(Denial::of_name(reason, name, None));
         let special = special(name);
-        match special {
-            Some(Special::Metadata) => return refuse(Reason::DeniedAddressMetadata),
-            Some(Special::Loopback) => return refuse(Reason::DeniedAddressLoopback),
-            Some(Special::HostGateway) | None => {}
+        if let Some(reason) = special.and_then(never_reached) {
+            return refuse(reason);
         }
-        // Port 0 is what stands for every port; no destination has it.
-        if let Found::Entry(deny) = compiled.deny_names.find(name.as_str(), 0) {
-            let rule = Some(compiled.rule(deny).clone());
+        // Port 0 is what stands for every port; no destination has it. A question has no program that could be told.
+        let denies = |deny| Asker::Anyone.is_denied_by(compiled.entry(deny));
+        if let Found::Entry(deny) = compiled.deny.names.find(name.as_str(), 0, denies) {
+            let rule = Some(compiled.rule_of(deny.entry).clone());
             return Err(Denial::of_name(Reason::DeniedRule, name, rule));
         }
         match special {
             Some(_) => match compiled.host_gateway.is_some()
-                || compiled.allow_names.find_exact(name.as_str(), 0) != Found::Nothing
+                || compiled.allow.names.find_exact(name.as_str(), 0, |_| true) != Found::Nothing
             {
                 true => Ok(()),
                 false => refuse(Reason::DeniedHostGateway),
             },
             None => match compiled.default == Default::AllowPublic
-                || compiled.allow_names.knows(name.as_str())
+                || compiled.allow.names.knows(name.as_str())
             {
                 true => Ok(()),
                 false => refuse(Reason::DeniedDefault),
@@ -321,9 +366,11 @@ impl Matcher {
                 match parse_target(said.trim_start_matches('[').trim_end_matches(']')) {
                     Ok(Target::Address(said)) if said == *address => Ok(()),
                     Ok(Target::Name(name)) => {
-                        match self.compiled.deny_names.find(name.as_str(), decided.port()) {
+                        // Whoever speaks: a deny entry for some programs only was asked about the address.
+                        let names = &self.compiled.deny.names;
+                        match names.find(name.as_str(), decided.port(), |_| true) {
                             Found::Entry(deny) => {
-                                let rule = Some(self.compiled.rule(deny).clone());
+                                let rule = Some(self.compiled.rule_of(deny.entry).clone());
                                 Err(Denial::of(
                                     Reason::DeniedRule,
                                     decided,
@@ -331,7 +378,7 @@ impl Matcher {
                                     Cause::Decision,
                                 ))
                             }
-                            Found::OtherPort(_) | Found::Nothing => Ok(()),
+                            _ => Ok(()),
                         }
                     }
                     _ => Err(mismatch()),
@@ -340,16 +387,12 @@ impl Matcher {
         }
     }
 
-    fn permit(&self, reason: Reason, to: &Destination, grant: Option<Grant>) -> Permit {
-        Permit::new(to.clone(), reason, grant, Arc::clone(&self.compiled))
-    }
-
     fn refuse(&self, reason: Reason, to: &Destination) -> Denial {
         Denial::of(reason, to, None, Cause::Decision)
     }
 
-    fn refuse_by_deny(&self, deny: Grant, to: &Destination, otherwise: Option<Denial>) -> Denial {
-        let rule = Some(self.compiled.rule(deny).clone());
+    fn refuse_by_deny(&self, deny: u32, to: &Destination, otherwise: Option<Denial>) -> Denial {
+        let rule = Some(self.compiled.rule_of(deny).clone());
         Denial::of(
             Reason::DeniedRule,
             to,
@@ -360,12 +403,57 @@ impl Matcher {
         )
     }
 
-    /// No entry allows it: because of the port, if one names it otherwise.
-    fn refuse_unnamed(&self, found: Found, reason: Reason, to: &Destination) -> Denial {
-        match self.compiled.rule_of_other_port(found) {
-            Some(rule) => Denial::of(Reason::DeniedPort, to, Some(rule.clone()), Cause::Decision),
-            None => self.refuse(reason, to),
+    /// No entry allows it: because of the program or the port, if one names it otherwise.
+    fn refuse_unnamed(
+        &self,
+        found: &Found,
+        reason: Reason,
+        to: &Destination,
+        by: Asker<'_>,
+    ) -> Denial {
+        let rule = self.compiled.near(found).cloned();
+        match found {
+            Found::OtherProgram(_) => {
+                let executable = match by {
+                    Asker::Program(program) => Some(program.executable.as_str().into()),
+                    Asker::Unknown | Asker::Anyone => None,
+                };
+                let cause = Cause::Program { executable };
+                Denial::of(Reason::DeniedExecutable, to, rule, cause)
+            }
+            Found::OtherPort(_) => Denial::of(Reason::DeniedPort, to, rule, Cause::Decision),
+            Found::Entry(_) | Found::Nothing => self.refuse(reason, to),
         }
+    }
+}
+
+/// What a destination is, once it is clear that it could be reached at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Name,
+    /// A name of the host.
+    HostName,
+    /// An address of the host.
+    Host,
+    /// Another address, of a class that can be granted.
+    Address(Class),
+}
+
+fn never_reached(special: Special) -> Option<Reason> {
+    match special {
+        Special::Metadata => Some(Reason::DeniedAddressMetadata),
+        Special::Loopback => Some(Reason::DeniedAddressLoopback),
+        Special::HostGateway => None,
+    }
+}
+
+impl Asker<'_> {
+    fn is_allowed_by(self, entry: &CompiledEntry) -> bool {
+        entry.programs.mean(self, Side::Allow)
+    }
+
+    fn is_denied_by(self, entry: &CompiledEntry) -> bool {
+        entry.programs.mean(self, Side::Deny)
     }
 }
 
@@ -390,23 +478,28 @@ fn is_spelling_of(said: &str, name: &Host) -> bool {
 }
 
 impl Compiled {
-    fn rule_of(&self, entry: u32) -> &RuleId {
+    pub(crate) fn rule_of(&self, entry: u32) -> &RuleId {
         &self.entry(entry).rule
     }
 
-    fn rule_of_other_port(&self, found: Found) -> Option<&RuleId> {
+    pub(crate) fn note_of(&self, entry: u32) -> Option<&str> {
+        self.entry(entry).note.as_deref()
+    }
+
+    pub(crate) fn requests_of(&self, entry: u32) -> &Requests {
+        &self.entry(entry).requests
+    }
+
+    pub(crate) fn programs_of(&self, entry: u32) -> &Programs {
+        &self.entry(entry).programs
+    }
+
+    /// The entry that would allow it, but for the port or the program.
+    fn near(&self, found: &Found) -> Option<&RuleId> {
         match found {
-            Found::OtherPort(entry) => Some(self.rule_of(entry)),
+            Found::OtherPort(entry) | Found::OtherProgram(entry) => Some(self.rule_of(*entry)),
             Found::Entry(_) | Found::Nothing => None,
         }
-    }
-
-    pub(crate) fn rule(&self, grant: Grant) -> &RuleId {
-        self.rule_of(grant.entry)
-    }
-
-    pub(crate) fn note(&self, grant: Grant) -> Option<&str> {
-        self.entry(grant.entry).note.as_deref()
     }
 
     #[expect(
@@ -423,28 +516,60 @@ impl Compiled {
             .is_some_and(|ports| ports.contain(port))
     }
 
+    fn allows(&self, to: &Destination, by: Asker<'_>, only_exact: bool) -> Found {
+        let meant = |entry| by.is_allowed_by(self.entry(entry));
+        match to.target() {
+            Target::Name(name) if only_exact => {
+                self.allow.names.find_exact(name.as_str(), to.port(), meant)
+            }
+            Target::Name(name) => self.allow.names.find(name.as_str(), to.port(), meant),
+            Target::Address(address) => self.allow.nets.find(*address, to.port(), meant),
+        }
+    }
+
+    /// The deny entry that refuses a destination.
+    fn denies(&self, to: &Destination, by: Asker<'_>) -> Option<u32> {
+        let meant = |entry| by.is_denied_by(self.entry(entry));
+        match to.target() {
+            Target::Name(name) => match self.deny.names.find(name.as_str(), to.port(), meant) {
+                Found::Entry(grant) => Some(grant.entry),
+                _ => None,
+            },
+            Target::Address(address) => self.deny_address(*address, to.port(), by),
+        }
+    }
+
     /// The deny entry that names an address, or an IPv4 address inside it.
-    pub(crate) fn deny_address(&self, address: IpAddr, port: u16) -> Option<Grant> {
+    pub(crate) fn deny_address(&self, address: IpAddr, port: u16, by: Asker<'_>) -> Option<u32> {
+        let meant = |entry| by.is_denied_by(self.entry(entry));
         crate::addr::readings(address).find_map(|reading| {
-            match self.deny_nets.find(reading, port) {
-                Found::Entry(grant) => Some(grant),
+            match self.deny.nets.find(reading, port, meant) {
+                Found::Entry(grant) => Some(grant.entry),
                 _ => None,
             }
         })
     }
 
+    /// The deny entries that refuse some requests to a destination.
+    fn refused_requests(&self, to: &Destination, by: Asker<'_>) -> Box<[u32]> {
+        let mut entries = Vec::new();
+        if let (Target::Name(name), false) = (to.target(), self.deny_requests.is_empty()) {
+            let meant = |entry| by.is_denied_by(self.entry(entry));
+            let names = &self.deny_requests;
+            names.find_all(name.as_str(), to.port(), meant, &mut entries);
+        }
+        entries.into()
+    }
+
     /// Whether what granted a permit also grants an address that is not public.
-    pub(crate) fn grants_address(&self, grant: Grant, to: &Destination, address: IpAddr) -> bool {
-        match (to.target(), grant.pattern) {
+    pub(crate) fn grants_address(&self, grant: &Grant, to: &Destination, address: IpAddr) -> bool {
+        match to.target() {
             // The literal itself is what the entry allows.
-            (Target::Address(_), _) => true,
-            (Target::Name(_), pattern) => {
-                let more =
-                    pattern.map(|pattern| self.allow_names.more_addresses(pattern, to.port()));
-                let own = self.entry(grant.entry).addresses.iter();
-                own.chain(more.into_iter().flatten())
-                    .any(|net| net.contains(&address))
-            }
+            Target::Address(_) => true,
+            Target::Name(_) => grant.entries().any(|entry| {
+                let addresses = &self.entry(entry).addresses;
+                addresses.iter().any(|net| net.contains(&address))
+            }),
         }
     }
 }

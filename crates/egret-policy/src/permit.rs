@@ -13,7 +13,9 @@ use crate::denial::{Cause, Denial};
 use crate::destination::{Destination, Target};
 use crate::host::Host;
 use crate::matcher::{Compiled, Grant};
+use crate::program::{Asker, Program, Programs};
 use crate::reason::Reason;
+use crate::request::Asked;
 use crate::rule::RuleId;
 
 /// Leave to connect to one destination, once what it resolves to has been vetted.
@@ -21,7 +23,9 @@ use crate::rule::RuleId;
 /// It cannot be forged, nor used for two connections:
 ///
 /// ```compile_fail,E0451
-/// let forged = egret_policy::Permit { destination: todo!(), reason: todo!(), grant: None, compiled: todo!() };
+/// let forged = egret_policy::Permit {
+///     destination: todo!(), by: todo!(), reason: todo!(), grant: None, refused_requests: todo!(), compiled: todo!(),
+/// };
 /// ```
 ///
 /// ```compile_fail,E0599
@@ -31,9 +35,19 @@ use crate::rule::RuleId;
 /// ```
 pub struct Permit {
     destination: Destination,
+    by: By,
     reason: Reason,
     grant: Option<Grant>,
+    /// The deny entries that refuse some of the requests.
+    refused_requests: Box<[u32]>,
     compiled: Arc<Compiled>,
+}
+
+/// Who asked, kept.
+enum By {
+    Program(Box<Program>),
+    Unknown,
+    Anyone,
 }
 
 /// What has to be known before a permit's destination can be dialled.
@@ -51,14 +65,23 @@ pub enum Lookup<'a> {
 impl Permit {
     pub(crate) fn new(
         destination: Destination,
+        by: Asker<'_>,
         reason: Reason,
         grant: Option<Grant>,
+        refused_requests: Box<[u32]>,
         compiled: Arc<Compiled>,
     ) -> Self {
+        let by = match by {
+            Asker::Program(program) => By::Program(Box::new(program.clone())),
+            Asker::Unknown => By::Unknown,
+            Asker::Anyone => By::Anyone,
+        };
         Self {
             destination,
+            by,
             reason,
             grant,
+            refused_requests,
             compiled,
         }
     }
@@ -75,12 +98,72 @@ impl Permit {
 
     /// The entry that granted it; none where a default or a flag did.
     pub fn rule(&self) -> Option<&RuleId> {
-        self.grant.map(|grant| self.compiled.rule(grant))
+        let grant = self.grant.as_ref()?;
+        Some(self.compiled.rule_of(grant.entry))
     }
 
     /// The free text of that entry's `reason:`.
     pub fn note(&self) -> Option<&str> {
-        self.grant.and_then(|grant| self.compiled.note(grant))
+        self.compiled.note_of(self.grant.as_ref()?.entry)
+    }
+
+    /// Whether it is for certain requests only: then each has to be put to [`Self::request`], and nothing that is not
+    /// HTTP may be carried.
+    pub fn inspects(&self) -> bool {
+        !self.refused_requests.is_empty() || !self.grants_every_request()
+    }
+
+    fn grants_every_request(&self) -> bool {
+        self.grant.as_ref().is_none_or(|grant| {
+            let mut entries = grant.entries();
+            entries.any(|entry| self.compiled.requests_of(entry).are_all())
+        })
+    }
+
+    /// Decides on one HTTP request: its method, and its target in origin form (RFC 9112, section 3.2.1). The query is left
+    /// aside. A path that servers read in different ways is refused unless it is allowed in all of them.
+    ///
+    /// # Errors
+    /// [`Reason::DeniedRequest`], with the entry that refuses it or that lists others.
+    pub fn request(&self, method: &str, target: &str) -> Result<(), Denial> {
+        if !self.inspects() {
+            return Ok(());
+        }
+        let refuse = |rule: Option<&RuleId>, cause| {
+            let rule = rule.cloned();
+            Err(Denial::of(
+                Reason::DeniedRequest,
+                &self.destination,
+                rule,
+                cause,
+            ))
+        };
+        let asked = match Asked::read(method, target) {
+            Ok(asked) => asked,
+            Err(why) => return refuse(self.rule(), Cause::Told(why.into())),
+        };
+        let requests = |entry: &u32| self.compiled.requests_of(*entry);
+        let mut refused = self.refused_requests.iter();
+        let refused_by = refused.find(|entry| asked.may_be_meant(requests(entry)));
+        let allowed = self.grants_every_request()
+            || self.grant.as_ref().is_some_and(|grant| {
+                asked.is_always_meant(
+                    grant
+                        .entries()
+                        .map(|entry| self.compiled.requests_of(entry)),
+                )
+            });
+        let rule = match (refused_by, allowed) {
+            (Some(deny), _) => Some(self.compiled.rule_of(*deny)),
+            (None, false) => self.rule(),
+            (None, true) => return Ok(()),
+        };
+        let cause = Cause::Request {
+            method: method.into(),
+            path: target.split('?').next().unwrap_or_default().into(),
+            by_deny: refused_by.is_some(),
+        };
+        refuse(rule, cause)
     }
 
     /// What has to be resolved before dialling.
@@ -121,12 +204,59 @@ impl Permit {
         Ok(Vetted { addresses })
     }
 
+    /// Which requests, for an explanation.
+    pub(crate) fn requests_in_words(&self) -> String {
+        let all = |entries: &mut dyn Iterator<Item = u32>| {
+            let requests = entries.flat_map(|entry| self.compiled.requests_of(entry).iter());
+            in_words(requests.map(ToString::to_string))
+        };
+        let allowed = match (&self.grant, self.grants_every_request()) {
+            (Some(grant), false) => format!("only {}", all(&mut grant.entries())),
+            _ => "every one".to_owned(),
+        };
+        match self.refused_requests.is_empty() {
+            true => allowed,
+            false => {
+                let refused = all(&mut self.refused_requests.iter().copied());
+                format!("{allowed}, but not {refused}")
+            }
+        }
+    }
+
+    /// Which programs, for an explanation; none if it is for every program.
+    pub(crate) fn programs_in_words(&self) -> Option<String> {
+        let grant = self.grant.as_ref()?;
+        let programs = || {
+            grant
+                .entries()
+                .map(|entry| self.compiled.programs_of(entry))
+        };
+        if programs().any(Programs::are_all) {
+            return None;
+        }
+        let patterns = programs().flat_map(Programs::iter).map(|pattern| {
+            let started = if pattern.descendants {
+                " and what it starts"
+            } else {
+                ""
+            };
+            format!("{}{started}", pattern.path.as_str())
+        });
+        Some(in_words(patterns))
+    }
+
+    fn denied_by(&self, address: IpAddr) -> Option<u32> {
+        let by = match &self.by {
+            By::Program(program) => Asker::Program(program),
+            By::Unknown => Asker::Unknown,
+            By::Anyone => Asker::Anyone,
+        };
+        let port = self.destination.port();
+        self.compiled.deny_address(address, port, by)
+    }
+
     fn admits(&self, address: IpAddr, hosts: &HostAddresses) -> Result<(), Reason> {
-        if self
-            .compiled
-            .deny_address(address, self.destination.port())
-            .is_some()
-        {
+        if self.denied_by(address).is_some() {
             return Err(Reason::DeniedRule);
         }
         let class = hosts.class_of(address);
@@ -159,8 +289,8 @@ impl Permit {
     ) -> Denial {
         let rule = match reason {
             Reason::DeniedRule => {
-                let deny = self.compiled.deny_address(address, self.destination.port());
-                deny.map(|deny| self.compiled.rule(deny).clone())
+                let deny = self.denied_by(address);
+                deny.map(|deny| self.compiled.rule_of(deny).clone())
             }
             _ => self.rule().cloned(),
         };
@@ -182,12 +312,23 @@ impl Permit {
     }
 
     fn grants_address(&self, address: IpAddr) -> bool {
-        self.grant.is_some_and(|grant| {
-            self.compiled
-                .grants_address(grant, &self.destination, address)
-        })
+        let granted = |grant| {
+            let to = &self.destination;
+            self.compiled.grants_address(grant, to, address)
+        };
+        self.grant.as_ref().is_some_and(granted)
     }
 }
+
+/// A list for a sentence, at no great length.
+fn in_words(items: impl Iterator<Item = String>) -> String {
+    let mut items = items.peekable();
+    let shown: Vec<_> = items.by_ref().take(MOST_SHOWN).collect();
+    let rest = if items.peek().is_some() { ", …" } else { "" };
+    format!("{}{rest}", shown.join(", "))
+}
+
+const MOST_SHOWN: usize = 12;
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

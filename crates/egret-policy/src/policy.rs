@@ -10,12 +10,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::matcher::nets::NetTable;
-use crate::matcher::patterns::NameTable;
-use crate::matcher::{Compiled, CompiledEntry, Matcher};
+use crate::cases::Case;
+use crate::matcher::{Compiled, Matcher};
 use crate::names::{Special, special_str};
 use crate::pattern::{Pattern, Shape};
+use crate::program::{ProgramPattern, Programs};
 use crate::report::{Diagnostic, PolicyErrors, Report, Span};
+use crate::request::Requests;
 use crate::rule::RuleId;
 use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports, several_hosts};
 use crate::text::yaml::MAX_OCTETS;
@@ -30,6 +31,7 @@ pub struct Policy {
     pub(crate) deny: Vec<Entry>,
     pub(crate) host_gateway: Option<HostGatewayPorts>,
     pub(crate) filesystem: Filesystem,
+    pub(crate) tests: Vec<Case>,
     /// The forms of wildcards inside patterns. Each costs a look-up in every decision, so they are counted.
     pub(crate) shapes: HashSet<Shape>,
 }
@@ -50,8 +52,41 @@ pub(crate) struct Entry {
     pub(crate) what: What,
     pub(crate) ports: Ports,
     pub(crate) addresses: Box<[IpNet]>,
+    pub(crate) programs: Programs,
+    pub(crate) requests: Requests,
     pub(crate) note: Option<Arc<str>>,
     pub(crate) rule: RuleId,
+}
+
+impl Entry {
+    /// The entry that grants this and nothing special.
+    pub(crate) fn new(what: What, ports: Ports, rule: RuleId) -> Self {
+        Self {
+            what,
+            ports,
+            addresses: Box::default(),
+            programs: Programs::default(),
+            requests: Requests::default(),
+            note: None,
+            rule,
+        }
+    }
+
+    /// Whether the two grant or refuse the same, where they name the same.
+    pub(crate) fn grants_the_same_as(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.programs == other.programs
+            && self.requests == other.requests
+    }
+
+    /// Whether it can be enforced only by looking into TLS: requests on its port.
+    pub(crate) fn needs_tls_inspection(&self) -> bool {
+        let on_443 = match &self.ports {
+            Ports::Any | Ports::Web => true,
+            Ports::Listed(ports) => ports.contains(&443),
+        };
+        on_443 && !self.requests.are_all()
+    }
 }
 
 /// What an entry names.
@@ -243,6 +278,7 @@ impl Policy {
                 write: Vec::new(),
                 hide: Vec::new(),
             },
+            tests: Vec::new(),
             shapes: HashSet::new(),
         }
     }
@@ -281,13 +317,7 @@ impl Policy {
             );
             return Err(FlagError(message));
         }
-        Ok(Entry {
-            what,
-            ports,
-            addresses: Box::default(),
-            note: None,
-            rule: RuleId::new(flag.into(), 0),
-        })
+        Ok(Entry::new(what, ports, RuleId::new(flag.into(), 0)))
     }
 
     pub(crate) fn count_shape(&mut self, what: &What) {
@@ -332,36 +362,35 @@ impl Policy {
 
     /// Compiles the policy for deciding. Takes time and space in proportion to the number of entries and their ports.
     pub fn compile(&self) -> Matcher {
-        let mut compiled = Compiled {
-            default: self.default,
-            host_gateway: self.host_gateway.clone(),
-            entries: Vec::with_capacity(self.entries()),
-            allow_names: NameTable::with_capacity(self.allow.len()),
-            deny_names: NameTable::with_capacity(self.deny.len()),
-            allow_nets: NetTable::default(),
-            deny_nets: NetTable::default(),
-        };
-        let allow = self.allow.iter().map(|entry| (entry, Side::Allow));
-        let deny = self.deny.iter().map(|entry| (entry, Side::Deny));
-        for (entry, side) in allow.chain(deny) {
-            let index = u32::try_from(compiled.entries.len()).unwrap_or(u32::MAX);
-            compiled.entries.push(CompiledEntry {
-                rule: entry.rule.clone(),
-                note: entry.note.clone(),
-                addresses: entry.addresses.clone(),
-            });
-            let (names, nets) = match side {
-                Side::Allow => (&mut compiled.allow_names, &mut compiled.allow_nets),
-                Side::Deny => (&mut compiled.deny_names, &mut compiled.deny_nets),
-            };
-            match &entry.what {
-                What::Name(pattern) => {
-                    names.insert(pattern, entry.ports.as_slice(), &entry.addresses, index)
-                }
-                What::Net(net) => nets.insert(*net, entry.ports.as_slice(), index),
-            }
-        }
+        let host_gateway = self.host_gateway.clone();
+        let compiled = Compiled::new(self.default, host_gateway, &self.allow, &self.deny);
         Matcher::new(compiled)
+    }
+
+    /// Where the policy lists requests on port 443, which only a gateway that looks into TLS can tell apart.
+    pub fn needs_tls_inspection(&self) -> Option<&RuleId> {
+        let mut entries = self.allow.iter().chain(&self.deny);
+        let entry = entries.find(|entry| entry.needs_tls_inspection());
+        entry.map(|entry| &entry.rule)
+    }
+
+    /// The executables that entries name without wildcards.
+    pub fn executables(&self) -> impl Iterator<Item = &str> {
+        let entries = self.allow.iter().chain(&self.deny);
+        let patterns = entries.flat_map(|entry| entry.programs.iter());
+        let plain = patterns.filter(|pattern| !pattern.path.has_wildcards());
+        plain.map(|pattern| pattern.path.as_str())
+    }
+
+    /// Says that an executable that entries name is a link to another one, which they mean as well then.
+    pub fn add_executable_alias(&mut self, link: &str, executable: &str) {
+        for entry in self.allow.iter_mut().chain(&mut self.deny) {
+            entry.programs.extend(|named| {
+                let same = named.path.as_str() == link;
+                same.then(|| ProgramPattern::plain(executable, named.descendants))
+                    .flatten()
+            });
+        }
     }
 }
 

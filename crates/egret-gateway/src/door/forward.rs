@@ -302,7 +302,7 @@ async fn reuse(
             continue;
         }
         let hosts = gateway.hosts.load();
-        let permit = gateway.matcher.load().decide(destination, &hosts)?;
+        let permit = gateway.matcher.load().decide(destination, None, &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
         let mut record = gateway
             .record(Event::Decision, id)

@@ -5,16 +5,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::matcher::Grant;
-use crate::matcher::patterns::Found;
+use crate::matcher::{Found, Ports};
 
 /// Which entry names an address and a port. The longest prefix decides.
 ///
 /// One hash look-up for each prefix length that is in use: at most 33 for IPv4 and 129 for IPv6, however many entries.
 #[derive(Debug, Default)]
 pub(crate) struct NetTable {
-    /// Port 0 stands for every port.
-    by_net: HashMap<(IpNet, u16), u32>,
+    ports: Ports<IpNet>,
     first: HashMap<IpNet, u32>,
     /// In use, longest first.
     v4_lengths: Vec<u8>,
@@ -22,10 +20,15 @@ pub(crate) struct NetTable {
 }
 
 impl NetTable {
-    pub(crate) fn insert(&mut self, net: IpNet, ports: &[u16], entry: u32) {
-        for &port in ports {
-            self.by_net.entry((net, port)).or_insert(entry);
-        }
+    /// Adds an entry, as [`NameTable::insert`](crate::matcher::patterns::NameTable::insert) does.
+    pub(crate) fn insert(
+        &mut self,
+        net: IpNet,
+        ports: &[u16],
+        entry: u32,
+        same: impl Fn(u32, u32) -> bool,
+    ) {
+        self.ports.insert(net, ports, entry, &same);
         self.first.entry(net).or_insert(entry);
         let lengths = match net {
             IpNet::V4(_) => &mut self.v4_lengths,
@@ -36,36 +39,38 @@ impl NetTable {
         }
     }
 
-    /// The entry with the longest prefix that names the address on this port.
-    pub(crate) fn find(&self, address: IpAddr, port: u16) -> Found {
-        self.find_covering(&IpNet::from(address), port)
+    /// The entries with the longest prefix that name the address on this port, of those that are `meant`.
+    pub(crate) fn find(&self, address: IpAddr, port: u16, meant: impl Fn(u32) -> bool) -> Found {
+        self.find_covering(&IpNet::from(address), port, meant)
     }
 
-    /// The entry with the longest prefix that names the whole network on this port.
-    pub(crate) fn find_covering(&self, wanted: &IpNet, port: u16) -> Found {
-        let address = wanted.addr();
-        let lengths = match address {
-            IpAddr::V4(_) => &self.v4_lengths,
-            IpAddr::V6(_) => &self.v6_lengths,
-        };
-        let mut other_port = Found::Nothing;
-        for &len in lengths.iter().filter(|&&len| len <= wanted.prefix_len()) {
-            let Ok(net) = IpNet::new(address, len) else {
-                continue;
-            };
-            let net = net.trunc();
-            for port in [port, 0] {
-                if let Some(&entry) = self.by_net.get(&(net, port)) {
-                    return Found::Entry(Grant {
-                        entry,
-                        pattern: None,
-                    });
-                }
-            }
-            if let (Found::Nothing, Some(&entry)) = (&other_port, self.first.get(&net)) {
-                other_port = Found::OtherPort(entry);
+    /// The entries with the longest prefix that name the whole network on this port, of those that are `meant`.
+    pub(crate) fn find_covering(
+        &self,
+        wanted: &IpNet,
+        port: u16,
+        meant: impl Fn(u32) -> bool,
+    ) -> Found {
+        let mut found = Found::Nothing;
+        for (net, first) in self.each_match(wanted) {
+            found.improve(self.ports.find(net, port, first, &meant));
+            if found.is_entry() {
+                break;
             }
         }
-        other_port
+        found
+    }
+
+    /// The networks of the policy that contain one, the smallest first, each with its first entry.
+    fn each_match(&self, wanted: &IpNet) -> impl Iterator<Item = (IpNet, u32)> {
+        let lengths = match wanted {
+            IpNet::V4(_) => &self.v4_lengths,
+            IpNet::V6(_) => &self.v6_lengths,
+        };
+        let wide = lengths.iter().filter(|&&len| len <= wanted.prefix_len());
+        wide.filter_map(|&len| {
+            let net = IpNet::new(wanted.addr(), len).ok()?.trunc();
+            self.first.get(&net).map(|&first| (net, first))
+        })
     }
 }

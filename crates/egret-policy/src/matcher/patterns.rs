@@ -7,21 +7,8 @@
 
 use std::collections::HashMap;
 
-use ipnet::IpNet;
-
-use crate::matcher::Grant;
+use crate::matcher::{Found, Ports};
 use crate::pattern::{Lead, Pattern, Shape};
-
-/// What a table knows about a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// An entry matches, port and all.
-    Entry(Grant),
-    /// An entry matches, but for the port.
-    OtherPort(u32),
-    /// No entry matches.
-    Nothing,
-}
 
 /// Which entry names a host and a port.
 #[derive(Debug, Default)]
@@ -30,12 +17,9 @@ pub(crate) struct NameTable {
     shaped: HashMap<Box<str>, Id>,
     /// In use in `shaped`, the most specific first.
     shapes: Vec<Shape>,
-    /// Port 0 stands for every port.
-    ports: HashMap<(Id, u16), u32>,
+    ports: Ports<Id>,
     /// The first entry of each pattern, by the pattern's id.
     first: Vec<u32>,
-    /// What further entries for the same pattern and port grant.
-    more_addresses: HashMap<(Id, u16), Vec<IpNet>>,
 }
 
 /// A pattern's number.
@@ -62,24 +46,29 @@ impl NameTable {
     pub(crate) fn with_capacity(entries: usize) -> Self {
         Self {
             by_suffix: HashMap::with_capacity(entries),
-            ports: HashMap::with_capacity(2 * entries),
+            ports: Ports::with_capacity(2 * entries),
             first: Vec::with_capacity(entries),
             ..Self::default()
         }
     }
 
-    /// Adds an entry. Of two for the same pattern and port the first is the one that is named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Adds an entry. Of two for the same pattern and port the first is the one that is named; one that says the `same`
+    /// as the first is left out.
     pub(crate) fn insert(
         &mut self,
         pattern: &Pattern,
         ports: &[u16],
-        addresses: &[IpNet],
         entry: u32,
+        same: impl Fn(u32, u32) -> bool,
     ) {
         let shape = pattern.shape();
         if shape.is_looked_up_by_form() {
             for id in self.ids_of_shaped(pattern, entry) {
-                self.add_ports(id, ports, addresses, entry);
+                self.ports.insert(id, ports, entry, &same);
             }
             return;
         }
@@ -102,7 +91,7 @@ impl NameTable {
             *id = **place;
         }
         for id in ids.into_iter().filter(|&id| id != NONE) {
-            self.add_ports(id, ports, addresses, entry);
+            self.ports.insert(id, ports, entry, &same);
         }
     }
 
@@ -138,52 +127,37 @@ impl NameTable {
         ids
     }
 
-    fn add_ports(&mut self, id: Id, ports: &[u16], addresses: &[IpNet], entry: u32) {
-        for &port in ports {
-            let first = *self.ports.entry((id, port)).or_insert(entry);
-            if first != entry && !addresses.is_empty() {
-                self.more_addresses
-                    .entry((id, port))
-                    .or_default()
-                    .extend(addresses);
-            }
-        }
-    }
-
-    /// The entry with the most specific pattern that matches name and port.
-    pub(crate) fn find(&self, name: &str, port: u16) -> Found {
+    /// The entries with the most specific pattern that matches name and port, of those that are `meant`.
+    pub(crate) fn find(&self, name: &str, port: u16, meant: impl Fn(u32) -> bool) -> Found {
         let mut found = Found::Nothing;
         self.each_match(name, |id| {
-            if let Some((entry, _)) = self.entry(id, port) {
-                found = Found::Entry(Grant {
-                    entry,
-                    pattern: Some(id),
-                });
-                return Some(());
-            }
-            if let (Found::Nothing, Some(&first)) = (found, self.first.get(id as usize)) {
-                found = Found::OtherPort(first);
-            }
-            None
+            let first = *self.first.get(id as usize)?;
+            found.improve(self.ports.find(id, port, first, &meant));
+            found.is_entry().then_some(())
         });
         found
     }
 
+    /// All entries that match name and port, of those that are `meant`.
+    pub(crate) fn find_all(
+        &self,
+        name: &str,
+        port: u16,
+        meant: impl Fn(u32) -> bool,
+        into: &mut Vec<u32>,
+    ) {
+        self.each_match(name, |id| {
+            into.extend(self.ports.entries(id, port).filter(|&entry| meant(entry)));
+            None::<()>
+        });
+    }
+
     /// As [`Self::find`], by entries that write the name out and by no pattern.
-    pub(crate) fn find_exact(&self, name: &str, port: u16) -> Found {
-        let Some(slot) = self.by_suffix.get(name).filter(|slot| slot.exact != NONE) else {
-            return Found::Nothing;
-        };
-        match (
-            self.entry(slot.exact, port),
-            self.first.get(slot.exact as usize),
-        ) {
-            (Some((entry, _)), _) => Found::Entry(Grant {
-                entry,
-                pattern: Some(slot.exact),
-            }),
-            (None, Some(&first)) => Found::OtherPort(first),
-            (None, None) => Found::Nothing,
+    pub(crate) fn find_exact(&self, name: &str, port: u16, meant: impl Fn(u32) -> bool) -> Found {
+        let exact = self.by_suffix.get(name).map_or(NONE, |slot| slot.exact);
+        match self.first.get(exact as usize) {
+            Some(&first) => self.ports.find(exact, port, first, &meant),
+            None => Found::Nothing,
         }
     }
 
@@ -192,15 +166,9 @@ impl NameTable {
         self.each_match(name, |_| Some(())).is_some()
     }
 
-    /// The addresses that further entries for the pattern that granted a port grant.
-    pub(crate) fn more_addresses(&self, pattern: u32, port: u16) -> impl Iterator<Item = &IpNet> {
-        let more = [port, 0].map(|port| self.more_addresses.get(&(pattern, port)));
-        more.into_iter().flatten().flatten()
-    }
-
     /// The first entry whose pattern matches every name that `pattern` matches, on this port.
     pub(crate) fn covering(&self, pattern: &Pattern, port: u16) -> Option<u32> {
-        let by = |id: Id| self.entry(id, port).map(|(entry, _)| entry);
+        let by = |id: Id| self.ports.entries(id, port).next();
         if pattern.is_exact() {
             return self.each_match(pattern.as_str(), by);
         }
@@ -226,11 +194,6 @@ impl NameTable {
             rest = suffix.split_once('.').map(|(_, rest)| rest);
         }
         None
-    }
-
-    fn entry(&self, id: Id, port: u16) -> Option<(u32, u16)> {
-        let entry = |port| self.ports.get(&(id, port)).map(|&entry| (entry, port));
-        entry(port).or_else(|| entry(0))
     }
 
     /// Calls `visit` with every pattern that matches a name, the most specific first, until it returns something.

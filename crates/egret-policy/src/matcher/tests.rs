@@ -21,7 +21,7 @@ fn check(policy: &str, rows: &[(&str, &str)]) {
     let matcher = matcher(policy);
     for (to, expected) in rows {
         let to = Destination::from_user(to).unwrap();
-        let (reason, rule) = match matcher.decide(&to, &hosts()) {
+        let (reason, rule) = match matcher.decide(&to, None, &hosts()) {
             Ok(permit) => (permit.reason(), permit.rule().cloned()),
             Err(denial) => (denial.reason(), denial.rule().cloned()),
         };
@@ -78,7 +78,7 @@ fn patterns_match_whole_labels_only() {
         let policy = matcher(&format!("version: 1\nallow: ['{pattern}']"));
         let to = Destination::parse(host, "443").unwrap();
         assert_eq!(
-            policy.decide(&to, &hosts()).is_ok(),
+            policy.decide(&to, None, &hosts()).is_ok(),
             expected,
             "`{pattern}` against `{host}`"
         );
@@ -213,7 +213,7 @@ fn vetted(matcher: &Matcher, to: &str, answer: &[&str], hosts: &HostAddresses) -
         .iter()
         .map(|address| address.parse().unwrap())
         .collect();
-    let decided = matcher.decide(&to, hosts);
+    let decided = matcher.decide(&to, None, hosts);
     let vetted = decided.and_then(|permit| permit.vet(&answer, hosts).map(|_| permit.reason()));
     vetted.unwrap_or_else(|denial| denial.reason())
 }
@@ -276,7 +276,11 @@ deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
 fn vetted_addresses_are_those_of_the_answer_once_each() {
     let matcher = matcher("version: 1\nallow: [a.example]");
     let permit = matcher
-        .decide(&Destination::from_user("a.example").unwrap(), &hosts())
+        .decide(
+            &Destination::from_user("a.example").unwrap(),
+            None,
+            &hosts(),
+        )
         .unwrap();
     assert!(matches!(permit.lookup(), Lookup::Name(name) if name.as_str() == "a.example"));
     let answer =
@@ -315,7 +319,7 @@ fn what_is_spoken_has_to_be_what_was_decided() {
     ];
     for (to, spoken, expected) in table {
         let permit = matcher
-            .decide(&Destination::from_user(to).unwrap(), &hosts())
+            .decide(&Destination::from_user(to).unwrap(), None, &hosts())
             .unwrap();
         let said = matcher
             .confirm(&permit, spoken)
@@ -389,7 +393,7 @@ deny: [b.example, d.example, 9.0.0.0/8, host.egret.internal, 1.0.0.0/8, 172.17.0
             .iter()
             .map(|address| address.parse().unwrap())
             .collect();
-        let denial = match matcher.decide(&to, &hosts()) {
+        let denial = match matcher.decide(&to, None, &hosts()) {
             Err(denial) => denial,
             Ok(permit) => permit.vet(&answer, &hosts()).unwrap_err(),
         };
@@ -443,7 +447,7 @@ fn flags_add_to_a_policy_and_say_what_is_wrong_with_them() {
     for (to, expected) in table {
         let to = Destination::from_user(to).unwrap();
         let reason = matcher
-            .decide(&to, &hosts())
+            .decide(&to, None, &hosts())
             .map_or_else(|denial| denial.reason(), |permit| permit.reason());
         assert_eq!(reason.code(), expected, "{to}");
     }
@@ -520,13 +524,13 @@ proptest! {
                 () => Reason::DeniedDefault,
             };
             let to = Destination::parse(&host, &port.to_string()).unwrap();
-            let decided = matcher.decide(&to, &hosts());
+            let decided = matcher.decide(&to, None, &hosts());
             let reason = decided.as_ref().map_or_else(Denial::reason, Permit::reason);
             prop_assert_eq!(reason, expected, "{}", to);
             // The most specific of those that match is the one that decided.
             let best = allowing.iter().filter(|(_, listed)| *listed == port);
             let best = best.min_by_key(|(pattern, _)| pattern.shape().specificity());
-            let found = matcher.compiled.allow_names.find(&host, port);
+            let found = matcher.compiled.allow.names.find(&host, port, |_| true);
             if let (Some((best, _)), Found::Entry(grant)) = (best, found) {
                 let decided = Pattern::parse(&allow[grant.entry as usize].0).unwrap();
                 prop_assert!(decided.shape().specificity() <= best.shape().specificity(), "{decided} over {best} for {to}");

@@ -33,7 +33,7 @@ pub(crate) struct BadEntry {
 }
 
 impl BadEntry {
-    fn new(
+    pub(crate) fn new(
         part: Range<usize>,
         message: impl Into<String>,
         label: impl Into<String>,

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use crate::matcher::Grant;
 use crate::matcher::nets::NetTable;
-use crate::matcher::patterns::{Found, NameTable};
+use crate::matcher::patterns::NameTable;
+use crate::matcher::{Found, Grant};
 use crate::pattern::Lead;
 use crate::policy::{Default, Entry, Policy, What};
 use crate::report::{Report, Span};
@@ -21,19 +21,26 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
             "every public destination can be reached, and data can be sent to any of them";
         report.warning(span, message, "allows what no entry speaks of", Some(help));
     }
-    if let Some(span) = spans.tests {
-        report.warning(
-            span,
-            "this version checks the form of `tests` and does not run them",
-            "",
-            None,
-        );
-    }
     for (entry, &span) in policy.deny.iter().zip(&spans.deny) {
         deny_entry(entry, span, report);
     }
     for (entry, &span) in policy.allow.iter().zip(&spans.allow) {
         open_suffix(entry, span, report);
+    }
+    let allow = policy.allow.iter().zip(&spans.allow);
+    for (entry, &span) in allow.chain(policy.deny.iter().zip(&spans.deny)) {
+        if entry.needs_tls_inspection() {
+            let message =
+                "`http` on port 443 is not enforced yet, so `egret run` does not take this policy";
+            let help =
+                "with `ports: [80]` it is; without `http`, every request is allowed".to_owned();
+            report.warning(
+                span,
+                message,
+                "requests inside TLS cannot be read yet",
+                Some(help),
+            );
+        }
     }
     duplicates(&policy.allow, &spans.allow, report);
     duplicates(&policy.deny, &spans.deny, report);
@@ -96,7 +103,7 @@ fn duplicates(entries: &[Entry], spans: &[Span], report: &mut Report<'_>) {
             let earlier = *seen.entry((key, port)).or_insert(index);
             let same = entries
                 .get(earlier)
-                .is_some_and(|earlier| earlier.addresses == entry.addresses);
+                .is_some_and(|earlier| earlier.grants_the_same_as(entry));
             match earlier != index && same {
                 true => first = first.or(Some(earlier)),
                 false => all = false,
@@ -121,15 +128,18 @@ fn shadowed(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
     }
     let mut names = NameTable::default();
     let mut nets = NetTable::default();
-    for (index, entry) in (0..).zip(&policy.deny) {
+    // A deny entry for some programs or requests leaves the others.
+    let whole = |(_, entry): &(u32, &Entry)| entry.programs.are_all() && entry.requests.are_all();
+    for (index, entry) in (0..).zip(&policy.deny).filter(whole) {
+        let ports = entry.ports.as_slice();
         match &entry.what {
-            What::Name(pattern) => names.insert(pattern, entry.ports.as_slice(), &[], index),
-            What::Net(net) => nets.insert(*net, entry.ports.as_slice(), index),
+            What::Name(pattern) => names.insert(pattern, ports, index, |_, _| true),
+            What::Net(net) => nets.insert(*net, ports, index, |_, _| true),
         }
     }
     let covering = |what: &What, port: u16| match what {
         What::Name(pattern) => names.covering(pattern, port),
-        What::Net(net) => match nets.find_covering(net, port) {
+        What::Net(net) => match nets.find_covering(net, port, |_| true) {
             Found::Entry(Grant { entry, .. }) => Some(entry),
             _ => None,
         },

@@ -1,16 +1,18 @@
 //! Egret's own policy language: from a YAML tree to a [`Policy`].
 //!
 //! Every key is known, stands once, and has the type it needs; everything that is wrong is reported, not just the first
-//! thing. What this version cannot enforce (`http`, `by`) is refused: a rule that is written down and not enforced would
-//! be worse than none.
+//! thing.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::cases::{Case, Expected};
 use crate::destination::Destination;
 use crate::policy::{Default, Entry, HostGatewayPorts, MAX_SHAPES, Policy, Ports};
+use crate::program::{Program, ProgramPattern, Programs};
 use crate::report::{Report, Span, did_you_mean};
+use crate::request::{RequestRule, Requests};
 use crate::rule::RuleId;
 use crate::text::entry::{self, BadEntry, Side};
 use crate::text::foreign;
@@ -26,7 +28,6 @@ pub(crate) struct Spans {
     pub(crate) allow: Vec<Span>,
     pub(crate) deny: Vec<Span>,
     pub(crate) default: Option<Span>,
-    pub(crate) tests: Option<Span>,
 }
 
 /// Reads a policy; what is wrong stands in the report afterwards, and then the policy is good for nothing.
@@ -38,7 +39,6 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> (Policy, Spans) 
             allow: Vec::new(),
             deny: Vec::new(),
             default: None,
-            tests: None,
         },
     };
     reader.policy(root);
@@ -61,9 +61,18 @@ const KEYS: &[&str] = &[
     "filesystem",
     "tests",
 ];
-const HOST_KEYS: &[&str] = &["host", "ports", "addresses", "reason", "by", "http"];
-const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "http"];
+const HOST_KEYS: &[&str] = &[
+    "host",
+    "ports",
+    "addresses",
+    "reason",
+    "by",
+    "under",
+    "http",
+];
+const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "under", "http"];
 const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
+const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
 
 impl Reader<'_, '_> {
     fn policy(&mut self, root: &Node<'_>) {
@@ -192,13 +201,7 @@ impl Reader<'_, '_> {
             Value::Scalar(text, Kind::String) => match entry::parse_entry(text, side) {
                 Ok((what, ports)) => {
                     self.policy.count_shape(&what);
-                    Some(Entry {
-                        what,
-                        ports,
-                        addresses: Box::default(),
-                        note: None,
-                        rule,
-                    })
+                    Some(Entry::new(what, ports, rule))
                 }
                 Err(bad) => {
                     for mut bad in bad {
@@ -272,13 +275,14 @@ impl Reader<'_, '_> {
             Some(Box::default()),
             None,
         );
+        let (mut programs, mut requests) = (Some(Vec::new()), Some(Vec::new()));
         for (key, value) in self.fields(pairs, keys, "an entry") {
             match key {
                 "host" => what = self.parsed(value, "`host`", |text| entry::parse_host(text, side)),
                 "address" => {
                     what = self.parsed(value, "`address`", |text| entry::parse_address(text, side))
                 }
-                "ports" => ports = self.ports(value, "`ports`").map(Ports::listed),
+                "ports" => ports = self.entry_ports(value),
                 "addresses" if side == Side::Deny => {
                     let help = "to deny addresses, write entries with `address`".to_owned();
                     self.report.error(
@@ -290,11 +294,27 @@ impl Reader<'_, '_> {
                 }
                 "addresses" => addresses = self.addresses(value),
                 "reason" => note = self.text(value, "`reason`").map(Arc::from),
-                "http" => self.not_enforced(value, "http", "request to the host"),
-                _ => self.not_enforced(value, "by", "program in the sandbox"),
+                "http" if side == Side::Deny && keys == ADDRESS_KEYS => {
+                    let help = "say which requests are allowed, under `allow`".to_owned();
+                    self.report.error(
+                        value.span,
+                        "under `deny`, `http` needs a `host`",
+                        "",
+                        Some(help),
+                    );
+                }
+                "http" => requests = self.all_parsed(value, "`http`", RequestRule::parse),
+                key => {
+                    let descendants = key == "under";
+                    let what = format!("`{key}`");
+                    let parse = |text: &str| ProgramPattern::parse(text, descendants);
+                    let more = self.all_parsed(value, &what, parse);
+                    programs = programs.zip(more).map(|(had, more)| [had, more].concat());
+                }
             }
         }
         let (what, ports, addresses) = (what?, ports?, addresses?);
+        let (programs, requests) = (programs?, requests?);
         if what.is_host_gateway() && !addresses.is_empty() {
             let at = has("addresses").map_or(item.span, |(key, _)| key.span);
             let help = "leave it out: Egret knows the address".to_owned();
@@ -310,14 +330,40 @@ impl Reader<'_, '_> {
             what,
             ports,
             addresses,
+            programs: Programs::new(programs),
+            requests: Requests::new(requests),
             note,
             rule,
         })
     }
 
+    fn entry_ports(&mut self, value: &Node<'_>) -> Option<Ports> {
+        match &value.value {
+            Value::Scalar(word, Kind::String) if word == "any" => Some(Ports::Any),
+            _ => self.ports(value, "`ports`").map(Ports::listed),
+        }
+    }
+
+    /// The items of a list, each read by `parse`; none if one of them cannot be, or if there are none.
+    fn all_parsed<T>(
+        &mut self,
+        value: &Node<'_>,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, BadEntry>,
+    ) -> Option<Vec<T>> {
+        let items = self.list(value, what);
+        let parsed: Vec<_> = items
+            .iter()
+            .map(|item| self.parsed(item, &format!("an item of {what}"), &parse))
+            .collect();
+        let parsed: Option<Vec<_>> = parsed.into_iter().collect();
+        parsed.filter(|parsed| !parsed.is_empty())
+    }
+
     fn addresses(&mut self, value: &Node<'_>) -> Option<Box<[IpNet]>> {
-        let items = self.list(value, "`addresses`");
-        if items.len() > MAX_ADDRESSES {
+        if let Value::List(items) = &value.value
+            && items.len() > MAX_ADDRESSES
+        {
             let message = format!("an entry takes at most {MAX_ADDRESSES} `addresses`");
             self.report.error(
                 value.span,
@@ -327,11 +373,8 @@ impl Reader<'_, '_> {
             );
             return None;
         }
-        let nets: Vec<_> = items
-            .iter()
-            .map(|item| self.parsed(item, "an address", entry::parse_granted))
-            .collect();
-        nets.into_iter().collect()
+        self.all_parsed(value, "`addresses`", entry::parse_granted)
+            .map(Vec::into_boxed_slice)
     }
 
     fn ports(&mut self, value: &Node<'_>, what: &str) -> Option<Vec<u16>> {
@@ -421,41 +464,83 @@ impl Reader<'_, '_> {
     }
 
     fn tests(&mut self, value: &Node<'_>) {
-        self.spans.tests = Some(value.span);
         for item in self.list(value, "`tests`") {
-            let one = match &item.value {
-                Value::Map(pairs) => self.fields(pairs, &["allow", "deny"], "a test"),
-                _ => Vec::new(),
-            };
-            let [(_, destination)] = one.as_slice() else {
-                let help = "write `- allow: HOST[:PORT]` or `- deny: HOST[:PORT]`".to_owned();
-                self.report.error(
-                    item.span,
-                    "a test has one `allow` or one `deny`",
-                    "",
-                    Some(help),
-                );
-                continue;
-            };
-            let Some(text) = self.text(destination, "a destination") else {
-                continue;
-            };
-            if let Err(bad) = Destination::from_user(text) {
-                self.report.error(
-                    destination.span,
-                    "this is not a destination",
-                    bad.flaw().to_string(),
-                    None,
-                );
-            }
+            let rule = RuleId::new(Arc::clone(self.report.file()), item.span.line);
+            let case = self.case(item, rule);
+            self.policy.tests.extend(case);
         }
     }
 
-    fn not_enforced(&mut self, value: &Node<'_>, key: &str, every: &str) {
-        let message =
-            format!("`{key}` is not enforced yet, so this version does not take the policy");
-        let help = format!("leave it out to allow every {every}");
-        self.report.error(value.span, message, "", Some(help));
+    fn case(&mut self, item: &Node<'_>, rule: RuleId) -> Option<Case> {
+        let fields = match &item.value {
+            Value::Map(pairs) => self.fields(pairs, TEST_KEYS, "a test"),
+            _ => Vec::new(),
+        };
+        let asked = |(key, _): &&(&str, &Node<'_>)| matches!(*key, "allow" | "deny");
+        let (1, Some((expected, destination))) = (
+            fields.iter().filter(asked).count(),
+            fields.iter().find(asked),
+        ) else {
+            let help = "write `- allow: HOST[:PORT]` or `- deny: HOST[:PORT]`".to_owned();
+            let message = "a test has one `allow` or one `deny`";
+            self.report.error(item.span, message, "", Some(help));
+            return None;
+        };
+        let expected = match *expected {
+            "allow" => Expected::Allow,
+            _ => Expected::Deny,
+        };
+        let text = self.text(destination, "a destination")?;
+        // Also for `deny`: what nobody can ask for is denied in vain.
+        let to = match Destination::from_user(text) {
+            Ok(to) => to,
+            Err(malformed) => {
+                let (span, flaw) = (destination.span, malformed.flaw().to_string());
+                self.report
+                    .error(span, "this is not a destination", flaw, None);
+                return None;
+            }
+        };
+        let mut case = Case::new(rule, expected, text, to);
+        for (key, value) in fields {
+            match key {
+                "by" => {
+                    case.by = self.parsed(value, "`by`", |text| {
+                        ProgramPattern::plain(text, false).ok_or_else(|| {
+                            let help = "write its path, such as `/usr/bin/curl`";
+                            BadEntry::new(0..text.len(), "this names no executable", "", help)
+                        })?;
+                        Ok(Program {
+                            executable: text.to_owned(),
+                            ancestors: Vec::new(),
+                        })
+                    });
+                }
+                "request" => {
+                    case.request = self.parsed(value, "`request`", |text| {
+                        let request = text.split_once(' ');
+                        match request.filter(|(_, target)| target.starts_with('/')) {
+                            Some((method, target)) => Ok((method.into(), target.into())),
+                            None => {
+                                let help = "write `METHOD PATH`, such as `GET /v1/items`";
+                                let message = "a request has a method and a path";
+                                Err(BadEntry::new(0..text.len(), message, "", help))
+                            }
+                        }
+                    });
+                }
+                "resolves_to" => {
+                    case.resolves_to = self.all_parsed(value, "`resolves_to`", |text| {
+                        text.parse().map_err(|_| {
+                            let message = "this is not an IP address";
+                            BadEntry::new(0..text.len(), message, "", "")
+                        })
+                    });
+                }
+                _ => {}
+            }
+        }
+        Some(case)
     }
 
     /// The values of known keys. Reports the unknown and the repeated ones, of which the first stands.

@@ -43,13 +43,7 @@ fn in_json(file: &str, result: &Result<Loaded, Bad>) -> serde_json::Value {
         Ok(Loaded { policy, warnings }) => {
             json!({ "file": file, "valid": true, "entries": policy.entries(), "errors": [], "warnings": warnings })
         }
-        Err(Bad::Policy(errors)) => {
-            json!({ "file": file, "valid": false, "errors": errors.errors(), "warnings": [] })
-        }
-        Err(Bad::File(message)) => {
-            let error = json!({ "level": "error", "message": message, "file": file, "line": null, "column": null });
-            json!({ "file": file, "valid": false, "errors": [error], "warnings": [] })
-        }
+        Err(bad) => bad.in_json(file),
     }
 }
 

@@ -6,7 +6,9 @@ use super::{
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use egret_policy::{Destination, Explanation, HostAddresses, HostGatewayPorts, Reason, Verdict};
+use egret_policy::{
+    Destination, Explanation, HostAddresses, HostGatewayPorts, Program, Question, Reason, Verdict,
+};
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
@@ -19,17 +21,18 @@ pub(crate) struct Explain {
     /// `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT` or a URL; the port is 443 where none is given
     #[arg(value_name = "DEST")]
     destination: String,
-    /// The method of a request; no policy of this version distinguishes them
+    /// The method of a request, for a host with `http` rules
     #[arg(requires = "path")]
     method: Option<String>,
-    /// The path of a request
+    /// The path of the request, with or without a query
+    #[arg(value_parser = path)]
     path: Option<String>,
     /// What the name resolves to; nothing is resolved here
     #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',')]
     resolves_to: Option<Vec<IpAddr>>,
-    /// The program that connects; no policy of this version distinguishes them
-    #[arg(long, value_name = "EXE")]
-    by: Option<String>,
+    /// The executable that connects, and after it those that it was started by, nearest first
+    #[arg(long, value_name = "EXE", num_args = 1.., value_delimiter = ',', value_parser = path)]
+    by: Vec<String>,
     /// Explain as if the host gateway were open, on any port or on these
     #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     allow_docker_gateway: Option<HostGatewayPorts>,
@@ -39,6 +42,13 @@ pub(crate) struct Explain {
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+fn path(text: &str) -> Result<String, &'static str> {
+    match text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err("a path begins with `/`"),
+    }
 }
 
 pub(super) fn explain(args: &Explain) -> u8 {
@@ -64,10 +74,21 @@ pub(super) fn explain(args: &Explain) -> u8 {
         policy.grant_host_gateway(ports.clone());
     }
     let hosts = HostAddresses::new(args.host_address.iter().copied());
+    let by = args
+        .by
+        .split_first()
+        .map(|(executable, ancestors)| Program {
+            executable: executable.clone(),
+            ancestors: ancestors.to_vec(),
+        });
     let explanation = match Destination::from_user(&args.destination) {
-        Ok(to) => policy
-            .compile()
-            .explain(&to, &hosts, args.resolves_to.as_deref()),
+        Ok(to) => policy.compile().explain(&Question {
+            to: &to,
+            by: by.as_ref(),
+            request: args.method.as_deref().zip(args.path.as_deref()),
+            resolves_to: args.resolves_to.as_deref(),
+            hosts: &hosts,
+        }),
         Err(malformed) => Explanation::of_malformed(&malformed),
     };
     let text = match args.output {
@@ -79,7 +100,7 @@ pub(super) fn explain(args: &Explain) -> u8 {
     };
     match (print(&text), explanation.verdict) {
         (Err(error), _) => cannot_print(&error),
-        (Ok(()), Verdict::Allow) => FINE,
+        (Ok(()), Verdict::Allow | Verdict::Inspect) => FINE,
         (Ok(()), Verdict::Deny) => REFUSED,
     }
 }
@@ -90,6 +111,10 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
     let bold = paint(Style::new().bold());
     let dim = paint(Style::new().dimmed());
     let (word, verdict) = match explanation.verdict {
+        Verdict::Inspect => (
+            "allowed, if its requests are",
+            paint(AnsiColor::Green.on_default().bold()),
+        ),
         Verdict::Allow => ("allowed", paint(AnsiColor::Green.on_default().bold())),
         Verdict::Deny => ("denied", paint(AnsiColor::Red.on_default().bold())),
     };
@@ -132,9 +157,19 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
         steps.any(|step| step.outcome == "unknown" && name.is_none_or(|name| step.step == name))
     };
     if unknown(None) {
-        let now = match unknown(Some("resolve")) {
-            true => "; --resolves-to checks addresses now",
-            false => "",
+        let ways = [
+            ("resolve", "--resolves-to checks addresses"),
+            ("executable", "--by checks a program"),
+            ("request", "METHOD PATH checks a request"),
+        ];
+        let ways: Vec<_> = ways
+            .into_iter()
+            .filter(|(step, _)| unknown(Some(step)))
+            .map(|(_, way)| way)
+            .collect();
+        let now = match ways.as_slice() {
+            [] => String::new(),
+            ways => format!("; {} now", ways.join(", ")),
         };
         let _ = writeln!(text, "\nWhat is unknown is checked when connecting{now}.");
     }
@@ -170,7 +205,13 @@ mod tests {
         ];
         for (to, end) in table {
             let asked = Destination::from_user(to).unwrap();
-            let explanation = matcher.explain(&asked, &HostAddresses::new([]), None);
+            let explanation = matcher.explain(&Question {
+                to: &asked,
+                by: None,
+                request: None,
+                resolves_to: None,
+                hosts: &HostAddresses::new([]),
+            });
             let text = explained(&explanation, to, false);
             assert!(text.ends_with(end), "{text}");
         }

@@ -6,6 +6,7 @@
 
 mod check;
 mod explain;
+mod test;
 
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -15,6 +16,7 @@ use egret_policy::{Diagnostic, Policy, PolicyErrors};
 use explain::{Explain, explain};
 use serde_json::json;
 use std::io::{self, IsTerminal, Read as _, Write as _};
+use test::{Test, test};
 
 /// What can be asked about a policy.
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,8 @@ pub(crate) enum PolicyCommand {
     Check(Check),
     /// Say what a policy decides about a destination, step by step
     Explain(Explain),
+    /// Run the tests that policies carry
+    Test(Test),
 }
 
 const FINE: u8 = 0;
@@ -34,6 +38,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
     match command {
         PolicyCommand::Check(args) => check(&args),
         PolicyCommand::Explain(args) => explain(&args),
+        PolicyCommand::Test(args) => test(&args),
     }
 }
 
@@ -69,6 +74,17 @@ impl Bad {
             Self::File(message) => format!("error: {message}"),
             Self::Policy(errors) => errors.render(colour),
         }
+    }
+
+    /// As an item of a list of files.
+    fn in_json(&self, file: &str) -> serde_json::Value {
+        let errors = match self {
+            Self::Policy(errors) => json!(errors.errors()),
+            Self::File(message) => json!([
+                { "level": "error", "message": message, "file": file, "line": null, "column": null }
+            ]),
+        };
+        json!({ "file": file, "valid": false, "errors": errors, "warnings": [] })
     }
 }
 

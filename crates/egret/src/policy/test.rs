@@ -1,0 +1,105 @@
+//! `egret policy test`: whether policies decide as the tests in them say.
+
+use super::{
+    BAD_INPUT, Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, load, print, shown, tell,
+};
+use crate::cli::Output;
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use egret_policy::Tested;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::io;
+
+/// Arguments of `egret policy test`.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// The policies; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn test(args: &Test) -> u8 {
+    let run = |file: &String| load(file).map(|Loaded { policy, .. }| policy.run_tests());
+    let ran: Vec<_> = args.files.iter().map(|file| (file, run(file))).collect();
+    let failed = |tests: &Vec<Tested>| tests.iter().any(|test| !test.passed);
+    let status = match () {
+        () if ran.iter().any(|(_, result)| result.is_err()) => BAD_INPUT,
+        () if ran.iter().flat_map(|(_, result)| result).any(failed) => REFUSED,
+        () => FINE,
+    };
+    let printed = match args.output {
+        Output::Json => {
+            let files: Vec<_> = ran
+                .iter()
+                .map(|(file, result)| in_json(file, result))
+                .collect();
+            print(&format!("{:#}\n", json!({ "files": files })))
+        }
+        Output::Text => ran
+            .iter()
+            .try_for_each(|(file, result)| in_text(file, result)),
+    };
+    printed.map_or_else(|error| cannot_print(&error), |()| status)
+}
+
+fn in_json(file: &str, result: &Result<Vec<Tested>, Bad>) -> serde_json::Value {
+    match result {
+        Ok(tests) => {
+            let passed = tests.iter().filter(|test| test.passed).count();
+            json!({ "file": file, "valid": true, "passed": passed, "failed": tests.len() - passed, "tests": tests })
+        }
+        Err(bad) => bad.in_json(file),
+    }
+}
+
+fn in_text(file: &str, result: &Result<Vec<Tested>, Bad>) -> io::Result<()> {
+    let tests = match result {
+        Ok(tests) => tests,
+        Err(bad) => return tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+    };
+    let colour = colour_for(&io::stdout());
+    let red = match colour {
+        true => AnsiColor::Red.on_default().bold(),
+        false => Style::new(),
+    };
+    let mut text = String::new();
+    let failed: Vec<_> = tests.iter().filter(|test| !test.passed).collect();
+    for test in &failed {
+        let Tested {
+            rule,
+            destination,
+            explanation,
+            ..
+        } = test;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "{red}FAILED{red:#} {rule}: {}: {}, but the policy says {}",
+            test.expected(),
+            destination.escape_debug(),
+            explanation.reason
+        );
+        if let Some(decided) = &explanation.rule {
+            let _ = write!(text, " by {decided}");
+        }
+        text.push('\n');
+        if let Some(hint) = &explanation.hint {
+            let _ = writeln!(text, "  to allow it: {}", hint.change());
+        }
+    }
+    let file = shown(file);
+    let _ = match (tests.len(), failed.len()) {
+        (0, _) => writeln!(
+            text,
+            "{file}: no tests; add `tests:` with `- allow: HOST` and `- deny: HOST`"
+        ),
+        (1, 0) => writeln!(text, "{file}: 1 test passed"),
+        (count, 0) => writeln!(text, "{file}: {count} tests passed"),
+        (count, failed) => writeln!(text, "{file}: {failed} of {count} tests failed"),
+    };
+    print(&text)
+}
