@@ -46,3 +46,4 @@ pub use program::Program;
 pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};
 pub use rule::RuleId;
+pub use text::format::format_policy;

@@ -2,8 +2,10 @@
 
 pub(crate) mod entry;
 pub(crate) mod foreign;
+pub(crate) mod format;
 pub(crate) mod lint;
 pub(crate) mod native;
+pub(crate) mod write;
 pub(crate) mod yaml;
 
 #[cfg(test)]

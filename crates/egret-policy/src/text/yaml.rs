@@ -58,9 +58,22 @@ impl Value<'_> {
 
 /// Reads one document; none if it is empty or cannot be read, and then the report says so.
 pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
+    read(report, None)
+}
+
+/// Reads one document likewise, and says where its comments are, from their `#` to the end of the line.
+pub(crate) fn parse_with_comments<'a>(report: &mut Report<'a>) -> Option<(Node<'a>, Vec<Span>)> {
+    let mut comments = Vec::new();
+    let root = read(report, Some(&mut comments))?;
+    comments.sort_unstable_by_key(|comment| comment.start);
+    Some((root, comments))
+}
+
+fn read<'a>(report: &mut Report<'a>, mut comments: Option<&mut Vec<Span>>) -> Option<Node<'a>> {
     let options = options! {
         disallow_directives: true,
-        emit_comments: false,
+        emit_comments: comments.is_some(),
+        max_buffered_comment_events: MAX_NODES,
         emit_unresolved_aliases: true,
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
@@ -93,6 +106,11 @@ pub(crate) fn parse<'a>(report: &mut Report<'a>) -> Option<Node<'a>> {
             return None;
         }
         match event {
+            Event::Comment(..) => {
+                if let Some(comments) = &mut comments {
+                    comments.push(span);
+                }
+            }
             Event::DocumentStart(..) => {
                 documents += 1;
                 if documents > 1 {
@@ -345,7 +363,7 @@ fn mark_span(offset: Option<usize>, line: usize, source: &str) -> Span {
 }
 
 /// The core schema (YAML 1.2.2, section 10.3.2).
-fn kind_of(plain: &str) -> Kind {
+pub(crate) fn kind_of(plain: &str) -> Kind {
     match plain {
         "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
         "true" | "True" | "TRUE" | "false" | "False" | "FALSE" => Kind::Bool,

@@ -1,0 +1,452 @@
+//! The layout of a policy: the same values and the same comments, in the form that the documentation shows.
+//!
+//! Keys stand in the order of the documentation, two blanks deeper at every level. A list or a mapping that stood in one line
+//! stays in one as long as it fits and nobody comments on its parts. At most one blank line separates things, and one
+//! always separates sections that take several lines.
+//!
+//! Nothing else changes, and that is checked each time: what was written is read again, and has to be what was read.
+//!
+//! A comment belongs to the value before it in its line; in a line of its own, to what follows, or, where it stands
+//! deeper than what follows, to the end of the list or mapping that it stands in.
+
+use std::borrow::Cow;
+use std::iter::Peekable;
+use std::vec;
+
+use crate::policy::Policy;
+use crate::report::{PolicyErrors, Report, Span};
+use crate::text::write::{self, Collection, Comment, Item};
+use crate::text::yaml::{self, Kind, Node, Value};
+
+/// Lays out a policy in Egret's own language as the documentation does: order of the keys, indentation, quotes and blank
+/// lines. Comments stay with what they are about, JSON stays JSON. Formatting what is formatted changes nothing.
+///
+/// # Errors
+/// What is wrong with the policy, as [`Policy::parse`] has it: only what can be used is formatted. A policy of another
+/// system is refused as well.
+pub fn format_policy(source_name: &str, text: &[u8]) -> Result<String, PolicyErrors> {
+    Policy::parse(source_name, text)?;
+    // What parsed is UTF-8.
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    let source = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::new(source_name.into(), source);
+    let formatted = laid_out(&mut report);
+    if formatted.is_none() && !report.has_errors() {
+        let help = "leave the file as it is, and report this with the file".to_owned();
+        report.error(
+            Span::START,
+            "this policy cannot be formatted without changing what it says, which is a bug of Egret's",
+            "",
+            Some(help),
+        );
+    }
+    report.finish()?;
+    Ok(formatted.unwrap_or_default())
+}
+
+/// The new text, if it says what the old one does.
+fn laid_out(report: &mut Report<'_>) -> Option<String> {
+    let source = report.source();
+    let (root, comments) = yaml::parse_with_comments(report)?;
+    let mut reader = Reader {
+        source,
+        comments: remarks(&comments, source).into_iter().peekable(),
+        last: 0,
+        json: comments.is_empty(),
+    };
+    let (header, root_map) = reader.document(&root)?;
+    let formatted = match reader.json {
+        true => write::json(&root_map),
+        false => write::yaml(&header, &root_map),
+    };
+    let mut again = Report::new(report.file().clone(), &formatted);
+    let (root_again, comments_again) = yaml::parse_with_comments(&mut again)?;
+    let same = same(&root, &root_again)
+        && !again.has_errors()
+        && texts(&comments, source) == texts(&comments_again, &formatted);
+    same.then_some(formatted)
+}
+
+/// Makes values to be written from the tree, and gives each comment to one of them.
+struct Reader<'a> {
+    source: &'a str,
+    comments: Peekable<vec::IntoIter<Remark<'a>>>,
+    /// Where the last scalar or bracket ends.
+    last: u32,
+    /// Whether all that was seen is JSON.
+    json: bool,
+}
+
+/// A comment and where it stands.
+struct Remark<'a> {
+    start: u32,
+    comment: Comment<'a>,
+}
+
+/// What the keys of a mapping depend on.
+#[derive(Clone, Copy)]
+enum Place {
+    Policy,
+    Entries,
+    Filesystem,
+    Tests,
+    Elsewhere,
+}
+
+impl Place {
+    fn below(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Policy, "allow" | "deny") => Self::Entries,
+            (Self::Policy, "filesystem") => Self::Filesystem,
+            (Self::Policy, "tests") => Self::Tests,
+            _ => Self::Elsewhere,
+        }
+    }
+
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Policy => POLICY_KEYS,
+            Self::Entries => ENTRY_KEYS,
+            Self::Filesystem => FILESYSTEM_KEYS,
+            Self::Tests => TEST_KEYS,
+            Self::Elsewhere => &[],
+        }
+    }
+}
+
+const POLICY_KEYS: &[&str] = &[
+    "version",
+    "name",
+    "default",
+    "allow",
+    "deny",
+    "host_gateway",
+    "filesystem",
+    "tests",
+];
+const ENTRY_KEYS: &[&str] = &[
+    "host",
+    "address",
+    "ports",
+    "addresses",
+    "reason",
+    "by",
+    "under",
+    "http",
+];
+const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
+const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
+
+/// What a value stands in.
+#[derive(Clone, Copy)]
+struct Around {
+    /// Where the next thing after the value begins.
+    end: u32,
+    /// Where lines of the collection begin that the value stands in, if they begin anywhere.
+    column: Option<usize>,
+}
+
+type Map<'a> = Collection<'a, (Cow<'a, str>, Item<'a>)>;
+
+impl<'a> Reader<'a> {
+    /// The mapping that a policy is, and the comments that are about all of it: those above the first blank line that
+    /// separates them from the first key.
+    fn document(&mut self, root: &Node<'a>) -> Option<(Vec<Comment<'a>>, Map<'a>)> {
+        let Value::Map(pairs) = &root.value else {
+            return None;
+        };
+        let mut above = Vec::new();
+        let first = pairs
+            .first()
+            .map_or(root.span.start, |(key, _)| key.span.start);
+        while let Some(remark) = self.comments.next_if(|remark| remark.start < first) {
+            above.push(remark.comment);
+        }
+        let blank = blank_before(self.source, first);
+        let apart = match blank {
+            true => above.len(),
+            false => above
+                .iter()
+                .rposition(|comment| comment.blank)
+                .unwrap_or_default(),
+        };
+        let own = above.split_off(apart);
+        let around = Around {
+            end: u32::MAX,
+            column: None,
+        };
+        let mut map = self.map(root, pairs, Place::Policy, around, own);
+        // After the end of the document, too.
+        map.foot
+            .extend(self.comments.by_ref().map(|remark| remark.comment));
+        Some((above, map))
+    }
+
+    fn value(&mut self, node: &Node<'a>, place: Place, around: Around) -> write::Value<'a> {
+        match &node.value {
+            Value::Scalar(text, kind) => {
+                // What has lines of its own ends with its last line, not with where the next thing begins.
+                let written = self.source.get(node.span.range()).unwrap_or_default();
+                let length = u32::try_from(written.trim_end().len()).unwrap_or(u32::MAX);
+                self.last = node.span.start.saturating_add(length);
+                let double_quoted = self.begins_with(node, '"');
+                match kind {
+                    Kind::String => {
+                        self.json &= double_quoted;
+                        write::Value::Text(text.clone())
+                    }
+                    Kind::Null => {
+                        self.json &= text == "null";
+                        write::Value::Plain("null".into())
+                    }
+                    Kind::Bool | Kind::Number => write::Value::Plain(text.clone()),
+                }
+            }
+            Value::List(items) => write::Value::List(self.list(node, items, place, around)),
+            Value::Map(pairs) => {
+                write::Value::Map(self.map(node, pairs, place, around, Vec::new()))
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        node: &Node<'a>,
+        nodes: &[Node<'a>],
+        place: Place,
+        around: Around,
+    ) -> Collection<'a, Item<'a>> {
+        let inside = self.inside(node, '[', around);
+        let mut items: Vec<Item<'a>> = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            let lead = self.before(node.span.start, items.last_mut());
+            let end = nodes
+                .get(index + 1)
+                .map_or(inside.end, |next| next.span.start);
+            let blank = blank_before(self.source, node.span.start);
+            let value = self.value(node, place, Around { end, ..inside });
+            items.push(Item {
+                lead,
+                blank,
+                value,
+                behind: None,
+            });
+        }
+        let foot = self.after(inside, around, items.last_mut());
+        self.collection(node, items, foot)
+    }
+
+    fn map(
+        &mut self,
+        node: &Node<'a>,
+        pairs: &[(Node<'a>, Node<'a>)],
+        place: Place,
+        around: Around,
+        mut first_lead: Vec<Comment<'a>>,
+    ) -> Map<'a> {
+        let inside = self.inside(node, '{', around);
+        let mut items: Vec<(Cow<'a, str>, Item<'a>)> = Vec::with_capacity(pairs.len());
+        for (index, (key, value)) in pairs.iter().enumerate() {
+            let mut lead = std::mem::take(&mut first_lead);
+            lead.extend(self.before(key.span.start, items.last_mut().map(|(_, item)| item)));
+            let blank = blank_before(self.source, key.span.start);
+            self.last = key.span.end;
+            self.json &= self.begins_with(key, '"');
+            let name = match &key.value {
+                Value::Scalar(text, _) => text.clone(),
+                Value::List(_) | Value::Map(_) => "".into(),
+            };
+            let behind = self.behind(value.span.start);
+            let nested = matches!(value.value, Value::List(_) | Value::Map(_));
+            if !nested {
+                // Between a key and its value, but not in the line of the key: it has to go in front of both.
+                lead.extend(self.before(value.span.start, None));
+            }
+            let folds = self.folds(key, value);
+            let end = pairs
+                .get(index + 1)
+                .map_or(inside.end, |(next, _)| next.span.start);
+            let value = match self.value(value, place.below(&name), Around { end, ..inside }) {
+                write::Value::Text(text) if folds => write::Value::Folded(text),
+                value => value,
+            };
+            items.push((
+                name,
+                Item {
+                    lead,
+                    blank,
+                    value,
+                    behind,
+                },
+            ));
+        }
+        let foot = self.after(inside, around, items.last_mut().map(|(_, item)| item));
+        let known = place.keys();
+        items.sort_by_key(|(name, _)| {
+            let at = known.iter().position(|known| *known == name.as_ref());
+            at.unwrap_or(known.len())
+        });
+        self.collection(node, items, foot)
+    }
+
+    fn collection<T>(
+        &mut self,
+        node: &Node<'a>,
+        items: Vec<T>,
+        foot: Vec<Comment<'a>>,
+    ) -> Collection<'a, T> {
+        let written = self.source.get(node.span.range()).unwrap_or_default();
+        let brackets = self.begins_with(node, '[') || self.begins_with(node, '{');
+        self.json &= brackets;
+        if brackets {
+            self.last = node.span.end;
+        }
+        Collection {
+            items,
+            inline: brackets && !written.contains(['\n', '\r']),
+            foot,
+        }
+    }
+
+    /// What the items of a collection stand in. In brackets, indentation says nothing.
+    fn inside(&mut self, node: &Node<'_>, bracket: char, around: Around) -> Around {
+        match self.begins_with(node, bracket) {
+            true => {
+                self.last = node.span.start + 1;
+                Around {
+                    end: node.span.end,
+                    column: None,
+                }
+            }
+            false => Around {
+                end: around.end,
+                column: Some(column_of(self.source, node.span.start)),
+            },
+        }
+    }
+
+    /// The comments before an item. The first may stand in the line of the item before.
+    fn before(&mut self, start: u32, previous: Option<&mut Item<'a>>) -> Vec<Comment<'a>> {
+        if let Some(previous) = previous.filter(|previous| previous.behind.is_none()) {
+            previous.behind = self.behind(start);
+        }
+        let mut lead = Vec::new();
+        while let Some(remark) = self.comments.next_if(|remark| remark.start < start) {
+            lead.push(remark.comment);
+        }
+        lead
+    }
+
+    /// The comments after the last item that belong to the collection.
+    fn after(
+        &mut self,
+        inside: Around,
+        around: Around,
+        last: Option<&mut Item<'a>>,
+    ) -> Vec<Comment<'a>> {
+        if let Some(last) = last.filter(|last| last.behind.is_none()) {
+            last.behind = self.behind(inside.end);
+        }
+        let mut foot = Vec::new();
+        let belongs = |remark: &Remark<'_>| match (inside.column, around.column) {
+            (None, _) => true,
+            (Some(own), outer) => {
+                remark.comment.column >= own && outer.is_none_or(|outer| own > outer)
+            }
+        };
+        while let Some(remark) = self
+            .comments
+            .next_if(|remark| remark.start < inside.end && belongs(remark))
+        {
+            foot.push(remark.comment);
+        }
+        foot
+    }
+
+    /// The comment in the line in which the last thing ended.
+    fn behind(&mut self, before: u32) -> Option<Comment<'a>> {
+        let (source, last) = (self.source, self.last as usize);
+        let same_line = |remark: &Remark<'_>| {
+            let between = source.get(last..remark.start as usize);
+            remark.start < before && between.is_some_and(|text| !text.contains(['\n', '\r']))
+        };
+        self.comments
+            .next_if(same_line)
+            .map(|remark| remark.comment)
+    }
+
+    fn begins_with(&self, node: &Node<'_>, first: char) -> bool {
+        let written = self.source.get(node.span.range()).unwrap_or_default();
+        written.starts_with(first)
+    }
+
+    /// Whether a value was written as a folded text, with `>`.
+    fn folds(&self, key: &Node<'_>, value: &Node<'_>) -> bool {
+        let between = key.span.end as usize..value.span.start as usize;
+        let between = self.source.get(between).unwrap_or_default();
+        between.trim_start_matches([':', ' ']).starts_with('>')
+    }
+}
+
+fn remarks<'a>(spans: &[Span], source: &'a str) -> Vec<Remark<'a>> {
+    let remark = |span: &Span| Remark {
+        start: span.start,
+        comment: Comment {
+            text: comment_text(*span, source).into(),
+            blank: blank_before(source, span.start),
+            column: column_of(source, span.start),
+        },
+    };
+    spans.iter().map(remark).collect()
+}
+
+fn comment_text(span: Span, source: &str) -> &str {
+    source.get(span.range()).unwrap_or_default().trim_end()
+}
+
+/// The comments in any order, for keys may have changed places.
+fn texts<'s>(spans: &[Span], source: &'s str) -> Vec<&'s str> {
+    let mut texts: Vec<_> = spans
+        .iter()
+        .map(|span| comment_text(*span, source))
+        .collect();
+    texts.sort_unstable();
+    texts
+}
+
+/// Whether the line before the one of this place is blank.
+fn blank_before(source: &str, at: u32) -> bool {
+    let before = source.get(..at as usize).unwrap_or_default();
+    let mut lines = before.rsplit('\n');
+    lines.next();
+    lines.next().is_some_and(|line| line.trim().is_empty())
+}
+
+fn column_of(source: &str, at: u32) -> usize {
+    let before = source.get(..at as usize).unwrap_or_default();
+    let line = before.rsplit(['\n', '\r']).next().unwrap_or_default();
+    line.chars().count()
+}
+
+/// Whether two trees have the same values. The keys of a mapping may stand in any order, none stands twice.
+fn same(one: &Node<'_>, other: &Node<'_>) -> bool {
+    match (&one.value, &other.value) {
+        (Value::Scalar(one, kind), Value::Scalar(other, other_kind)) => {
+            one == other && kind == other_kind
+        }
+        (Value::List(one), Value::List(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Map(one), Value::Map(other)) => {
+            let has = |key: &Node<'_>, value: &Node<'_>| {
+                let mut pairs = other.iter();
+                pairs.any(|(other, its)| same(key, other) && same(value, its))
+            };
+            one.len() == other.len() && one.iter().all(|(key, value)| has(key, value))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
