@@ -151,7 +151,7 @@ fn denied_by_flag(policy: &Policy, denied: &str, world: &World, destinations: &[
 }
 
 fn decide(matcher: &Matcher, to: &Destination, hosts: &HostAddresses) -> Result<Permit, Denial> {
-    matcher.decide(to, hosts)
+    matcher.decide(to, None, hosts)
 }
 
 fn word(decision: &Result<Permit, Denial>) -> Reason {

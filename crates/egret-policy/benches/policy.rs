@@ -128,7 +128,7 @@ fn decides(bencher: Bencher<'_, '_>, entries: usize, to: &str, allowed: bool) {
 }
 
 fn decide(matcher: &Matcher, to: &Destination, hosts: &HostAddresses) -> Result<Permit, Denial> {
-    matcher.decide(to, hosts)
+    matcher.decide(to, None, hosts)
 }
 
 fn destination(text: &str) -> Destination {
