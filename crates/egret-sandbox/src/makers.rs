@@ -22,7 +22,7 @@ use std::ffi::CStr;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Tells who made the connections of one sandbox. Clones are about the same sandbox.
 ///
@@ -120,7 +120,7 @@ impl Views {
         let program = self.program(&holder)?;
         let ancestors = self.ancestors(&holder)?;
         // All of this was true at one moment: the same connection, held by the same process, which runs the same program.
-        let unchanged = holder.holds(socket, self.socket_mount, &mut { MOST_DESCRIPTORS })?
+        let unchanged = holder.holds(socket, self.socket_mount, &mut Effort::new())?
             && self.program(&holder)? == program
             && self.socket(client, peer)? == socket;
         if !unchanged {
@@ -144,7 +144,7 @@ impl Views {
 
     /// The one process that holds the socket.
     fn only_holder(&self, socket: Inode) -> Known<Process> {
-        let mut left = MOST_DESCRIPTORS;
+        let mut effort = Effort::new();
         let mut holder = None;
         for number in numbers(&self.processes, ".")? {
             // The first process is ours.
@@ -154,7 +154,7 @@ impl Views {
             let Some(process) = self.process(number)? else {
                 continue;
             };
-            if process.holds(socket, self.socket_mount, &mut left)?
+            if process.holds(socket, self.socket_mount, &mut effort)?
                 && holder.replace(process).is_some()
             {
                 return Err(Unknown::ForNow);
@@ -179,6 +179,9 @@ impl Views {
         let executed = statat(&process.directory, "exe", AtFlags::empty()).map_err(unknown)?;
         let path = path.into_string().map_err(|_| Unknown::ForGood)?;
         let inside = path.strip_prefix('/').ok_or(Unknown::ForGood)?;
+        if path.len() > LONGEST_PATH {
+            return Err(Unknown::ForGood);
+        }
         let seen = openat2(
             &self.root,
             inside,
@@ -232,10 +235,39 @@ type Inode = u64;
 
 /// The first process of a sandbox, by its number in there.
 const FIRST: u32 = 1;
-/// Descriptors that are looked at for one answer. Each takes about a microsecond.
+/// Descriptors that are looked at in one search.
 const MOST_DESCRIPTORS: u32 = 100_000;
+/// How long one search takes. Each descriptor takes about a microsecond, unless a program wants it to take longer.
+const LONGEST: Duration = Duration::from_millis(500);
 /// Ancestors of one process.
-const MOST_ANCESTORS: u32 = 256;
+const MOST_ANCESTORS: u32 = 64;
+/// Bytes of a program's path. A sandbox chooses its programs' paths, and they go into a log.
+const LONGEST_PATH: usize = 1024;
+
+/// What one search may still cost.
+#[derive(Debug)]
+struct Effort {
+    descriptors: u32,
+    until: Instant,
+}
+
+impl Effort {
+    fn new() -> Self {
+        Self {
+            descriptors: MOST_DESCRIPTORS,
+            until: Instant::now() + LONGEST,
+        }
+    }
+
+    /// Pays for one more descriptor.
+    fn pay(&mut self) -> Known<()> {
+        self.descriptors = self.descriptors.checked_sub(1).ok_or(Unknown::ForGood)?;
+        if Instant::now() > self.until {
+            return Err(Unknown::ForGood);
+        }
+        Ok(())
+    }
+}
 
 // ---- processes: proc(5) ----
 
@@ -247,9 +279,9 @@ struct Process {
 }
 
 impl Process {
-    /// Whether any thread of the process has a descriptor of the socket, of which at most `left` are looked at.
-    fn holds(&self, socket: Inode, socket_mount: u64, left: &mut u32) -> Known<bool> {
-        if table_holds(&self.directory, "fdinfo", socket, socket_mount, left)? {
+    /// Whether any thread of the process has a descriptor of the socket.
+    fn holds(&self, socket: Inode, socket_mount: u64, effort: &mut Effort) -> Known<bool> {
+        if table_holds(&self.directory, "fdinfo", socket, socket_mount, effort)? {
             return Ok(true);
         }
         // Threads share their descriptors, unless they chose not to, and the first may have ended before the others.
@@ -262,7 +294,7 @@ impl Process {
         for thread in numbers(&self.directory, "task")? {
             let table = format!("task/{thread}/fdinfo");
             if thread != self.number
-                && table_holds(&self.directory, &table, socket, socket_mount, left)?
+                && table_holds(&self.directory, &table, socket, socket_mount, effort)?
             {
                 return Ok(true);
             }
@@ -292,7 +324,7 @@ fn table_holds(
     table: &str,
     socket: Inode,
     socket_mount: u64,
-    left: &mut u32,
+    effort: &mut Effort,
 ) -> Known<bool> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Some(table) = if_there(openat(process, table, flags, Mode::empty()))? else {
@@ -306,7 +338,7 @@ fn table_holds(
         if number(entry.file_name()).is_none() {
             continue;
         }
-        *left = left.checked_sub(1).ok_or(Unknown::ForGood)?;
+        effort.pay()?;
         let mut buffer = [0; 256];
         let Some(about) = read(&table, entry.file_name(), &mut buffer)? else {
             continue;
@@ -444,3 +476,6 @@ fn found(answer: &[u8], wanted: &Ends) -> Option<Inode> {
     let inode = u32::from_ne_bytes(bytes(68, 4)?.try_into().ok()?);
     (ends == *wanted && OPEN.contains(answer.get(1)?) && inode != 0).then_some(inode.into())
 }
+
+#[cfg(test)]
+mod tests;
