@@ -170,6 +170,11 @@ impl HostGatewayPorts {
         Self(Some(ports))
     }
 
+    /// The ports, unless it is every one.
+    pub(crate) fn list(&self) -> Option<&[u16]> {
+        self.0.as_deref()
+    }
+
     /// Whether the host gateway is opened on this port.
     pub fn contain(&self, port: u16) -> bool {
         match &self.0 {

@@ -1,5 +1,6 @@
 //! From policy text to what it says: one module for YAML, one for Egret's own language, one that knows others by sight.
 
+pub(crate) mod emit;
 pub(crate) mod entry;
 pub(crate) mod foreign;
 pub(crate) mod format;

@@ -476,7 +476,7 @@ fn can_be_folded(text: &str) -> bool {
 }
 
 /// A text in lines of about this length, broken at single blanks between words.
-fn folded(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn folded(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
     let mut length = 0;
