@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret_policy::{Destination, Lookup, Permit, Reason, Spoken};
+use egret_policy::{Denial, Destination, Lookup, Permit, Reason, Spoken};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -36,7 +36,12 @@ pub(crate) async fn carry(
         Err(refused) => (None, Err(refused)),
     };
     // Boxed are the stages that are over once bytes flow: an idle tunnel does not keep room for them.
-    match Box::pin(open(gateway, client.door, wanted, &id, |record| record)).await {
+    let any = |_: &Permit| Ok(());
+    match Box::pin(open(gateway, client.door, wanted, &id, any, |record| {
+        record
+    }))
+    .await
+    {
         Ok(Opened { tunnel, early, .. }) => match client.accept().await {
             Ok(()) => travel(gateway, client, tunnel, early, &id).await,
             Err(_) => {
@@ -93,12 +98,14 @@ pub(crate) struct Traffic {
     pub(crate) down: u64,
 }
 
-/// Everything that has to happen before the first byte may pass. `add` completes the record.
+/// Everything that has to happen before the first byte may pass. `check` puts to the permit what it is wanted for,
+/// `add` completes the record.
 pub(crate) async fn open(
     gateway: &Gateway,
     door: Door,
     wanted: Result<Destination, Refused>,
     id: &str,
+    check: impl FnOnce(&Permit) -> Result<(), Denial>,
     add: impl FnOnce(Record) -> Record,
 ) -> Result<Opened, Refused> {
     let destination = wanted?;
@@ -107,6 +114,7 @@ pub(crate) async fn open(
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
     let permit = matcher.decide(&destination, None, &hosts)?;
+    check(&permit)?;
     if let Lookup::Name(name) = permit.lookup()
         && !gateway.dialler.knows(name)
     {
@@ -268,6 +276,7 @@ async fn converse(
         )
         .into()),
         Speaks::Http => {
+            tunnel.session.open.reads_requests();
             Box::pin(http::tunnel(
                 gateway,
                 *door,
@@ -302,6 +311,14 @@ async fn sniff(
     let mut seen = 0;
     let mut watched = false;
     let mut deadline = None;
+    // Where requests are decided on, nothing that is not a request may pass.
+    let requests_only = tunnel.permit.inspects();
+    let no_request = |what| {
+        Refused::protocol(
+            destination(),
+            format!("{what}, and the policy allows certain HTTP requests only"),
+        )
+    };
     loop {
         let first = match input.bytes().get(seen..) {
             None | Some([]) => None,
@@ -310,6 +327,16 @@ async fn sniff(
         seen = input.bytes().len();
         match first {
             None => {}
+            Some(First::Hold) if requests_only => {
+                let patience = gateway.limits.handshake_time;
+                deadline = deadline.or_else(|| Some(Instant::now() + patience));
+            }
+            Some(First::Tls(_)) if requests_only => {
+                return Err(no_request("requests inside TLS cannot be read").into());
+            }
+            Some(First::Watch | First::Prelude | First::Opaque) if requests_only => {
+                return Err(no_request("this is not HTTP").into());
+            }
             Some(First::Hold) if !watched => {
                 let patience = if sniffer.could_be_tls() {
                     gateway.limits.handshake_time
@@ -360,7 +387,7 @@ async fn sniff(
             None => input.fill(client).await?,
             Some(until) => match timeout_at(until.into(), input.fill(client)).await {
                 Ok(read) => read?,
-                Err(_) if sniffer.could_be_tls() => {
+                Err(_) if sniffer.could_be_tls() || requests_only => {
                     return Err(Refused::limit(Limit::HandshakeTime, destination()).into());
                 }
                 Err(_) => {
@@ -373,6 +400,9 @@ async fn sniff(
             },
         };
         if read == 0 {
+            if requests_only && !input.bytes().is_empty() {
+                return Err(no_request("the connection ended within the first request").into());
+            }
             if sniffer.could_be_tls() {
                 return Err(Refused::protocol(
                     destination(),

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Spoken};
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, Spoken};
 use tokio::sync::Notify;
 
 use crate::limits::Limit;
@@ -30,6 +30,10 @@ pub(crate) struct Open {
     destination: Destination,
     addresses: Vec<IpAddr>,
     spoken: OnceLock<String>,
+    /// Whether what the client sends is read request by request.
+    reads_requests: AtomicBool,
+    /// The method and target of the request after which it became something else, such as a WebSocket.
+    upgraded: OnceLock<(String, String)>,
     lost: OnceLock<Lost>,
     wake: Notify,
 }
@@ -124,6 +128,8 @@ impl Slot {
             destination,
             addresses,
             spoken: OnceLock::new(),
+            reads_requests: AtomicBool::new(false),
+            upgraded: OnceLock::new(),
             lost: OnceLock::new(),
             wake: Notify::new(),
         });
@@ -161,6 +167,15 @@ impl Open {
             .decide(&self.destination, None, hosts)
             .and_then(|permit| {
                 permit.vet(&self.addresses, hosts)?;
+                match self.upgraded.get() {
+                    Some((method, target)) => permit.request(method, target)?,
+                    None if permit.inspects() && !self.reads_requests.load(Ordering::Relaxed) => {
+                        let message = "the policy allows certain HTTP requests only now, and those on this connection cannot be read";
+                        let destination = self.destination.to_string();
+                        return Err(Denial::new(Reason::DeniedRequest, destination, message));
+                    }
+                    None => {}
+                }
                 match self.spoken.get() {
                     Some(name) => matcher.confirm(&permit, Spoken::Sni(Some(name))),
                     None => Ok(()),
@@ -174,6 +189,17 @@ impl Open {
     /// Remembers the server name that the client put into its ClientHello.
     pub(crate) fn speaks(&self, server_name: &str) {
         let _ = self.spoken.set(server_name.to_owned());
+    }
+
+    /// Remembers that each request is read and decided on. A connection on which none can be is closed when a policy
+    /// comes that allows certain requests only.
+    pub(crate) fn reads_requests(&self) {
+        self.reads_requests.store(true, Ordering::Relaxed);
+    }
+
+    /// Remembers the request that made it a connection of another protocol, which is what a new policy is asked about.
+    pub(crate) fn upgraded(&self, method: &str, target: &str) {
+        let _ = self.upgraded.set((method.to_owned(), target.to_owned()));
     }
 
     /// Why it has to be closed, if it has to.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use egret_policy::Destination;
+use egret_policy::{Destination, Permit};
 use tokio::net::TcpStream;
 
 use super::{Client, Reply, part, send};
@@ -17,7 +17,7 @@ use crate::flow::{self, Traffic, Tunnel, record_close, reset};
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{
     Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange,
-    method_allowed, origin_form, required_host,
+    method_allowed, origin_form, permitted, required_host,
 };
 use crate::limits::Limit;
 use crate::refused::Refused;
@@ -34,6 +34,7 @@ struct Upstream {
 
 impl From<flow::Opened> for Upstream {
     fn from(opened: flow::Opened) -> Self {
+        opened.tunnel.session.open.reads_requests();
         Self {
             tunnel: opened.tunnel,
             input: Input::starting_with(opened.early),
@@ -148,8 +149,9 @@ async fn carry(
             Ok(Some(upstream)) => Ok((upstream, true)),
             Ok(None) => {
                 let add = described(request, target);
-                let opened =
-                    flow::open(gateway, Door::Forward, Ok(destination.clone()), &id, add).await;
+                let wanted = Ok(destination.clone());
+                let check = |permit: &Permit| permitted(permit, request, target);
+                let opened = flow::open(gateway, Door::Forward, wanted, &id, check, add).await;
                 opened.map(|opened| (Upstream::from(opened), false))
             }
             Err(refused) => Err(refused),
@@ -209,6 +211,8 @@ async fn carry(
             continue;
         }
         if let Ok(After::Upgraded) = ended {
+            let open = &upstream.tunnel.session.open;
+            open.upgraded(request.method(), target);
             let (up, down) = upgraded(gateway, client, input, &mut upstream).await;
             traffic.up += up;
             traffic.down += down;
@@ -304,6 +308,8 @@ async fn reuse(
         let hosts = gateway.hosts.load();
         let permit = gateway.matcher.load().decide(destination, None, &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
+        let path = origin_form(request.target());
+        permitted(&permit, request, path)?;
         let mut record = gateway
             .record(Event::Decision, id)
             .door(Door::Forward)
@@ -311,7 +317,6 @@ async fn reuse(
         record.addresses.clone_from(&upstream.addresses);
         record.dialled = Some(upstream.dialled);
         upstream.tunnel.permit = permit;
-        let path = origin_form(request.target());
         let record = described(request, path)(record);
         if gateway
             .log

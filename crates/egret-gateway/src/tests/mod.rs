@@ -9,6 +9,7 @@ mod dns;
 mod forward;
 mod log;
 mod reload;
+mod requests;
 mod resolving;
 mod socks;
 mod spoken;
@@ -31,7 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::audit::{Event, Log, Record};
-use crate::{Config, Doors, Gateway, Limits, ResolverConfig, Servers, UpstreamProxy};
+use crate::{Config, Doors, Gateway, Identify, Limits, ResolverConfig, Servers, UpstreamProxy};
 
 pub(crate) const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 pub(crate) const HOST: &str = "host.docker.internal";
@@ -54,6 +55,7 @@ pub(crate) struct With {
     pub(crate) hosts_file: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
+    pub(crate) identify: Option<Identify>,
 }
 
 impl Default for With {
@@ -64,6 +66,7 @@ impl Default for With {
             hosts_file: None,
             log: None,
             upstream_proxy: None,
+            identify: None,
         }
     }
 }
@@ -86,6 +89,7 @@ impl World {
             sandbox: "test".parse().unwrap(),
             matcher: matcher(policy),
             hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
+            identify: with.identify,
             resolver: ResolverConfig {
                 servers: Servers::These(with.servers),
                 hosts_file: with.hosts_file,

@@ -12,13 +12,14 @@ mod input;
 
 use std::sync::Arc;
 
-use egret_policy::{Denial, Destination, Reason, Spoken};
+use egret_policy::{Denial, Destination, Permit, Reason, Spoken};
 use tokio::net::TcpStream;
 
 use crate::Gateway;
-use crate::audit::{Door, Record};
+use crate::audit::{Door, Event, Record};
 use crate::door::{part, send};
 use crate::flow::{Ending, Traffic, Tunnel};
+use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::relay::{self, Half};
 use head::{BadHead, Request};
@@ -49,12 +50,15 @@ pub(crate) async fn tunnel(
         };
         first = false;
         let checked = check(gateway, tunnel, &request);
-        let (framing, line) = match checked {
+        let (framing, line, permit) = match checked {
             Ok(checked) => checked,
             Err(refused) => {
                 return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
             }
         };
+        if let Err(refused) = record(gateway, door, &permit, id, &request, line.target).await {
+            return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
+        }
         let ends = Ends {
             client,
             input: &mut input,
@@ -81,6 +85,8 @@ pub(crate) async fn tunnel(
                 return Ok(());
             }
             Ok(After::Upgraded) => {
+                let open = &tunnel.session.open;
+                open.upgraded(request.method(), line.target);
                 let mut up = Half::starting_with(input.into_bytes());
                 let mut down = Half::starting_with(server_input.into_bytes());
                 let ended =
@@ -121,7 +127,7 @@ fn check<'a>(
     gateway: &Gateway,
     tunnel: &'a Tunnel,
     request: &'a Request,
-) -> Result<(head::Framing, Line<'a>), Refused> {
+) -> Result<(head::Framing, Line<'a>, Permit), Refused> {
     let destination = tunnel.permit.destination();
     method_allowed(request, destination)?;
     let host = required_host(request)?;
@@ -138,6 +144,9 @@ fn check<'a>(
             absolute.path
         }
     };
+    // The policy may have been replaced since the connection was opened.
+    let permit = matcher.decide(destination, None, &gateway.hosts.load())?;
+    permitted(&permit, request, target)?;
     Ok((
         framing,
         Line {
@@ -145,7 +154,57 @@ fn check<'a>(
             host: host.unwrap_or_default(),
             bound: true,
         },
+        permit,
     ))
+}
+
+/// Puts a request to the permit of its destination. `target` is in origin form.
+pub(crate) fn permitted(permit: &Permit, request: &Request, target: &str) -> Result<(), Denial> {
+    permit.request(request.method(), target)?;
+    let overrides = |(name, _): &(&str, &[u8])| {
+        let meant = |other: &&&str| other.eq_ignore_ascii_case(name);
+        OVERRIDES.iter().find(meant).copied()
+    };
+    match request.fields().find_map(|field| overrides(&field)) {
+        Some(field) if permit.inspects() => {
+            let message = format!(
+                "the field {field} asks for another request than the policy was asked about"
+            );
+            let destination = permit.destination().to_string();
+            Err(Denial::new(Reason::DeniedRequest, destination, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fields with which a client asks some servers for another method or path than it wrote into its request line.
+const OVERRIDES: [&str; 5] = [
+    "X-HTTP-Method-Override",
+    "X-HTTP-Method",
+    "X-Method-Override",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+];
+
+/// Where requests are decided on one by one, each is on record before it goes out.
+async fn record(
+    gateway: &Gateway,
+    door: Door,
+    permit: &Permit,
+    id: &str,
+    request: &Request,
+    target: &str,
+) -> Result<(), Refused> {
+    if !permit.inspects() {
+        return Ok(());
+    }
+    let record = gateway.record(Event::Decision, id).door(door);
+    let record = described(request, target)(record.permit(permit));
+    let written = gateway.log.write(&record, gateway.limits.audit_wait).await;
+    written.map_err(|_| {
+        let destination = permit.destination().to_string();
+        Refused::limit(Limit::AuditLog, destination)
+    })
 }
 
 /// A request target in absolute form (RFC 9112 3.2.2) with the scheme `http`.
