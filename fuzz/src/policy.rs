@@ -3,14 +3,16 @@
 use std::net::IpAddr;
 
 use egret_policy::{
-    Class, Denial, Destination, HostAddresses, Lookup, Matcher, Permit, Policy, Reason, Spoken,
-    Target, class_of,
+    Class, Denial, Destination, HostAddresses, Lookup, Matcher, Permit, Policy, Program, Question,
+    Reason, Spoken, Target, Verdict, class_of,
 };
 
 use crate::oracle;
 
 /// The most destinations that are taken from the policy's own text.
 const MAX_WORDS: usize = 24;
+/// The most executables that are.
+const MAX_PROGRAMS: usize = 4;
 
 /// A text as a policy, in whatever language it is; one that is accepted then decides.
 pub fn policy(data: &[u8]) {
@@ -24,30 +26,40 @@ pub fn policy(data: &[u8]) {
     };
     let text = String::from_utf8_lossy(data);
     let words = words(&text);
-    let mut destinations: Vec<_> = DESTINATIONS.iter().map(|to| known(to)).collect();
-    for (n, word) in words.iter().enumerate() {
-        // A few of the ports that policies speak of; which ones makes no difference to the promises.
-        let port = [443, 80, 22, 5432][n % 4].to_string();
-        destinations.extend(Destination::parse(word, &port));
-        destinations.extend(Destination::from_authority(word, Some(443)));
-    }
-    let mut answers: Vec<IpAddr> = ANSWERS
-        .iter()
-        .map(|address| address.parse().expect("an address"))
-        .collect();
-    answers.extend(words.iter().filter_map(|word| word.parse::<IpAddr>().ok()));
     let policy = parsed.policy;
-    let world = World {
-        gateway_open: policy.opens_host_gateway(),
-        answers,
-        hosts: HostAddresses::new([known_address("10.9.8.7"), known_address("2001:db8:9::7")]),
-        matcher: policy.compile(),
-    };
+    let world = World::of(&policy, &words);
+    let destinations = destinations(&words);
     for to in &destinations {
         world.decides(to);
     }
     for word in &words {
         denied_by_flag(&policy, word, &world, &destinations);
+    }
+    for test in policy.run_tests() {
+        let denied = test.explanation.verdict == Verdict::Deny;
+        assert_eq!(test.passed, denied == (test.expected() == "deny"));
+    }
+}
+
+/// Whether two policies decide the same, about what the text speaks of.
+pub fn decide_the_same(one: &Policy, other: &Policy, text: &str) {
+    let words = words(text);
+    let (one, other) = (World::of(one, &words), World::of(other, &words));
+    assert_eq!(one.programs, other.programs);
+    for to in &destinations(&words) {
+        for by in one.askers() {
+            let (one, other) = (one.decide(to, by), other.decide(to, by));
+            assert_eq!(word(&one), word(&other), "{to} by {by:?}");
+            if let (Ok(one), Ok(other)) = (one, other) {
+                assert_eq!(one.note(), other.note());
+                assert_eq!(one.inspects(), other.inspects());
+                for (method, target) in REQUESTS {
+                    let same = one.request(method, target).is_ok()
+                        == other.request(method, target).is_ok();
+                    assert!(same, "{method} {target}");
+                }
+            }
+        }
     }
 }
 
@@ -56,32 +68,132 @@ struct World {
     answers: Vec<IpAddr>,
     hosts: HostAddresses,
     matcher: Matcher,
+    programs: Vec<Program>,
 }
 
 impl World {
+    fn of(policy: &Policy, words: &[&str]) -> Self {
+        let known = ANSWERS.iter().map(|address| known_address(address));
+        let named = words.iter().filter_map(|word| word.parse::<IpAddr>().ok());
+        let executables = policy.executables().take(MAX_PROGRAMS).map(str::to_owned);
+        let executables: Vec<_> = executables.chain(["/usr/bin/curl".to_owned()]).collect();
+        let itself = |executable: &String| Program {
+            executable: executable.clone(),
+            ancestors: Vec::new(),
+        };
+        let child = |ancestor: &String| Program {
+            executable: "/bin/sh".to_owned(),
+            ancestors: vec!["/bin/env".to_owned(), ancestor.clone()],
+        };
+        Self {
+            gateway_open: policy.opens_host_gateway(),
+            answers: known.chain(named).collect(),
+            hosts: HostAddresses::new([known_address("10.9.8.7"), known_address("2001:db8:9::7")]),
+            matcher: policy.compile(),
+            programs: executables
+                .iter()
+                .map(itself)
+                .chain(executables.iter().map(child))
+                .collect(),
+        }
+    }
+
+    /// Nobody known, then each program.
+    fn askers(&self) -> impl Iterator<Item = Option<&Program>> {
+        std::iter::once(None).chain(self.programs.iter().map(Some))
+    }
+
+    fn decide(&self, to: &Destination, by: Option<&Program>) -> Result<Permit, Denial> {
+        self.matcher.decide(to, by, &self.hosts)
+    }
+
     fn decides(&self, to: &Destination) {
-        let decision = decide(&self.matcher, to, &self.hosts);
-        let again = decide(&self.matcher, to, &self.hosts);
-        assert_eq!(
-            word(&decision),
-            word(&again),
-            "{to} is decided the same for ever"
-        );
-        let knows = match to.target() {
-            Target::Name(name) => self.matcher.knows(name).is_ok(),
-            Target::Address(_) => true,
-        };
-        let permit = match decision {
-            Ok(permit) => permit,
-            Err(denial) => {
-                assert!(!denial.to_string().is_empty());
-                let _ = denial.hint();
-                return;
+        let by_anybody = self.explain(to, None, None, None);
+        let by_unknown = self.decide(to, None);
+        for by in self.askers() {
+            let decision = self.decide(to, by);
+            let again = self.decide(to, by);
+            assert_eq!(
+                word(&decision),
+                word(&again),
+                "{to} is decided the same for ever"
+            );
+            if !self.matcher.asks_for_programs() {
+                assert_eq!(word(&decision), word(&by_unknown), "{to}: nobody asked who");
             }
+            if by_unknown.is_ok() {
+                assert!(
+                    decision.is_ok(),
+                    "{to}: being unknown helped against {by:?}"
+                );
+            }
+            match decision {
+                Ok(permit) => {
+                    if let Target::Name(name) = to.target() {
+                        let known = self.matcher.knows(name).is_ok();
+                        assert!(known, "{to} is allowed, and its name is said not to exist");
+                    }
+                    self.permits(&permit, to, by);
+                    let literal = matches!(permit.lookup(), Lookup::Literal(_));
+                    assert!(
+                        literal || by_anybody != Verdict::Deny,
+                        "{to}: nobody may, {by:?} does"
+                    );
+                }
+                Err(denial) => {
+                    assert!(!denial.to_string().is_empty());
+                    let _ = denial.hint();
+                    if by.is_some() {
+                        assert_eq!(self.explain(to, by, None, None), Verdict::Deny, "{to}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn permits(&self, permit: &Permit, to: &Destination, by: Option<&Program>) {
+        self.vets(permit, to);
+        self.holds_to_its_name(permit);
+        let public = [known_address("1.1.1.1")];
+        let resolves = permit.vet(&public, &self.hosts).is_ok();
+        for (method, target) in REQUESTS {
+            let allowed = permit.request(method, target).is_ok();
+            assert!(
+                allowed || permit.inspects(),
+                "refused, and nobody would have asked"
+            );
+            let with_query = format!("{}?a=/../b", target.split('?').next().unwrap_or_default());
+            assert_eq!(
+                allowed,
+                permit.request(method, &with_query).is_ok(),
+                "a query says nothing"
+            );
+            if by.is_some() && matches!(permit.lookup(), Lookup::Name(_)) {
+                let verdict = self.explain(to, by, Some((method, target)), Some(&public));
+                assert_eq!(
+                    verdict == Verdict::Allow,
+                    allowed && resolves,
+                    "{to} {method} {target}"
+                );
+            }
+        }
+    }
+
+    fn explain(
+        &self,
+        to: &Destination,
+        by: Option<&Program>,
+        request: Option<(&str, &str)>,
+        resolves_to: Option<&[IpAddr]>,
+    ) -> Verdict {
+        let question = Question {
+            to,
+            by,
+            request,
+            resolves_to,
+            hosts: &self.hosts,
         };
-        assert!(knows, "{to} is allowed, and its name is said not to exist");
-        self.vets(&permit, to);
-        self.holds_to_its_name(&permit);
+        self.matcher.explain(&question).verdict
     }
 
     fn vets(&self, permit: &Permit, to: &Destination) {
@@ -141,8 +253,8 @@ fn denied_by_flag(policy: &Policy, denied: &str, world: &World, destinations: &[
     let stricter = stricter.compile();
     let itself = Destination::from_authority(denied, Some(443));
     for to in destinations.iter().chain(itself.as_ref()) {
-        let before = decide(&world.matcher, to, &world.hosts);
-        let after = decide(&stricter, to, &world.hosts);
+        let before = world.decide(to, None);
+        let after = stricter.decide(to, None, &world.hosts);
         assert!(before.is_ok() || after.is_err(), "a deny opened {to}");
         if itself.as_ref() == Ok(to) {
             assert!(after.is_err(), "{to} was denied, and is allowed");
@@ -150,15 +262,23 @@ fn denied_by_flag(policy: &Policy, denied: &str, world: &World, destinations: &[
     }
 }
 
-fn decide(matcher: &Matcher, to: &Destination, hosts: &HostAddresses) -> Result<Permit, Denial> {
-    matcher.decide(to, None, hosts)
-}
-
 fn word(decision: &Result<Permit, Denial>) -> Reason {
     match decision {
         Ok(permit) => permit.reason(),
         Err(denial) => denial.reason(),
     }
+}
+
+/// What is decided on: the same for every policy, and what this one speaks of.
+fn destinations(words: &[&str]) -> Vec<Destination> {
+    let mut destinations: Vec<_> = DESTINATIONS.iter().map(|to| known(to)).collect();
+    for (n, word) in words.iter().enumerate() {
+        // A few of the ports that policies speak of; which ones makes no difference to the promises.
+        let port = [443, 80, 22, 5432][n % 4].to_string();
+        destinations.extend(Destination::parse(word, &port));
+        destinations.extend(Destination::from_authority(word, Some(443)));
+    }
+    destinations
 }
 
 /// What could be a host or an address in a policy's text: its longest runs of such characters, without wildcards.
@@ -177,6 +297,16 @@ fn known(to: &str) -> Destination {
 fn known_address(address: &str) -> IpAddr {
     address.parse().expect("an address")
 }
+
+const REQUESTS: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("HEAD", "/repos/a/issues/1"),
+    ("POST", "/v1/items"),
+    ("DELETE", "/v1/items?x=1"),
+    ("GET", "/v1/../admin"),
+    ("GET", "/a%2fb"),
+    ("OPTIONS", "*"),
+];
 
 const DESTINATIONS: &[&str] = &[
     "api.github.com",

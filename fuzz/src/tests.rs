@@ -8,11 +8,13 @@ type Named = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Named] = &[
     ("address", crate::address),
+    ("format", crate::format),
     ("host", crate::host),
     ("policy_native", crate::policy),
     ("policy_openshell", crate::policy),
     ("policy_smokescreen", crate::policy),
     ("policy_toolhive", crate::policy),
+    ("request", crate::request),
 ];
 
 #[test]
