@@ -6,6 +6,7 @@
 
 mod check;
 mod explain;
+mod fmt;
 mod test;
 
 use crate::cli::Output;
@@ -14,8 +15,10 @@ use check::{Check, check};
 use clap::Subcommand;
 use egret_policy::{Diagnostic, Policy, PolicyErrors};
 use explain::{Explain, explain};
+use fmt::{Fmt, fmt};
 use serde_json::json;
-use std::io::{self, IsTerminal, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write as _};
 use test::{Test, test};
 
 /// What can be asked about a policy.
@@ -27,6 +30,8 @@ pub(crate) enum PolicyCommand {
     Explain(Explain),
     /// Run the tests that policies carry
     Test(Test),
+    /// Bring policies into the layout of the documentation
+    Fmt(Fmt),
 }
 
 const FINE: u8 = 0;
@@ -39,6 +44,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
         PolicyCommand::Check(args) => check(&args),
         PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Test(args) => test(&args),
+        PolicyCommand::Fmt(args) => fmt(&args),
     }
 }
 
@@ -89,23 +95,41 @@ impl Bad {
 }
 
 fn load(file: &str) -> Result<Loaded, Bad> {
-    let mut text = Vec::new();
-    // One octet more than a policy may have, so that a larger one is refused and not cut.
-    let most = Policy::MAX_OCTETS as u64 + 1;
-    let read = match file {
-        "-" => io::stdin().lock().take(most).read_to_end(&mut text),
-        path => std::fs::File::open(path).and_then(|open| open.take(most).read_to_end(&mut text)),
+    let text = match file {
+        "-" => read_limited(file, io::stdin().lock())?,
+        path => match File::open(path) {
+            Ok(open) => read_limited(path, open)?,
+            Err(error) => return Err(cannot_read(path, &error)),
+        },
     };
-    read.map_err(|error| {
-        let what = format!("cannot read {}", shown(file));
-        Bad::File(Failure::because(&what, &error).to_string())
-    })?;
-    let name = if file == "-" { "<stdin>" } else { file };
-    let parsed = Policy::parse(name, &text).map_err(Bad::Policy)?;
+    let parsed = Policy::parse(source_name(file), &text).map_err(Bad::Policy)?;
     Ok(Loaded {
         policy: parsed.policy,
         warnings: parsed.warnings,
     })
+}
+
+/// Reads as much as a policy may have and one octet more, so that a larger one is refused and not cut.
+fn read_limited(file: &str, from: impl Read) -> Result<Vec<u8>, Bad> {
+    let mut text = Vec::new();
+    let most = Policy::MAX_OCTETS as u64 + 1;
+    match from.take(most).read_to_end(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(cannot_read(file, &error)),
+    }
+}
+
+fn cannot_read(file: &str, error: &io::Error) -> Bad {
+    let what = format!("cannot read {}", shown(file));
+    Bad::File(Failure::because(what, error).to_string())
+}
+
+/// How messages and rules name a file.
+fn source_name(file: &str) -> &str {
+    match file {
+        "-" => "<stdin>",
+        path => path,
+    }
 }
 
 fn refuse_input(bad: &Bad, output: Output) -> u8 {
