@@ -17,6 +17,7 @@ use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::dial::Dialled;
 use crate::door::Client;
+use crate::identify::Asker;
 use crate::inspect::first::{First, Sniffer};
 use crate::inspect::http::{self, Input};
 use crate::limits::Limit;
@@ -36,12 +37,11 @@ pub(crate) async fn carry(
         Err(refused) => (None, Err(refused)),
     };
     // Boxed are the stages that are over once bytes flow: an idle tunnel does not keep room for them.
+    let mut asker = Asker::new(&client.stream, client.door);
     let any = |_: &Permit| Ok(());
-    match Box::pin(open(gateway, client.door, wanted, &id, any, |record| {
-        record
-    }))
-    .await
-    {
+    let opened = Box::pin(open(gateway, &mut asker, wanted, &id, any, |record| record)).await;
+    let program = asker.into_program();
+    match opened {
         Ok(Opened { tunnel, early, .. }) => match client.accept().await {
             Ok(()) => travel(gateway, client, tunnel, early, &id).await,
             Err(_) => {
@@ -56,7 +56,10 @@ pub(crate) async fn carry(
                 .await;
             }
         },
-        Err(refused) => Box::pin(turn_down(gateway, client, refused, &id, destination)).await,
+        Err(refused) => {
+            let add = |record: Record| record.program(program.as_deref());
+            Box::pin(turn_down(gateway, client, refused, &id, destination, add)).await;
+        }
     }
 }
 
@@ -66,10 +69,11 @@ async fn turn_down(
     refused: Refused,
     id: &str,
     destination: Option<Destination>,
+    add: impl FnOnce(Record) -> Record,
 ) {
     let destination = destination.as_ref();
     gateway
-        .refused(id, client.door, destination, &refused)
+        .refused_with(id, client.door, destination, &refused, add)
         .await;
     client.refuse(&refused, id, destination).await;
 }
@@ -102,7 +106,7 @@ pub(crate) struct Traffic {
 /// `add` completes the record.
 pub(crate) async fn open(
     gateway: &Gateway,
-    door: Door,
+    asker: &mut Asker<'_>,
     wanted: Result<Destination, Refused>,
     id: &str,
     check: impl FnOnce(&Permit) -> Result<(), Denial>,
@@ -113,13 +117,15 @@ pub(crate) async fn open(
     let slot = gateway.sessions.slot(&destination)?;
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
-    let permit = matcher.decide(&destination, None, &hosts)?;
+    asker.identify(&gateway.identifier, &matcher).await;
+    let permit = matcher.decide(&destination, asker.program(), &hosts)?;
     check(&permit)?;
     if let Lookup::Name(name) = permit.lookup()
         && !gateway.dialler.knows(name)
     {
         // The question is the first thing that leaves.
-        let record = gateway.record(Event::Dns, id).door(door).permit(&permit);
+        let record = gateway.record(Event::Dns, id).door(asker.door);
+        let record = record.permit(&permit);
         if gateway
             .log
             .write(&record, gateway.limits.audit_wait)
@@ -137,6 +143,7 @@ pub(crate) async fn open(
         early,
     } = gateway.dialler.dial(permit, &hosts).await?;
     let session = slot.enter(destination, addresses.clone());
+    session.open.asked_by(asker.shared_program());
     let now = gateway.matcher.load_full();
     if !Arc::ptr_eq(&now, &matcher) {
         // The policy was replaced while we dialled, before the connection was there to be decided again.
@@ -147,7 +154,8 @@ pub(crate) async fn open(
     }
     let mut record = gateway
         .record(Event::Decision, id)
-        .door(door)
+        .door(asker.door)
+        .program(asker.program())
         .permit(&permit);
     record.addresses.clone_from(&addresses);
     record.dialled = Some(to);
@@ -230,7 +238,9 @@ async fn travel(
         Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason()),
         Err(Ending::Refused(refused)) => {
             let destination = Some(tunnel.permit.destination());
-            Box::pin(gateway.refused(id, client.door, destination, &refused)).await;
+            let program = tunnel.session.open.program();
+            let add = |record: Record| record.program(program.as_deref());
+            Box::pin(gateway.refused_with(id, client.door, destination, &refused, add)).await;
             Some(refused.reason())
         }
     };

@@ -17,6 +17,7 @@ pub mod audit;
 mod dial;
 mod door;
 mod flow;
+mod identify;
 mod inspect;
 mod limits;
 mod names;
@@ -44,12 +45,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use dial::{UpstreamProxy, UpstreamProxyError};
+pub use identify::Identify;
 pub use limits::Limits;
 pub use resolve::{ResolverConfig, ResolverError, Servers};
 pub use summary::{Failure, Refusal};
 
 use audit::{Door, Event, Record};
 use dial::Dialler;
+use identify::Identifier;
 use limits::{Bucket, Limit};
 use names::{Meaning, Names};
 use refused::Refused;
@@ -67,6 +70,8 @@ pub struct Config {
     pub matcher: Arc<Matcher>,
     /// What counts as the host.
     pub hosts: HostAddresses,
+    /// Which program made a connection. Without it nobody is known, and entries that are about programs allow nothing.
+    pub identify: Option<Identify>,
     /// How names are looked up.
     pub resolver: ResolverConfig,
     /// A proxy that every connection has to go through.
@@ -105,6 +110,7 @@ pub struct Gateway {
     sandbox: SandboxId,
     matcher: ArcSwap<Matcher>,
     hosts: ArcSwap<HostAddresses>,
+    identifier: Identifier,
     dialler: Dialler,
     limits: Limits,
     log: audit::Log,
@@ -142,6 +148,7 @@ impl Gateway {
             sandbox,
             matcher,
             hosts,
+            identify,
             resolver,
             upstream_proxy,
             limits,
@@ -152,6 +159,7 @@ impl Gateway {
             sandbox,
             matcher: ArcSwap::new(matcher),
             hosts: ArcSwap::from_pointee(hosts),
+            identifier: Identifier::new(identify),
             dialler: Dialler::new(resolver, upstream_proxy, limits.connect_time),
             log: audit,
             names: Names::new(limits.names),
@@ -200,7 +208,8 @@ impl Gateway {
     }
 
     /// Replaces the policy for everything from now on. Connections that are open are put to the new one;
-    /// those that it would not allow are reset, and their `close` records say why.
+    /// those that it would not allow are reset, and their `close` records say why. Which program made a connection is not
+    /// looked up again: of those that were opened when no policy asked for it, it is not known.
     ///
     /// `source` is recorded: where the policy came from.
     pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str) {

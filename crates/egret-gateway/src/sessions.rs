@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, Spoken};
+use arc_swap::ArcSwapOption;
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken};
 use tokio::sync::Notify;
 
 use crate::limits::Limit;
@@ -29,6 +30,8 @@ pub(crate) struct Sessions {
 pub(crate) struct Open {
     destination: Destination,
     addresses: Vec<IpAddr>,
+    /// Whose connection it is, if a policy wanted to know when it was made.
+    program: ArcSwapOption<Program>,
     spoken: OnceLock<String>,
     /// Whether what the client sends is read request by request.
     reads_requests: AtomicBool,
@@ -127,6 +130,7 @@ impl Slot {
         let open = Arc::new(Open {
             destination,
             addresses,
+            program: ArcSwapOption::empty(),
             spoken: OnceLock::new(),
             reads_requests: AtomicBool::new(false),
             upgraded: OnceLock::new(),
@@ -164,7 +168,7 @@ impl Open {
     /// Puts this connection to `matcher`; one that would not be allowed today is told so.
     pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
         let decided = matcher
-            .decide(&self.destination, None, hosts)
+            .decide(&self.destination, self.program().as_deref(), hosts)
             .and_then(|permit| {
                 permit.vet(&self.addresses, hosts)?;
                 match self.upgraded.get() {
@@ -184,6 +188,16 @@ impl Open {
         if let Err(denial) = decided {
             self.lose(Lost::Denied(denial));
         }
+    }
+
+    /// Remembers the program whose connection this is from now on.
+    pub(crate) fn asked_by(&self, program: Option<Arc<Program>>) {
+        self.program.store(program);
+    }
+
+    /// The program whose connection this is, if it is known.
+    pub(crate) fn program(&self) -> Option<Arc<Program>> {
+        self.program.load_full()
     }
 
     /// Remembers the server name that the client put into its ClientHello.

@@ -4,9 +4,11 @@ use crate::control::{Answer, Claim, Request, Status};
 use crate::failure::Failure;
 use crate::source::PolicySource;
 use crate::summary::Ending;
-use egret_gateway::{Config, Doors, Gateway, Limits, ResolverConfig, UpstreamProxy, audit};
-use egret_policy::{HostAddresses, Matcher, Policy, SandboxId};
-use egret_sandbox::{Killer, Notice, Stray, addresses};
+use egret_gateway::{
+    Config, Doors, Gateway, Identify, Limits, ResolverConfig, UpstreamProxy, audit,
+};
+use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
+use egret_sandbox::{Killer, Maker, Makers, Notice, Stray, addresses};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -50,6 +52,7 @@ impl Gate {
         claim: Claim,
         plan: GatePlan,
         doors: egret_sandbox::Doors,
+        makers: Makers,
     ) -> Result<Self, Failure> {
         let GatePlan {
             policy,
@@ -66,6 +69,7 @@ impl Gate {
             hosts: hosts().map_err(|error| {
                 Failure::because("cannot list this machine's addresses", &error)
             })?,
+            identify: Some(identify(makers)),
             resolver,
             upstream_proxy,
             limits: limits(),
@@ -266,6 +270,20 @@ async fn watch_addresses(gateway: &Gateway) {
             known = now;
         }
     }
+}
+
+/// A program of a policy is the maker of a connection in the sandbox.
+fn identify(makers: Makers) -> Identify {
+    Identify::new(move |client, peer| {
+        let Maker {
+            executable,
+            ancestors,
+        } = makers.maker(client, peer)?;
+        Some(Program {
+            executable,
+            ancestors,
+        })
+    })
 }
 
 fn hosts() -> std::io::Result<HostAddresses> {

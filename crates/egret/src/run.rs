@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
 
     let wanted = spec.directory.join(&spec.program);
     let (doors, sealed) = prepare(spec, &signals)?.split();
-    let gate = Gate::open(name, claim, gate, doors)?;
+    let gate = Gate::open(name, claim, gate, doors, sealed.makers())?;
     let ended = sealed.release().and_then(|running| {
         gate.set_killer(running.killer().ok());
         running.wait(&signals, |notice| gate.notice(notice))

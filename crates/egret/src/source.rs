@@ -88,6 +88,7 @@ impl PolicySource {
     }
 
     fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
+        follow_links(&mut policy);
         for text in &self.allow {
             policy
                 .add_allow_flag(text)
@@ -102,5 +103,21 @@ impl PolicySource {
             policy.grant_host_gateway(ports);
         }
         Ok(policy)
+    }
+}
+
+/// A process runs what is at the end of a link, and is known by that: `/usr/bin/python3` is `/usr/bin/python3.11`. Links are
+/// followed as they are now; what is not there outside is not there in a sandbox either.
+fn follow_links(policy: &mut Policy) {
+    let followed: Vec<_> = policy
+        .executables()
+        .filter_map(|path| {
+            let end = Path::new(path).canonicalize().ok()?;
+            Some((path.to_owned(), end.into_os_string().into_string().ok()?))
+        })
+        .filter(|(path, end)| path != end)
+        .collect();
+    for (path, end) in followed {
+        policy.add_executable_alias(&path, &end);
     }
 }

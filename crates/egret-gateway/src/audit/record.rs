@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use egret_policy::{Denial, Destination, Permit, Target};
+use egret_policy::{Denial, Destination, Permit, Program, Target};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,9 @@ pub struct Record {
     /// The program that asked, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<String>,
+    /// The programs that started it, the nearest first, as far as they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<String>,
     /// The HTTP method, where Egret reads requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -159,6 +162,7 @@ impl Record {
             dialled: None,
             door: None,
             executable: None,
+            ancestors: Vec::new(),
             method: None,
             path: None,
             query: None,
@@ -184,6 +188,15 @@ impl Record {
             Target::Address(address) => address.to_string(),
         });
         self.port = Some(destination.port());
+        self
+    }
+
+    /// The program that asks, if it is known.
+    pub(crate) fn program(mut self, program: Option<&Program>) -> Self {
+        if let Some(program) = program {
+            self.executable = Some(program.executable.clone());
+            self.ancestors.clone_from(&program.ancestors);
+        }
         self
     }
 

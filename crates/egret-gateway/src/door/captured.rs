@@ -41,7 +41,7 @@ fn wanted(stream: &TcpStream) -> Result<Destination, Refused> {
 }
 
 /// Where the client wanted to go (netfilter's `SO_ORIGINAL_DST` and `IP6T_SO_ORIGINAL_DST`).
-fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
+pub(crate) fn original_destination(stream: &TcpStream) -> Option<SocketAddr> {
     match stream.local_addr().ok()?.ip() {
         IpAddr::V4(_) => ip_original_dst(stream).ok().map(SocketAddr::V4),
         IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => {

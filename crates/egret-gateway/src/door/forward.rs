@@ -14,6 +14,7 @@ use super::{Client, Reply, part, send};
 use crate::Gateway;
 use crate::audit::{Door, Event};
 use crate::flow::{self, Traffic, Tunnel, record_close, reset};
+use crate::identify::Asker;
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{
     Absolute, After, Broken, Ends, Input, Line, NoRequest, agree, described, exchange,
@@ -138,20 +139,22 @@ async fn carry(
     request: &Request,
 ) -> Next {
     let id = gateway.log.id();
+    // Who holds the connection may be another one with each request.
+    let mut asker = Asker::new(client, Door::Forward);
     let (destination, target, framing) = match read(request) {
         Ok(read) => read,
-        Err(refused) => return refuse(gateway, client, &id, None, request, &refused, true).await,
+        Err(refused) => return refuse(gateway, &asker, &id, None, request, &refused, true).await,
     };
     let with_body = framing != Framing::Length(0);
     loop {
         let since = Instant::now();
-        let found = match reuse(gateway, upstreams, &destination, request, &id).await {
+        let found = match reuse(gateway, upstreams, &mut asker, &destination, request, &id).await {
             Ok(Some(upstream)) => Ok((upstream, true)),
             Ok(None) => {
                 let add = described(request, target);
                 let wanted = Ok(destination.clone());
                 let check = |permit: &Permit| permitted(permit, request, target);
-                let opened = flow::open(gateway, Door::Forward, wanted, &id, check, add).await;
+                let opened = flow::open(gateway, &mut asker, wanted, &id, check, add).await;
                 opened.map(|opened| (Upstream::from(opened), false))
             }
             Err(refused) => Err(refused),
@@ -161,7 +164,7 @@ async fn carry(
             Err(refused) => {
                 return refuse(
                     gateway,
-                    client,
+                    &asker,
                     &id,
                     Some(&destination),
                     request,
@@ -255,7 +258,7 @@ async fn carry(
             Err(Stopped::Broken(Broken::Request(why))) => {
                 refuse(
                     gateway,
-                    client,
+                    &asker,
                     &id,
                     Some(&destination),
                     request,
@@ -293,6 +296,7 @@ fn read(request: &Request) -> Result<(Destination, &str, Framing), Refused> {
 async fn reuse(
     gateway: &Gateway,
     upstreams: &mut Vec<Upstream>,
+    asker: &mut Asker<'_>,
     destination: &Destination,
     request: &Request,
     id: &str,
@@ -302,17 +306,28 @@ async fn reuse(
         .position(|upstream| upstream.tunnel.permit.destination() == destination)
     {
         let mut upstream = upstreams.swap_remove(at);
+        asker
+            .identify(&gateway.identifier, &gateway.matcher.load_full())
+            .await;
         if !upstream.is_quiet() {
             continue;
         }
-        let hosts = gateway.hosts.load();
-        let permit = gateway.matcher.load().decide(destination, None, &hosts)?;
+        // First, so that it is this program's if a new policy comes.
+        upstream
+            .tunnel
+            .session
+            .open
+            .asked_by(asker.shared_program());
+        let hosts = gateway.hosts.load_full();
+        let matcher = gateway.matcher.load_full();
+        let permit = matcher.decide(destination, asker.program(), &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
         let path = origin_form(request.target());
         permitted(&permit, request, path)?;
         let mut record = gateway
             .record(Event::Decision, id)
             .door(Door::Forward)
+            .program(asker.program())
             .permit(&permit);
         record.addresses.clone_from(&upstream.addresses);
         record.dialled = Some(upstream.dialled);
@@ -380,23 +395,19 @@ fn host_field(destination: &Destination) -> String {
 /// Puts a refusal on record and answers with it. The connection goes on unless a body is in the way.
 async fn refuse(
     gateway: &Gateway,
-    client: &TcpStream,
+    asker: &Asker<'_>,
     id: &str,
     destination: Option<&Destination>,
     request: &Request,
     refused: &Refused,
     with_body: bool,
 ) -> Next {
-    let path = origin_form(request.target());
+    let described = described(request, origin_form(request.target()));
+    let add = |record| described(record).program(asker.program());
     gateway
-        .refused_with(
-            id,
-            Door::Forward,
-            destination,
-            refused,
-            described(request, path),
-        )
+        .refused_with(id, asker.door, destination, refused, add)
         .await;
+    let client = asker.client;
     if with_body || !request.keeps_alive() {
         return say(client, refused, id, destination).await;
     }

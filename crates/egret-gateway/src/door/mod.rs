@@ -9,6 +9,8 @@ pub(crate) mod dns;
 mod forward;
 mod socks;
 
+pub(crate) use captured::original_destination;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;

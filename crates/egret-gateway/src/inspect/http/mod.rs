@@ -56,7 +56,9 @@ pub(crate) async fn tunnel(
                 return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
             }
         };
-        if let Err(refused) = record(gateway, door, &permit, id, &request, line.target).await {
+        let program = tunnel.session.open.program();
+        let add = |record| described(&request, line.target)(record).program(program.as_deref());
+        if let Err(refused) = record(gateway, door, &permit, id, add).await {
             return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
         }
         let ends = Ends {
@@ -145,7 +147,8 @@ fn check<'a>(
         }
     };
     // The policy may have been replaced since the connection was opened.
-    let permit = matcher.decide(destination, None, &gateway.hosts.load())?;
+    let program = tunnel.session.open.program();
+    let permit = matcher.decide(destination, program.as_deref(), &gateway.hosts.load())?;
     permitted(&permit, request, target)?;
     Ok((
         framing,
@@ -192,14 +195,13 @@ async fn record(
     door: Door,
     permit: &Permit,
     id: &str,
-    request: &Request,
-    target: &str,
+    add: impl FnOnce(Record) -> Record,
 ) -> Result<(), Refused> {
     if !permit.inspects() {
         return Ok(());
     }
     let record = gateway.record(Event::Decision, id).door(door);
-    let record = described(request, target)(record.permit(permit));
+    let record = add(record.permit(permit));
     let written = gateway.log.write(&record, gateway.limits.audit_wait).await;
     written.map_err(|_| {
         let destination = permit.destination().to_string();
@@ -321,14 +323,21 @@ async fn refuse(
     refused: Refused,
 ) -> Result<(), Ending> {
     let destination = tunnel.permit.destination();
+    let program = tunnel.session.open.program();
     match request {
         Some(request) => {
-            let add = described(request, origin_form(request.target()));
+            let described = described(request, origin_form(request.target()));
+            let add = |record| described(record).program(program.as_deref());
             gateway
                 .refused_with(id, door, Some(destination), &refused, add)
                 .await;
         }
-        None => gateway.refused(id, door, Some(destination), &refused).await,
+        None => {
+            let add = |record: Record| record.program(program.as_deref());
+            gateway
+                .refused_with(id, door, Some(destination), &refused, add)
+                .await;
+        }
     }
     answer(client, &refused, destination, id).await;
     Err(Ending::Answered(refused.reason()))
