@@ -47,3 +47,4 @@ pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};
 pub use rule::RuleId;
 pub use text::format::format_policy;
+pub use text::schema::POLICY_SCHEMA;

@@ -6,6 +6,7 @@ pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod lint;
 pub(crate) mod native;
+pub(crate) mod schema;
 pub(crate) mod write;
 pub(crate) mod yaml;
 

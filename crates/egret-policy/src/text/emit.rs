@@ -291,4 +291,4 @@ fn same_programs(one: &Programs, other: &Programs) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,6 +7,7 @@
 mod check;
 mod explain;
 mod fmt;
+mod schema;
 mod test;
 
 use crate::cli::Output;
@@ -16,6 +17,7 @@ use clap::Subcommand;
 use egret_policy::{Diagnostic, Policy, PolicyErrors};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
+use schema::{Schema, schema};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};
@@ -32,6 +34,8 @@ pub(crate) enum PolicyCommand {
     Test(Test),
     /// Bring policies into the layout of the documentation
     Fmt(Fmt),
+    /// Print the JSON Schema of the policy language, for editors
+    Schema(Schema),
 }
 
 const FINE: u8 = 0;
@@ -45,6 +49,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
         PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Test(args) => test(&args),
         PolicyCommand::Fmt(args) => fmt(&args),
+        PolicyCommand::Schema(args) => schema(&args),
     }
 }
 

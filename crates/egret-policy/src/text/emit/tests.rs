@@ -129,7 +129,7 @@ fn what_the_language_has_no_form_for_is_an_error() {
 }
 
 /// Parts of entries and of policies, in every combination.
-fn policy() -> impl Strategy<Value = String> {
+pub(crate) fn policy() -> impl Strategy<Value = String> {
     let some = |texts: &'static [&'static str]| prop_oneof![Just(""), prop::sample::select(texts)];
     let what = prop::sample::select(
         &[
