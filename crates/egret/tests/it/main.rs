@@ -19,5 +19,6 @@ mod escapes;
 mod files;
 mod harness;
 mod invisible;
+mod programs;
 mod refusals;
 mod world;
