@@ -7,6 +7,7 @@ mod captured;
 mod connect;
 mod dns;
 mod forward;
+mod identify;
 mod log;
 mod reload;
 mod requests;
