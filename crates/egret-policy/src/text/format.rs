@@ -80,6 +80,8 @@ struct Reader<'a> {
 /// A comment and where it stands.
 struct Remark<'a> {
     start: u32,
+    /// Characters before it in its line.
+    column: usize,
     comment: Comment<'a>,
 }
 
@@ -350,9 +352,7 @@ impl<'a> Reader<'a> {
         let mut foot = Vec::new();
         let belongs = |remark: &Remark<'_>| match (inside.column, around.column) {
             (None, _) => true,
-            (Some(own), outer) => {
-                remark.comment.column >= own && outer.is_none_or(|outer| own > outer)
-            }
+            (Some(own), outer) => remark.column >= own && outer.is_none_or(|outer| own > outer),
         };
         while let Some(remark) = self
             .comments
@@ -389,13 +389,20 @@ impl<'a> Reader<'a> {
 }
 
 fn remarks<'a>(spans: &[Span], source: &'a str) -> Vec<Remark<'a>> {
-    let remark = |span: &Span| Remark {
-        start: span.start,
-        comment: Comment {
-            text: comment_text(*span, source).into(),
-            blank: blank_before(source, span.start),
-            column: column_of(source, span.start),
-        },
+    let remark = |span: &Span| {
+        let before = source.get(..span.start as usize).unwrap_or_default();
+        let gap = before.len() - before.trim_end_matches(' ').len();
+        let column = column_of(source, span.start);
+        Remark {
+            start: span.start,
+            column,
+            comment: Comment {
+                text: comment_text(*span, source).into(),
+                blank: blank_before(source, span.start),
+                // Where there is a wider gap, comments of several lines stand in a column of their own.
+                column: if gap > write::GAP { column } else { 0 },
+            },
+        }
     };
     spans.iter().map(remark).collect()
 }

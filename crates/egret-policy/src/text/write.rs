@@ -72,6 +72,8 @@ const WIDTH: usize = 100;
 /// Folded texts are broken here.
 const FOLDED_WIDTH: usize = 80;
 const STEP: usize = 2;
+/// What stands at least between a value and the comment behind it.
+pub(crate) const GAP: usize = 2;
 
 /// Writes a mapping as a YAML document, under the comments that are about all of it.
 ///
@@ -241,7 +243,7 @@ impl Writer {
     fn behind(&mut self, item: &Item<'_>) {
         if let Some(comment) = &item.behind {
             let column = self.column();
-            let gap = comment.column.saturating_sub(column).max(STEP);
+            let gap = comment.column.saturating_sub(column).max(GAP);
             self.indent(gap);
             self.out.push_str(&comment.text);
         }

@@ -125,7 +125,7 @@ allow:  # behind the key
   # before the key
   - host: g.h  # behind the host
     ports:
-      - 1      # the first
+      - 1  # the first
       - 2
       # the end of the ports
     # the end of the mapping
