@@ -194,7 +194,7 @@ pub(crate) struct Report<'a> {
 
 /// Room for those that somebody will read.
 const MOST_SHOWN: usize = 100;
-/// A longer line is not shown.
+/// A longer line is not shown, and a longer sentence not in whole.
 const LONGEST_LINE: usize = 2000;
 
 impl<'a> Report<'a> {
@@ -225,7 +225,7 @@ impl<'a> Report<'a> {
         label: impl Into<String>,
         help: Option<String>,
     ) {
-        if self.errors.len() == MOST_SHOWN {
+        if self.is_full() {
             self.errors_left_out += 1;
             return;
         }
@@ -247,6 +247,11 @@ impl<'a> Report<'a> {
         }
         let warning = self.diagnostic(Severity::Warning, span, message.into(), label.into(), help);
         self.warnings.push(warning);
+    }
+
+    /// Whether further errors are only counted, so that nothing has to be found out about them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() == MOST_SHOWN
     }
 
     pub(crate) fn has_errors(&self) -> bool {
@@ -300,15 +305,31 @@ impl<'a> Report<'a> {
         let part = first..(end - line_start).clamp(first, line.len());
         Diagnostic {
             level,
-            message,
+            message: shortened(message),
             file: Arc::clone(&self.file),
             line: span.line,
             column: u32::try_from(column).unwrap_or(u32::MAX),
-            help,
-            label,
+            help: help.map(shortened),
+            label: shortened(label),
             excerpt: (line.len() <= LONGEST_LINE).then(|| (line.to_owned(), part)),
         }
     }
+}
+
+/// A sentence in which a word of the file stands may be as long as the file: then its middle is left out.
+fn shortened(text: String) -> String {
+    if text.len() <= LONGEST_LINE {
+        return text;
+    }
+    let kept = LONGEST_LINE / 4;
+    let front = text.floor_char_boundary(kept);
+    let back = text.ceil_char_boundary(text.len() - kept);
+    let (front, back) = (text.get(..front), text.get(back..));
+    format!(
+        "{} … {}",
+        front.unwrap_or_default(),
+        back.unwrap_or_default()
+    )
 }
 
 /// What somebody who wrote `unknown` may have meant.

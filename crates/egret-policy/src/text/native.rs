@@ -560,10 +560,10 @@ impl Reader<'_, '_> {
             };
             let Some(&name) = known.iter().find(|name| **name == word) else {
                 let listed = || format!("{what} can have {}", list_of(known));
-                let help = did_you_mean(word, known).unwrap_or_else(listed);
+                let help = || did_you_mean(word, known).unwrap_or_else(listed);
+                let help = (!self.report.is_full()).then(help);
                 let message = format!("{what} has no key `{}`", shown(word));
-                self.report
-                    .error(key.span, message, "unknown key", Some(help));
+                self.report.error(key.span, message, "unknown key", help);
                 continue;
             };
             if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == name) {
