@@ -19,6 +19,7 @@ mod escapes;
 mod files;
 mod harness;
 mod invisible;
+mod policies;
 mod programs;
 mod refusals;
 mod world;
