@@ -15,6 +15,7 @@ mod addr;
 mod cases;
 mod denial;
 mod destination;
+mod diff;
 mod explain;
 mod glob;
 mod host;
@@ -35,6 +36,7 @@ pub use addr::{Class, HostAddresses, class_of};
 pub use cases::Tested;
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};
+pub use diff::{Change, Decided, Difference, FileChange};
 pub use explain::{
     ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Question, Verdict,
 };

@@ -175,6 +175,11 @@ impl HostGatewayPorts {
         self.0.as_deref()
     }
 
+    /// The ports, where they are listed.
+    pub(crate) fn listed_ports(&self) -> &[u16] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
     /// Whether the host gateway is opened on this port.
     pub fn contain(&self, port: u16) -> bool {
         match &self.0 {

@@ -9,7 +9,7 @@ use crate::glob::{BadGlob, PathGlob};
 use crate::text::entry::{BadEntry, Side};
 
 /// The program behind a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Program {
     /// The absolute path of its executable, without links, as the sandbox sees it.
     pub executable: String,

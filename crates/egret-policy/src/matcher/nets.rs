@@ -61,6 +61,19 @@ impl NetTable {
         found
     }
 
+    /// All entries that name the address on this port, of those that are `meant`.
+    pub(crate) fn find_all(
+        &self,
+        address: IpAddr,
+        port: u16,
+        meant: impl Fn(u32) -> bool,
+        into: &mut Vec<u32>,
+    ) {
+        for (net, _) in self.each_match(&IpNet::from(address)) {
+            into.extend(self.ports.entries(net, port).filter(|&entry| meant(entry)));
+        }
+    }
+
     /// The networks of the policy that contain one, the smallest first, each with its first entry.
     fn each_match(&self, wanted: &IpNet) -> impl Iterator<Item = (IpNet, u32)> {
         let lengths = match wanted {

@@ -5,6 +5,7 @@
 //! is bad.
 
 mod check;
+mod diff;
 mod explain;
 mod fmt;
 mod schema;
@@ -14,6 +15,7 @@ use crate::cli::Output;
 use crate::failure::Failure;
 use check::{Check, check};
 use clap::Subcommand;
+use diff::{Diff, diff};
 use egret_policy::{Diagnostic, Policy, PolicyErrors};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
@@ -32,6 +34,8 @@ pub(crate) enum PolicyCommand {
     Explain(Explain),
     /// Run the tests that policies carry
     Test(Test),
+    /// Say what becomes reachable with another policy, and what no longer is
+    Diff(Diff),
     /// Bring policies into the layout of the documentation
     Fmt(Fmt),
     /// Print the JSON Schema of the policy language, for editors
@@ -48,6 +52,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
         PolicyCommand::Check(args) => check(&args),
         PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Test(args) => test(&args),
+        PolicyCommand::Diff(args) => diff(&args),
         PolicyCommand::Fmt(args) => fmt(&args),
         PolicyCommand::Schema(args) => schema(&args),
     }

@@ -1,0 +1,160 @@
+//! `egret policy diff`: what becomes reachable with another policy, and what no longer is.
+
+use super::{BAD_INPUT, FINE, REFUSED, cannot_print, colour_for, load, print, refuse_input};
+use crate::cli::Output;
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use egret_policy::{Change, Difference};
+use std::fmt::Write as _;
+use std::io;
+
+/// Arguments of `egret policy diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The two are compared by what they decide, not by their text: a destination is
+shown for each difference. Exit status: 0 if they decide alike, 1 if they do not,
+2 if one of them cannot be read.")]
+pub(crate) struct Diff {
+    /// The policy as it was; `-` is standard input
+    old: String,
+    /// The policy as it is to be; `-` is standard input
+    new: String,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn diff(args: &Diff) -> u8 {
+    if args.old == "-" && args.new == "-" {
+        let error = io::Error::other("only one of the two can be standard input");
+        return cannot_print(&error);
+    }
+    let (old, new) = match (load(&args.old), load(&args.new)) {
+        (Ok(old), Ok(new)) => (old.policy, new.policy),
+        (Err(bad), Ok(_)) | (Ok(_), Err(bad)) => return refuse_input(&bad, args.output),
+        (Err(bad), Err(second)) => {
+            refuse_input(&bad, args.output);
+            return refuse_input(&second, args.output);
+        }
+    };
+    let difference = old.diff(&new);
+    let text = match args.output {
+        Output::Json => match serde_json::to_string_pretty(&difference) {
+            Ok(text) => format!("{text}\n"),
+            Err(error) => return cannot_print(&error.into()),
+        },
+        Output::Text => in_words(&difference, colour_for(&io::stdout())),
+    };
+    match (print(&text), difference.is_none()) {
+        (Err(error), _) => cannot_print(&error),
+        (Ok(()), true) if difference.complete => FINE,
+        // What could not be compared is not called alike.
+        (Ok(()), true) => BAD_INPUT,
+        (Ok(()), false) => REFUSED,
+    }
+}
+
+fn in_words(difference: &Difference, colour: bool) -> String {
+    let paint = |style: Style| if colour { style } else { Style::new() };
+    let mut text = String::new();
+    let mut list = |title: &str, sign: char, style: Style, changes: &[Change]| {
+        if changes.is_empty() {
+            return;
+        }
+        let style = paint(style);
+        let _ = writeln!(text, "{title}:");
+        for change in changes {
+            let _ = writeln!(text, "{style}  {sign} {}{style:#}", what(change));
+            let old = decided(&change.old.reason.to_string(), change.old.rule.as_ref());
+            let new = decided(&change.new.reason.to_string(), change.new.rule.as_ref());
+            let _ = writeln!(text, "      was {old}; is {new}");
+        }
+    };
+    let green = AnsiColor::Green.on_default();
+    let red = AnsiColor::Red.on_default();
+    list("Becomes reachable", '+', green, &difference.gained);
+    list("No longer reachable", '-', red, &difference.lost);
+    if !difference.filesystem.is_empty() {
+        text.push_str("Files:\n");
+        for change in &difference.filesystem {
+            let (list, path) = (change.list, change.path.escape_debug());
+            let sign = if change.change == "added" { '+' } else { '-' };
+            let _ = writeln!(text, "  {sign} {list}: {path}");
+        }
+    }
+    if !difference.complete {
+        text.push_str("The wildcards inside names are too many for all their combinations to be tried: there may be more.\n");
+    } else if text.is_empty() {
+        text.push_str("The two decide alike.\n");
+    }
+    text
+}
+
+/// What is decided differently, in words.
+fn what(change: &Change) -> String {
+    let (host, port) = change
+        .destination
+        .rsplit_once(':')
+        .unwrap_or((&change.destination, ""));
+    let mut text = match &change.stands_for {
+        Some(all) => format!("{all}, such as {host}"),
+        None => host.to_owned(),
+    };
+    let ports: Vec<_> = change.ports.iter().map(u16::to_string).collect();
+    match (ports.as_slice(), change.other_ports) {
+        ([], _) => text.push_str(&format!(", on other ports, such as {port}")),
+        ([port], false) => text.push_str(&format!(", port {port}")),
+        (ports, false) => text.push_str(&format!(", ports {}", ports.join(", "))),
+        (_, true) => text.push_str(", every port"),
+    }
+    match (change.by.as_deref(), change.under.as_deref()) {
+        (_, Some(under)) => text.push_str(&format!(", by what {under} starts")),
+        (Some("/any/other/program"), None) => text.push_str(", by other programs"),
+        (Some(by), None) => text.push_str(&format!(", by {by}")),
+        (None, None) => {}
+    }
+    if let Some(request) = &change.request {
+        text.push_str(&format!(", for {request}"));
+    }
+    if let Some(address) = change.resolves_to {
+        text.push_str(&format!(", where it resolves to {address}"));
+    }
+    text
+}
+
+fn decided(reason: &str, rule: Option<&egret_policy::RuleId>) -> String {
+    match rule {
+        Some(rule) => format!("{reason} ({rule})"),
+        None => reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use egret_policy::Policy;
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let policy = |text: &str| Policy::parse("p.yaml", text.as_bytes()).unwrap().policy;
+        let old = policy("version: 1\nallow: ['*.a.test:443', 'b.test:80']");
+        let new = policy(
+            "version: 1\nallow: ['**.a.test:443', {host: c.test, by: [/bin/x], ports: [1]}]\nfilesystem: {write: [x]}",
+        );
+        let text = in_words(&old.diff(&new), false);
+        let expected = "\
+Becomes reachable:
+  + **.a.test, such as any.any.a.test, port 443
+      was denied.default; is allowed.rule (p.yaml:2)
+  + c.test, port 1, by /bin/x
+      was denied.default; is allowed.rule (p.yaml:2)
+No longer reachable:
+  - b.test, port 80
+      was allowed.rule (p.yaml:2); is denied.default
+Files:
+  + write: x
+";
+        assert_eq!(text, expected);
+        assert_eq!(in_words(&old.diff(&old), false), "The two decide alike.\n");
+    }
+}
