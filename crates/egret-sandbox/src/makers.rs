@@ -235,9 +235,9 @@ type Inode = u64;
 
 /// The first process of a sandbox, by its number in there.
 const FIRST: u32 = 1;
-/// Descriptors that are looked at in one search.
-const MOST_DESCRIPTORS: u32 = 100_000;
-/// How long one search takes. Each descriptor takes about a microsecond, unless a program wants it to take longer.
+/// Descriptors, and tables of them, that are looked at in one search.
+const MOST_LOOKS: u32 = 100_000;
+/// How long one search takes. Each look takes about a microsecond, unless a program wants it to take longer.
 const LONGEST: Duration = Duration::from_millis(500);
 /// Ancestors of one process.
 const MOST_ANCESTORS: u32 = 64;
@@ -247,21 +247,21 @@ const LONGEST_PATH: usize = 1024;
 /// What one search may still cost.
 #[derive(Debug)]
 struct Effort {
-    descriptors: u32,
+    looks: u32,
     until: Instant,
 }
 
 impl Effort {
     fn new() -> Self {
         Self {
-            descriptors: MOST_DESCRIPTORS,
+            looks: MOST_LOOKS,
             until: Instant::now() + LONGEST,
         }
     }
 
-    /// Pays for one more descriptor.
+    /// Pays for one more look.
     fn pay(&mut self) -> Known<()> {
-        self.descriptors = self.descriptors.checked_sub(1).ok_or(Unknown::ForGood)?;
+        self.looks = self.looks.checked_sub(1).ok_or(Unknown::ForGood)?;
         if Instant::now() > self.until {
             return Err(Unknown::ForGood);
         }
@@ -326,6 +326,7 @@ fn table_holds(
     socket_mount: u64,
     effort: &mut Effort,
 ) -> Known<bool> {
+    effort.pay()?;
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Some(table) = if_there(openat(process, table, flags, Mode::empty()))? else {
         return Ok(false);

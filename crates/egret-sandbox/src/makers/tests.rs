@@ -189,7 +189,7 @@ fn a_process_that_ended_has_nothing_and_runs_nothing() {
 fn effort_has_an_end() {
     let me = process(std::process::id());
     let mut little = Effort {
-        descriptors: 1,
+        looks: 2,
         ..Effort::new()
     };
     assert_eq!(me.holds(1, 1, &mut little), Err(Unknown::ForGood));
