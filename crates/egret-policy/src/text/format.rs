@@ -48,9 +48,16 @@ pub fn format_policy(source_name: &str, text: &[u8]) -> Result<String, PolicyErr
 fn laid_out(report: &mut Report<'_>) -> Option<String> {
     let source = report.source();
     let (root, comments) = yaml::parse_with_comments(report)?;
+    let blank_lines: Vec<bool> = source
+        .split('\n')
+        .map(|line| line.trim().is_empty())
+        .collect();
     let mut reader = Reader {
         source,
-        comments: remarks(&comments, source).into_iter().peekable(),
+        comments: remarks(&comments, source, &blank_lines)
+            .into_iter()
+            .peekable(),
+        blank_lines,
         last: 0,
         json: comments.is_empty(),
     };
@@ -71,6 +78,8 @@ fn laid_out(report: &mut Report<'_>) -> Option<String> {
 struct Reader<'a> {
     source: &'a str,
     comments: Peekable<vec::IntoIter<Remark<'a>>>,
+    /// For each line whether there is nothing in it.
+    blank_lines: Vec<bool>,
     /// Where the last scalar or bracket ends.
     last: u32,
     /// Whether all that was seen is JSON.
@@ -158,14 +167,11 @@ impl<'a> Reader<'a> {
             return None;
         };
         let mut above = Vec::new();
-        let first = pairs
-            .first()
-            .map_or(root.span.start, |(key, _)| key.span.start);
-        while let Some(remark) = self.comments.next_if(|remark| remark.start < first) {
+        let first = pairs.first().map_or(root.span, |(key, _)| key.span);
+        while let Some(remark) = self.comments.next_if(|remark| remark.start < first.start) {
             above.push(remark.comment);
         }
-        let blank = blank_before(self.source, first);
-        let apart = match blank {
+        let apart = match blank_before(&self.blank_lines, first) {
             true => above.len(),
             false => above
                 .iter()
@@ -225,7 +231,7 @@ impl<'a> Reader<'a> {
             let end = nodes
                 .get(index + 1)
                 .map_or(inside.end, |next| next.span.start);
-            let blank = blank_before(self.source, node.span.start);
+            let blank = blank_before(&self.blank_lines, node.span);
             let value = self.value(node, place, Around { end, ..inside });
             items.push(Item {
                 lead,
@@ -251,7 +257,7 @@ impl<'a> Reader<'a> {
         for (index, (key, value)) in pairs.iter().enumerate() {
             let mut lead = std::mem::take(&mut first_lead);
             lead.extend(self.before(key.span.start, items.last_mut().map(|(_, item)| item)));
-            let blank = blank_before(self.source, key.span.start);
+            let blank = blank_before(&self.blank_lines, key.span);
             self.last = key.span.end;
             self.json &= self.begins_with(key, '"');
             let name = match &key.value {
@@ -388,7 +394,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn remarks<'a>(spans: &[Span], source: &'a str) -> Vec<Remark<'a>> {
+fn remarks<'a>(spans: &[Span], source: &'a str, blank_lines: &[bool]) -> Vec<Remark<'a>> {
     let remark = |span: &Span| {
         let before = source.get(..span.start as usize).unwrap_or_default();
         let gap = before.len() - before.trim_end_matches(' ').len();
@@ -398,7 +404,7 @@ fn remarks<'a>(spans: &[Span], source: &'a str) -> Vec<Remark<'a>> {
             column,
             comment: Comment {
                 text: comment_text(*span, source).into(),
-                blank: blank_before(source, span.start),
+                blank: blank_before(blank_lines, *span),
                 // Where there is a wider gap, comments of several lines stand in a column of their own.
                 column: if gap > write::GAP { column } else { 0 },
             },
@@ -421,12 +427,10 @@ fn texts<'s>(spans: &[Span], source: &'s str) -> Vec<&'s str> {
     texts
 }
 
-/// Whether the line before the one of this place is blank.
-fn blank_before(source: &str, at: u32) -> bool {
-    let before = source.get(..at as usize).unwrap_or_default();
-    let mut lines = before.rsplit('\n');
-    lines.next();
-    lines.next().is_some_and(|line| line.trim().is_empty())
+/// Whether there is nothing in the line before the one that something begins in.
+fn blank_before(blank_lines: &[bool], span: Span) -> bool {
+    let before = (span.line as usize).checked_sub(2);
+    before.is_some_and(|line| blank_lines.get(line) == Some(&true))
 }
 
 fn column_of(source: &str, at: u32) -> usize {
