@@ -575,4 +575,6 @@ impl Compiled {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

@@ -454,7 +454,7 @@ fn flags_add_to_a_policy_and_say_what_is_wrong_with_them() {
 }
 
 /// The pattern language read off its description, label by label.
-fn naive_matches(pattern: &str, host: &str) -> bool {
+pub(super) fn naive_matches(pattern: &str, host: &str) -> bool {
     let host: Vec<_> = host.split('.').collect();
     let (lead, rest) = match pattern.split_once('.').unwrap_or(("?", pattern)) {
         ("", rest) => (0..=host.len(), rest),
