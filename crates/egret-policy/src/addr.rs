@@ -208,6 +208,12 @@ pub(crate) fn never_granted() -> impl Iterator<Item = &'static Row> {
     SPECIAL.iter().filter(|row| !row.class.can_be_granted())
 }
 
+/// Whether a network has addresses of a class in it, going by the table's own rows for the class.
+pub(crate) fn overlaps_class(net: &IpNet, class: Class) -> bool {
+    let mut rows = SPECIAL.iter().filter(|row| row.class == class);
+    rows.any(|row| row.covers(net) || net.contains(&row.network))
+}
+
 /// The IPv4 addresses that an IPv6 address stands for, or has inside (RFC 6052, 2765, 3056, 4380, 5214).
 fn inner_addresses(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let bits = u128::from(address);

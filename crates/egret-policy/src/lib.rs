@@ -43,7 +43,7 @@ pub use explain::{
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};
-pub use policy::{Filesystem, FlagError, HostGatewayPorts, Parsed, Policy};
+pub use policy::{Filesystem, FlagError, HostGatewayPorts, Language, Parsed, Policy};
 pub use program::Program;
 pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};

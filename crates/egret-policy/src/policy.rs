@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::cases::Case;
@@ -20,7 +21,7 @@ use crate::request::Requests;
 use crate::rule::RuleId;
 use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports, several_hosts};
 use crate::text::yaml::MAX_OCTETS;
-use crate::text::{lint, native, yaml};
+use crate::text::{foreign, lint, native, yaml};
 
 /// A validated policy. There is none that parsed but cannot be used.
 #[derive(Clone, Debug)]
@@ -149,6 +150,37 @@ pub struct Parsed {
     pub policy: Policy,
     /// What is valid and probably not meant, in the order of the file, at most a hundred and a count of the rest.
     pub warnings: Vec<Diagnostic>,
+    /// The language that it was written in.
+    pub language: Language,
+    /// What is narrower here than in the system that the policy was written for, and what differs: a sentence each. None
+    /// for a policy in Egret's own language.
+    pub notes: Vec<String>,
+}
+
+/// A language of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// Egret's own.
+    Native,
+    /// Permission profiles of ToolHive.
+    ToolHive,
+    /// Policies of OpenShell.
+    OpenShell,
+    /// ACLs of Smokescreen.
+    Smokescreen,
+}
+
+impl Language {
+    /// Its name, as people write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "Egret",
+            Self::ToolHive => "ToolHive",
+            Self::OpenShell => "OpenShell",
+            Self::Smokescreen => "Smokescreen",
+        }
+    }
 }
 
 /// A `--allow`, `--deny` or `--allow-docker-gateway` that cannot be understood.
@@ -214,11 +246,25 @@ pub struct Filesystem {
 }
 
 impl Policy {
-    /// Reads a policy in Egret's own language, YAML or JSON. `source_name` is how messages and rules name the file.
+    /// Reads a policy, YAML or JSON, in Egret's own language or in that of ToolHive, OpenShell or Smokescreen, which are
+    /// told by their shape. `source_name` is how messages and rules name the file.
     ///
     /// # Errors
     /// Everything that is wrong with the text, at once, each with line and column.
     pub fn parse(source_name: &str, text: &[u8]) -> Result<Parsed, PolicyErrors> {
+        Self::parse_service(source_name, text, None)
+    }
+
+    /// As [`Self::parse`], of a policy that has several services ([`Language::Smokescreen`]): the rules of this one.
+    /// Without a name, and for one that the policy does not have, its `default` applies.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; also where a service is named and the language has none, and where there is no rule to choose.
+    pub fn parse_service(
+        source_name: &str,
+        text: &[u8],
+        service: Option<&str>,
+    ) -> Result<Parsed, PolicyErrors> {
         let file: Arc<str> = source_name.into();
         let valid = valid_utf8(text);
         let source = valid.strip_prefix('\u{feff}').unwrap_or(valid);
@@ -247,17 +293,26 @@ impl Policy {
                 Some(help),
             );
         }
-        let policy = match report.has_errors() {
+        let read = match report.has_errors() {
             true => None,
-            false => Self::read(&mut report),
+            false => Self::read(service, &mut report),
         };
         let warnings = report.finish()?;
         // Without errors there is a policy: an empty text is an error too.
-        let policy = policy.unwrap_or_else(Self::deny_all);
-        Ok(Parsed { policy, warnings })
+        let (policy, language, notes) =
+            read.unwrap_or_else(|| (Self::deny_all(), Language::Native, Vec::new()));
+        Ok(Parsed {
+            policy,
+            warnings,
+            language,
+            notes,
+        })
     }
 
-    fn read(report: &mut Report<'_>) -> Option<Self> {
+    fn read(
+        service: Option<&str>,
+        report: &mut Report<'_>,
+    ) -> Option<(Self, Language, Vec<String>)> {
         let Some(root) = yaml::parse(report) else {
             if !report.has_errors() {
                 let help = "begin with `version: 1`".to_owned();
@@ -265,11 +320,28 @@ impl Policy {
             }
             return None;
         };
-        let (policy, spans) = native::read(&root, report);
+        let language = foreign::recognise(&root);
+        if service.is_some() && language != Language::Smokescreen {
+            let help = "name the file alone, without `#` and what follows it".to_owned();
+            let message = "only a policy of Smokescreen has services to choose from";
+            report.error(root.span, message, "", Some(help));
+        }
+        let (policy, spans, notes) = match language {
+            Language::Native => {
+                let (policy, spans) = native::read(&root, report);
+                (policy, spans, Vec::new())
+            }
+            foreign => foreign::read(foreign, &root, service, report),
+        };
         if !report.has_errors() {
             lint::lint(&policy, &spans, report);
         }
-        Some(policy)
+        Some((policy, language, notes))
+    }
+
+    /// The policy that ToolHive has by this name without a file: `none`, or `network`, which is everything public.
+    pub fn built_in(name: &str) -> Option<Policy> {
+        foreign::built_in(name)
     }
 
     /// The most octets that [`Policy::parse`] takes.

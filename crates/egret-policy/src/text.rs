@@ -1,4 +1,4 @@
-//! From policy text to what it says: one module for YAML, one for Egret's own language, one that knows others by sight.
+//! From policy text to what it says: one module for YAML, one for Egret's own language, one for those of others.
 
 pub(crate) mod emit;
 pub(crate) mod entry;
@@ -6,6 +6,7 @@ pub(crate) mod foreign;
 pub(crate) mod format;
 pub(crate) mod lint;
 pub(crate) mod native;
+pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod write;
 pub(crate) mod yaml;

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::iter::Peekable;
 use std::vec;
 
-use crate::policy::Policy;
+use crate::policy::{Language, Policy};
 use crate::report::{PolicyErrors, Report, Span};
 use crate::text::write::{self, Collection, Comment, Item};
 use crate::text::yaml::{self, Kind, Node, Value};
@@ -25,11 +25,20 @@ use crate::text::yaml::{self, Kind, Node, Value};
 /// What is wrong with the policy, as [`Policy::parse`] has it: only what can be used is formatted. A policy of another
 /// system is refused as well.
 pub fn format_policy(source_name: &str, text: &[u8]) -> Result<String, PolicyErrors> {
-    Policy::parse(source_name, text)?;
+    let language = Policy::parse(source_name, text)?.language;
     // What parsed is UTF-8.
     let text = std::str::from_utf8(text).unwrap_or_default();
     let source = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(source_name.into(), source);
+    if language != Language::Native {
+        let message = format!(
+            "this is written for {}, and only policies in Egret's own language are formatted",
+            language.name()
+        );
+        let help = "`egret policy convert` writes it in Egret's own language".to_owned();
+        report.error(Span::START, message, "", Some(help));
+        return report.finish().map(|_| String::new());
+    }
     let formatted = laid_out(&mut report);
     if formatted.is_none() && !report.has_errors() {
         let help = "leave the file as it is, and report this with the file".to_owned();

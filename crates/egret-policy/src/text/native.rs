@@ -15,11 +15,9 @@ use crate::report::{Report, Span, did_you_mean};
 use crate::request::{RequestRule, Requests};
 use crate::rule::RuleId;
 use crate::text::entry::{self, BadEntry, Side};
-use crate::text::foreign;
+use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
 
-/// The most octets in a `name:`.
-const MAX_POLICY_NAME: usize = 128;
 /// The most items in one entry's `addresses:`.
 const MAX_ADDRESSES: usize = 4096;
 
@@ -83,18 +81,8 @@ impl Reader<'_, '_> {
                 .report
                 .error(root.span, "a policy is a mapping", label, Some(help));
         };
-        if let Some(foreign) = foreign::recognise(root) {
-            let told_by = pairs
-                .iter()
-                .find(|(key, _)| text_of(key) == Some(foreign.key));
-            let at = told_by.map_or(root.span, |(key, _)| key.span);
-            let message = format!("this is {}, which this version does not read", foreign.what);
-            return self
-                .report
-                .error(at, message, "no key of Egret's", Some(foreign.help));
-        }
         let mut version = false;
-        for (key, value) in self.fields(pairs, KEYS, "a policy") {
+        for (key, value) in self.report.fields(pairs, KEYS, "a policy") {
             match key {
                 "version" => {
                     version = true;
@@ -133,10 +121,10 @@ impl Reader<'_, '_> {
     }
 
     fn name(&mut self, value: &Node<'_>) {
-        let Some(name) = self.text(value, "`name`") else {
+        let Some(name) = self.report.text(value, "`name`") else {
             return;
         };
-        if name.is_empty() || name.len() > MAX_POLICY_NAME || name.chars().any(is_hidden) {
+        if !can_be_a_name(name) {
             let label = format!("1 to {MAX_POLICY_NAME} octets that can be shown");
             return self
                 .report
@@ -146,7 +134,7 @@ impl Reader<'_, '_> {
     }
 
     fn default(&mut self, value: &Node<'_>) {
-        let Some(word) = self.text(value, "`default`") else {
+        let Some(word) = self.report.text(value, "`default`") else {
             return;
         };
         match word {
@@ -174,7 +162,7 @@ impl Reader<'_, '_> {
         } else {
             "`deny`"
         };
-        for item in self.list(value, what) {
+        for item in self.report.list(value, what) {
             let Some(entry) = self.entry(item, side) else {
                 continue;
             };
@@ -208,7 +196,7 @@ impl Reader<'_, '_> {
                         if entry::several_hosts(text) {
                             bad.help = Some("write an entry for each host".to_owned());
                         }
-                        self.bad(item, text, bad);
+                        self.report.bad(item, text, bad);
                     }
                     None
                 }
@@ -276,11 +264,17 @@ impl Reader<'_, '_> {
             None,
         );
         let (mut programs, mut requests) = (Some(Vec::new()), Some(Vec::new()));
-        for (key, value) in self.fields(pairs, keys, "an entry") {
+        for (key, value) in self.report.fields(pairs, keys, "an entry") {
             match key {
-                "host" => what = self.parsed(value, "`host`", |text| entry::parse_host(text, side)),
+                "host" => {
+                    what = self
+                        .report
+                        .parsed(value, "`host`", |text| entry::parse_host(text, side))
+                }
                 "address" => {
-                    what = self.parsed(value, "`address`", |text| entry::parse_address(text, side))
+                    what = self
+                        .report
+                        .parsed(value, "`address`", |text| entry::parse_address(text, side))
                 }
                 "ports" => ports = self.entry_ports(value),
                 "addresses" if side == Side::Deny => {
@@ -293,7 +287,7 @@ impl Reader<'_, '_> {
                     );
                 }
                 "addresses" => addresses = self.addresses(value),
-                "reason" => note = self.text(value, "`reason`").map(Arc::from),
+                "reason" => note = self.report.text(value, "`reason`").map(Arc::from),
                 "http" if side == Side::Deny && keys == ADDRESS_KEYS => {
                     let help = "say which requests are allowed, under `allow`".to_owned();
                     self.report.error(
@@ -351,10 +345,13 @@ impl Reader<'_, '_> {
         what: &str,
         parse: impl Fn(&str) -> Result<T, BadEntry>,
     ) -> Option<Vec<T>> {
-        let items = self.list(value, what);
+        let items = self.report.list(value, what);
         let parsed: Vec<_> = items
             .iter()
-            .map(|item| self.parsed(item, &format!("an item of {what}"), &parse))
+            .map(|item| {
+                self.report
+                    .parsed(item, &format!("an item of {what}"), &parse)
+            })
             .collect();
         let parsed: Option<Vec<_>> = parsed.into_iter().collect();
         parsed.filter(|parsed| !parsed.is_empty())
@@ -378,36 +375,10 @@ impl Reader<'_, '_> {
     }
 
     fn ports(&mut self, value: &Node<'_>, what: &str) -> Option<Vec<u16>> {
-        let items = self.list(value, what);
-        let ports: Vec<_> = items.iter().map(|item| self.port(item)).collect();
+        let items = self.report.list(value, what);
+        let ports: Vec<_> = items.iter().map(|item| self.report.port(item)).collect();
         let ports: Option<Vec<_>> = ports.into_iter().collect();
         ports.filter(|ports| !ports.is_empty())
-    }
-
-    fn port(&mut self, item: &Node<'_>) -> Option<u16> {
-        let text = match &item.value {
-            Value::Scalar(text, Kind::Number) => text,
-            Value::Scalar(text, Kind::String) => {
-                let number = text
-                    .parse::<u16>()
-                    .ok()
-                    .map(|port| format!("write {port} without quotes"));
-                self.report
-                    .error(item.span, "a port is a number", "this is a text", number);
-                return None;
-            }
-            other => {
-                let label = format!("this is {}", other.describe());
-                self.report
-                    .error(item.span, "a port is a number", label, None);
-                return None;
-            }
-        };
-        let port = crate::destination::parse_port(text).ok();
-        if port.is_none() {
-            self.bad(item, text, entry::bad_port(0..text.len(), text));
-        }
-        port
     }
 
     fn host_gateway(&mut self, value: &Node<'_>) {
@@ -443,8 +414,8 @@ impl Reader<'_, '_> {
                 .report
                 .error(value.span, "`filesystem` is a mapping", label, Some(help));
         };
-        for (key, value) in self.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
-            let items = self.list(value, "a list of paths");
+        for (key, value) in self.report.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
+            let items = self.report.list(value, "a list of paths");
             let paths: Vec<_> = items.iter().filter_map(|item| self.path(item)).collect();
             match key {
                 "read" => self.policy.filesystem.read = paths,
@@ -455,7 +426,7 @@ impl Reader<'_, '_> {
     }
 
     fn path(&mut self, item: &Node<'_>) -> Option<String> {
-        let path = self.text(item, "a path")?;
+        let path = self.report.text(item, "a path")?;
         if path.is_empty() || path.contains('\0') {
             self.report.error(item.span, "this is not a path", "", None);
             return None;
@@ -464,7 +435,7 @@ impl Reader<'_, '_> {
     }
 
     fn tests(&mut self, value: &Node<'_>) {
-        for item in self.list(value, "`tests`") {
+        for item in self.report.list(value, "`tests`") {
             let rule = RuleId::new(Arc::clone(self.report.file()), item.span.line);
             let case = self.case(item, rule);
             self.policy.tests.extend(case);
@@ -473,7 +444,7 @@ impl Reader<'_, '_> {
 
     fn case(&mut self, item: &Node<'_>, rule: RuleId) -> Option<Case> {
         let fields = match &item.value {
-            Value::Map(pairs) => self.fields(pairs, TEST_KEYS, "a test"),
+            Value::Map(pairs) => self.report.fields(pairs, TEST_KEYS, "a test"),
             _ => Vec::new(),
         };
         let asked = |(key, _): &&(&str, &Node<'_>)| matches!(*key, "allow" | "deny");
@@ -490,7 +461,7 @@ impl Reader<'_, '_> {
             "allow" => Expected::Allow,
             _ => Expected::Deny,
         };
-        let text = self.text(destination, "a destination")?;
+        let text = self.report.text(destination, "a destination")?;
         // Also for `deny`: what nobody can ask for is denied in vain.
         let to = match Destination::from_user(text) {
             Ok(to) => to,
@@ -505,7 +476,7 @@ impl Reader<'_, '_> {
         for (key, value) in fields {
             match key {
                 "by" => {
-                    case.by = self.parsed(value, "`by`", |text| {
+                    case.by = self.report.parsed(value, "`by`", |text| {
                         ProgramPattern::plain(text, false).ok_or_else(|| {
                             let help = "write its path, such as `/usr/bin/curl`";
                             BadEntry::new(0..text.len(), "this names no executable", "", help)
@@ -517,7 +488,7 @@ impl Reader<'_, '_> {
                     });
                 }
                 "request" => {
-                    case.request = self.parsed(value, "`request`", |text| {
+                    case.request = self.report.parsed(value, "`request`", |text| {
                         let request = text.split_once(' ');
                         match request.filter(|(_, target)| target.starts_with('/')) {
                             Some((method, target)) => Ok((method.into(), target.into())),
@@ -542,114 +513,6 @@ impl Reader<'_, '_> {
         }
         Some(case)
     }
-
-    /// The values of known keys. Reports the unknown and the repeated ones, of which the first stands.
-    fn fields<'n, 's>(
-        &mut self,
-        pairs: &'n [(Node<'s>, Node<'s>)],
-        known: &[&'static str],
-        what: &str,
-    ) -> Vec<(&'static str, &'n Node<'s>)> {
-        let mut fields: Vec<(&'static str, &Node<'_>)> = Vec::new();
-        let mut lines: Vec<(&'static str, u32)> = Vec::new();
-        for (key, value) in pairs {
-            let Some(word) = text_of(key) else {
-                let label = format!("this is {}", key.value.describe());
-                self.report.error(key.span, "a key is a text", label, None);
-                continue;
-            };
-            let Some(&name) = known.iter().find(|name| **name == word) else {
-                let listed = || format!("{what} can have {}", list_of(known));
-                let help = || did_you_mean(word, known).unwrap_or_else(listed);
-                let help = (!self.report.is_full()).then(help);
-                let message = format!("{what} has no key `{}`", shown(word));
-                self.report.error(key.span, message, "unknown key", help);
-                continue;
-            };
-            if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == name) {
-                let message = format!("`{name}` stands here twice");
-                self.report.error(
-                    key.span,
-                    message,
-                    format!("it is in line {line} already"),
-                    None,
-                );
-                continue;
-            }
-            lines.push((name, key.span.line));
-            fields.push((name, value));
-        }
-        fields
-    }
-
-    /// The items of a list, which may not be empty.
-    fn list<'n, 's>(&mut self, value: &'n Node<'s>, what: &str) -> &'n [Node<'s>] {
-        match &value.value {
-            Value::List(items) if !items.is_empty() => items,
-            Value::List(_) | Value::Scalar(_, Kind::Null) => {
-                let help = "leave the key out if nothing is meant".to_owned();
-                self.report
-                    .error(value.span, format!("{what} is empty"), "", Some(help));
-                &[]
-            }
-            other => {
-                let label = format!("this is {}", other.describe());
-                let source = self.report.source().get(value.span.range());
-                let block = matches!(other, Value::Map(_))
-                    && !source.is_some_and(|source| source.starts_with('{'));
-                let help = match block {
-                    true => "begin each item with `- `",
-                    false => "put it in brackets: `[...]`",
-                };
-                let help = Some(help.to_owned());
-                self.report
-                    .error(value.span, format!("{what} has to be a list"), label, help);
-                &[]
-            }
-        }
-    }
-
-    fn text<'n>(&mut self, value: &'n Node<'_>, what: &str) -> Option<&'n str> {
-        match &value.value {
-            Value::Scalar(text, Kind::String) => Some(text),
-            other => {
-                let label = format!("this is {}", other.describe());
-                let help = matches!(other, Value::Scalar(_, Kind::Bool | Kind::Number))
-                    .then(|| "put it in quotes".to_owned());
-                self.report
-                    .error(value.span, format!("{what} has to be a text"), label, help);
-                None
-            }
-        }
-    }
-
-    fn parsed<T>(
-        &mut self,
-        value: &Node<'_>,
-        what: &str,
-        parse: impl Fn(&str) -> Result<T, BadEntry>,
-    ) -> Option<T> {
-        let text = self.text(value, what)?;
-        parse(text).map_err(|bad| self.bad(value, text, bad)).ok()
-    }
-
-    /// Reports what is wrong with a text, underlining the part if the text stands in the source as it is.
-    fn bad(&mut self, node: &Node<'_>, text: &str, bad: BadEntry) {
-        let written = self
-            .report
-            .source()
-            .get(node.span.range())
-            .unwrap_or_default();
-        let span = match written.find(text) {
-            Some(at) if at <= 1 && !text.is_empty() => {
-                let empty = bad.part.is_empty();
-                node.span
-                    .part(bad.part.start + at..bad.part.end + at + usize::from(empty))
-            }
-            _ => node.span,
-        };
-        self.report.error(span, bad.message, bad.label, bad.help);
-    }
 }
 
 /// What to do about `- HOST: PORT`, which YAML takes for a mapping.
@@ -664,32 +527,4 @@ fn space_after_colon(pairs: &[(Node<'_>, Node<'_>)], side: Side) -> Option<Strin
     entry::parse_entry(&meant, side)
         .ok()
         .map(|_| format!("an entry has no space after the colon: `{meant}`"))
-}
-
-fn text_of<'n>(node: &'n Node<'_>) -> Option<&'n str> {
-    match &node.value {
-        Value::Scalar(text, Kind::String) => Some(text),
-        _ => None,
-    }
-}
-
-fn list_of(words: &[&str]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, front)) => format!("{} and {last}", front.join(", ")),
-        None => String::new(),
-    }
-}
-
-/// A word of the file for a message, without what a terminal would act on and not at any length.
-fn shown(word: &str) -> String {
-    let short: String = word.chars().take(60).collect();
-    short.escape_debug().to_string()
-}
-
-/// Control characters and marks that change the direction of text.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

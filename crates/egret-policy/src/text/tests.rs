@@ -81,10 +81,6 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\nallow:\n\t- a.b",                &["3:1 YAML is not indented with tabs"]),
         ("version: 1\n\n\tallow: [a.b]",              &["3:1 YAML is not indented with tabs"]),
         ("{\n\t\"allow\": [\"a\" \"b\"]}",             &["2:16 this is not YAML: invalid trailing content after double-quoted scalar"]),
-        // Policies of other systems.
-        ("{\"name\": \"x\", \"network\": {\"outbound\": {}}}", &["1:15 this is a ToolHive permission profile, which this version does not read"]),
-        ("version: 1\nnetwork_policies: {}",           &["2:1 this is an OpenShell policy, which this version does not read"]),
-        ("version: v1\nservices: []\nglobal_deny_list: []", &["2:1 this is a Smokescreen policy, which this version does not read"]),
         ("version: 1\n---\nversion: 1",                &["2:1 a policy is one document"]),
     ];
     for (text, expected) in table {
@@ -126,7 +122,6 @@ fn text_that_no_policy_can_be_is_refused_without_fuss() {
 /// Each text, and what to do about its first error.
 #[test]
 fn what_is_wrong_comes_with_what_to_do() {
-    const NO_FORM: &str = "write a policy of Egret's own, beginning with `version: 1`";
     #[rustfmt::skip]
     let table: &[(&str, &str)] = &[
         ("version: \"1\"",                                "write `version: 1`, without quotes"),
@@ -140,17 +135,6 @@ fn what_is_wrong_comes_with_what_to_do() {
         ("version: 1\ndeny: {host: x}",                   "put it in brackets: `[...]`"),
         ("version: 1\nallow: ['127.0.0.1:3000']",         "a service on the host that runs the sandbox is `host.docker.internal`, opened by `host_gateway: [PORT]` or --allow-docker-gateway=PORT"),
         ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", "put it in brackets: `[...]`"),
-        ("network: {outbound: {allow_host: [api.github.com, .b.example], allow_port: [443, 8443]}}",
-            "Egret's own form for its hosts: `{\"version\": 1, \"allow\": [\"api.github.com:443,8443\", \".b.example:443,8443\"]}`"),
-        ("network: {outbound: {insecure_allow_all: true, allow_host: [a.b]}}", NO_FORM),
-        ("network: {outbound: {allow_host: [a.b, localhost]}}", NO_FORM),
-        ("version: 1\nnetwork_policies: {x: {endpoints: [{host: a.b, port: 443}, {host: '*.c.example', ports: [1, 2]}], binaries: [{path: /bin/x}]}}",
-            "Egret's own form for its hosts, for every program and request: `{\"version\": 1, \"allow\": [\"a.b:443\", \"*.c.example:1,2\"]}`"),
-        ("version: 1\nnetwork_policies: {x: {endpoints: [{host: a.b}]}}", NO_FORM),
-        ("version: v1\nservices: [{name: x, action: enforce, allowed_domains: ['*.a.example', b.example]}]",
-            "Egret's own form for its hosts: `{\"version\": 1, \"allow\": [\"**.a.example\", \"b.example\"]}`"),
-        ("version: v1\nservices: [{name: x, action: open, allowed_domains: [a.b]}]", NO_FORM),
-        ("version: v1\nservices: [{name: x, action: enforce, allowed_domains: [a.b]}]\ndefault: {action: open}", NO_FORM),
     ];
     for (text, expected) in table {
         assert_eq!(errors(text).errors()[0].help(), Some(*expected), "{text}");

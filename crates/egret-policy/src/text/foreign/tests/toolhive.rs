@@ -1,0 +1,172 @@
+use super::{check, errors, read, told};
+
+/// Hosts and ports, as profiles mostly have them.
+pub(super) const BOTH: &str = r#"{
+  "name": "weather",
+  "read": ["/srv/maps"],
+  "write": ["/srv/out:/srv/out/"],
+  "network": {
+    "outbound": {
+      "insecure_allow_all": false,
+      "allow_host": ["api.weather.example", ".tiles.example", "*.cdn.example"],
+      "allow_port": [443, 8443]
+    },
+    "inbound": {"allow_host": ["localhost"]}
+  },
+  "privileged": false
+}"#;
+
+#[test]
+fn hosts_and_ports_have_to_match_both() {
+    let parsed = read(BOTH, None);
+    assert_eq!(parsed.policy.name(), Some("weather"));
+    assert_eq!(parsed.policy.filesystem().read, ["/srv/maps"]);
+    assert_eq!(parsed.policy.filesystem().write, ["/srv/out"]);
+    check(
+        &parsed,
+        &[
+            ("api.weather.example:443", "allowed.rule"),
+            ("api.weather.example:8443", "allowed.rule"),
+            ("api.weather.example:80", "denied.port"),
+            ("www.api.weather.example:443", "denied.default"),
+            ("tiles.example:443", "allowed.rule"),
+            ("a.b.tiles.example:443", "allowed.rule"),
+            ("cdn.example:443", "allowed.rule"),
+            ("a.b.cdn.example:443", "allowed.rule"),
+            ("other.example:443", "denied.default"),
+            (
+                "api.weather.example:443 -> 10.0.0.1",
+                "denied.address.private",
+            ),
+            ("93.184.216.34:443", "denied.literal_address"),
+        ],
+    );
+    assert_eq!(
+        parsed
+            .policy
+            .compile()
+            .decide(
+                &crate::Destination::from_user("tiles.example:443").unwrap(),
+                None,
+                &crate::HostAddresses::new([])
+            )
+            .unwrap()
+            .rule()
+            .unwrap()
+            .to_string(),
+        "p:8"
+    );
+}
+
+#[test]
+fn what_is_not_listed_does_not_restrict_unless_nothing_is() {
+    let hosts = read(
+        "network: {outbound: {allow_host: [a.example, 10.1.2.3], allow_port: []}}",
+        None,
+    );
+    check(
+        &hosts,
+        &[
+            ("a.example:22", "allowed.rule"),
+            ("a.example:65535", "allowed.rule"),
+            ("10.1.2.3:5432", "allowed.rule"),
+            ("b.example:443", "denied.default"),
+        ],
+    );
+    let all = read("network: {outbound: {insecure_allow_all: true}}", None);
+    check(
+        &all,
+        &[
+            ("a.example:22", "allowed.default_public"),
+            ("a.example:22 -> 192.168.0.1", "denied.address.private"),
+            ("host.docker.internal:80", "denied.host_gateway"),
+            ("169.254.169.254:80", "denied.address.metadata"),
+        ],
+    );
+    for nothing in [
+        "network: {outbound: {}}",
+        "network: {outbound: null}",
+        "network: {}",
+        "network: null",
+        "privileged: false",
+        "network: {outbound: {allow_host: [], allow_port: null}}",
+        "network: {mode: none, outbound: {allow_host: [a.example]}}",
+        "network: {mode: none, outbound: {insecure_allow_all: true}}",
+        "network: {outbound: {allow_host: [host.docker.internal]}}",
+        "network: {outbound: {allow_host: [host.docker.internal], allow_port: [443]}}",
+    ] {
+        check(
+            &read(nothing, None),
+            &[
+                ("a.example:443", "denied.default"),
+                ("host.docker.internal:443", "denied.host_gateway"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn what_differs_is_told() {
+    #[rustfmt::skip]
+    let table: &[(&str, &[&str])] = &[
+        ("network: {mode: bridge, outbound: {allow_host: [10.0.0.1]}}", &[]),
+        ("network: {mode: '', outbound: {allow_host: [a.example]}}", &[
+            "note: a host may resolve to public addresses only, while ToolHive's proxies do not look at what it resolves to; where a \
+             private network is meant, `addresses` of Egret's own language opens it"]),
+        ("network: {outbound: {insecure_allow_all: true, allow_host: [a.example]}}", &[
+            "1: beside `insecure_allow_all: true`, `allow_host` and `allow_port` restrict nothing",
+            "1: every public destination can be reached, and data can be sent to any of them",
+            "note: `insecure_allow_all` opens what is public: no private networks, not this machine, no metadata services"]),
+        ("network: {outbound: {allow_host: [host.docker.internal]}}", &[
+            "1: this opens nothing: ToolHive shuts the names of the host, listed or not"]),
+        ("network: {mode: none, outbound: {allow_port: [1]}}", &["1: with `mode: none` there is no network, so `outbound` opens nothing"]),
+        ("network: {inbound: {allow_host: [a.example]}}", &[
+            "note: `inbound` has nothing to restrict: nothing outside can connect to a sandboxed program"]),
+        ("network: {inbound: {allow_host: []}}", &[]),
+        ("name: x\nwrite: []", &[
+            "note: a profile without `network` opens nothing; ToolHive's Squid proxy lets everything through then, its Envoy proxy nothing"]),
+    ];
+    for (text, expected) in table {
+        assert_eq!(told(&read(text, None)), *expected, "{text}");
+    }
+}
+
+/// Each text, and what its errors say: line, column, message and help.
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    #[rustfmt::skip]
+    let table: &[(&str, &[&str])] = &[
+        ("network: {outbond: {}}",                     &["1:11 `network` has no key `outbond`: did you mean `outbound`?"]),
+        ("network: {outbound: {allow_hosts: [a.b]}}",  &["1:22 `outbound` has no key `allow_hosts`: did you mean `allow_host`?"]),
+        ("network: []",                                &["1:10 `network` has to be a mapping"]),
+        ("network: {mode: host}",                      &["1:17 with `mode: host`, ToolHive does not isolate the network, which Egret always does: leave `mode` out"]),
+        ("network: {mode: non}",                       &["1:17 with `mode: non`, ToolHive does not isolate the network, which Egret always does: did you mean `none`?"]),
+        ("privileged: true",                           &["1:13 a sandbox of Egret's is never privileged: leave `privileged` out"]),
+        ("privileged: 'yes'",                          &["1:13 `privileged` has to be `true` or `false`"]),
+        ("network: {outbound: {allow_host: a.b}}",     &["1:34 `allow_host` has to be a list: put it in brackets: `[...]`"]),
+        ("network: {outbound: {allow_host: ['a.b:443', '*', 'a*.b.example', '**.b.example']}}", &[
+            "1:39 `allow_host` takes hosts without ports: write `a.b` here and 443 in `allow_port`",
+            "1:47 ToolHive knows a `*` only as the whole first label: for every host write `insecure_allow_all: true`",
+            "1:53 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it",
+            "1:68 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it"]),
+        ("network: {outbound: {allow_host: [localhost]}}", &["1:35 `localhost` cannot be allowed: a service on the host that runs the sandbox is `host.docker.internal`, opened by `host_gateway: [PORT]` or --allow-docker-gateway=PORT"]),
+        ("network: {outbound: {allow_host: [169.254.169.254, 10.0.0.0/8, 'https://a.b']}}", &[
+            "1:35 `169.254.169.254` can never be allowed",
+            "1:60 a host stands here, without a path, and not a network: write `example.com`, or one address",
+            "1:71 a host stands here, without a path, and not a network: write `example.com`, or one address"]),
+        ("network: {outbound: {allow_host: [a.b], allow_port: [0, 443.5, '443', 70000]}}", &[
+            "1:54 `0` is not a port", "1:57 `443.5` is not a port", "1:64 a port is a number: write 443 without quotes", "1:71 `70000` is not a port"]),
+        ("read: ['volume://data:/data', '/a:/b', 'C:\\x', '/a;b', '~/x', '/a:/a:/a', '']", &[
+            "1:9 mounting a resource is not implemented yet: name a path of this machine",
+            "1:32 showing a path under another name is not implemented yet: write the path alone, and have the program use it",
+            "1:41 this is a path of Windows: name a path of this machine",
+            "1:49 ToolHive takes no `;` in a path",
+            "1:57 ToolHive does not take `~` for the home directory: write the path out",
+            "1:64 a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`",
+            "1:75 this is not a path"]),
+        ("network: {inbound: {allow_host: [1]}}",      &["1:34 a host has to be a text: put it in quotes"]),
+    ];
+    for (text, expected) in table {
+        assert_eq!(super::said(&errors(text)), *expected, "{text}");
+    }
+}

@@ -1,0 +1,310 @@
+//! Permission profiles of ToolHive: which hosts and ports its egress proxy lets through, and which files are mounted.
+//!
+//! The meaning is that of the proxy's rules: hosts and ports have to match both, and a list that is empty does not
+//! restrict, unless both are. Sources: `permissions/profile.go` of stacklok/toolhive-core,
+//! `pkg/container/docker/{squid,envoy}.go` of stacklok/toolhive.
+
+use super::{Draft, host, is_nothing, is_said, port_in_host};
+use crate::destination::Target;
+use crate::names::{Special, special_str};
+use crate::policy::{Ports, What};
+use crate::report::did_you_mean;
+use crate::text::entry::{BadEntry, Side};
+use crate::text::reader::{Pairs, shown};
+use crate::text::yaml::Node;
+
+const KEYS: &[&str] = &["name", "read", "write", "network", "privileged"];
+const NETWORK_KEYS: &[&str] = &["mode", "outbound", "inbound"];
+const OUTBOUND_KEYS: &[&str] = &["insecure_allow_all", "allow_host", "allow_port"];
+const INBOUND_KEYS: &[&str] = &["allow_host"];
+
+pub(super) fn read(pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>) {
+    let mut network = None;
+    for (key, value) in draft.report.fields(pairs, KEYS, "a permission profile") {
+        match key {
+            "name" => draft.name(value),
+            "read" => draft.policy.filesystem.read = mounts(value, "`read`", draft),
+            "write" => draft.policy.filesystem.write = mounts(value, "`write`", draft),
+            "network" => network = (!is_nothing(value)).then_some(value),
+            _ if draft.report.flag(value, "`privileged`") => {
+                let message = "a sandbox of Egret's is never privileged";
+                let help = "leave `privileged` out".to_owned();
+                draft.report.error(value.span, message, "", Some(help));
+            }
+            _ => {}
+        }
+    }
+    match network {
+        Some(value) => read_network(value, draft),
+        None => draft.note(
+            "a profile without `network` opens nothing; ToolHive's Squid proxy lets everything through then, its Envoy \
+             proxy nothing",
+        ),
+    }
+}
+
+fn read_network(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
+    let Some(pairs) = draft.report.pairs(value, "`network`") else {
+        return;
+    };
+    let (mut outbound, mut cut_off) = (None, false);
+    for (key, value) in draft.report.fields(pairs, NETWORK_KEYS, "`network`") {
+        match key {
+            "mode" => cut_off = read_mode(value, draft),
+            "outbound" => outbound = draft.report.pairs(value, "`outbound`"),
+            _ => read_inbound(value, draft),
+        }
+    }
+    let Some(pairs) = outbound else {
+        return;
+    };
+    let outbound = Outbound::read(pairs, draft);
+    match cut_off {
+        true if outbound.says_something() => {
+            let message = "with `mode: none` there is no network, so `outbound` opens nothing";
+            let help = "leave one of the two out".to_owned();
+            draft.report.warning(value.span, message, "", Some(help));
+        }
+        true => {}
+        false => outbound.write(draft),
+    }
+}
+
+/// Whether the mode is to have no network at all.
+fn read_mode(value: &Node<'_>, draft: &mut Draft<'_, '_>) -> bool {
+    match draft.report.optional_text(value, "`mode`") {
+        None | Some("bridge" | "default") => {}
+        Some("none") => return true,
+        Some(mode) => {
+            let message = format!(
+                "with `mode: {}`, ToolHive does not isolate the network, which Egret always does",
+                shown(mode)
+            );
+            let meant = did_you_mean(mode, &["bridge", "default", "none"]);
+            let help = meant.unwrap_or_else(|| "leave `mode` out".to_owned());
+            draft.report.error(value.span, message, "", Some(help));
+        }
+    }
+    false
+}
+
+fn read_inbound(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
+    let Some(pairs) = draft.report.pairs(value, "`inbound`") else {
+        return;
+    };
+    for (_, value) in draft.report.fields(pairs, INBOUND_KEYS, "`inbound`") {
+        for item in draft.report.items(value, "`allow_host`") {
+            draft.report.text(item, "a host");
+        }
+        if is_said(value) {
+            draft.note("`inbound` has nothing to restrict: nothing outside can connect to a sandboxed program");
+        }
+    }
+}
+
+/// What `outbound` says, as far as it could be read.
+struct Outbound<'n, 's> {
+    /// Where it stands that everything is allowed.
+    all: Option<&'n Node<'s>>,
+    hosts: Vec<(&'n Node<'s>, What)>,
+    /// Hosts that the proxy shuts before it looks at the list.
+    shut: Vec<&'n Node<'s>>,
+    ports: Vec<u16>,
+    ports_at: Option<&'n Node<'s>>,
+}
+
+impl<'n, 's> Outbound<'n, 's> {
+    fn read(pairs: &'n Pairs<'s>, draft: &mut Draft<'_, '_>) -> Self {
+        let mut outbound = Self {
+            all: None,
+            hosts: Vec::new(),
+            shut: Vec::new(),
+            ports: Vec::new(),
+            ports_at: None,
+        };
+        for (key, value) in draft.report.fields(pairs, OUTBOUND_KEYS, "`outbound`") {
+            match key {
+                "insecure_allow_all" => {
+                    let all = draft.report.flag(value, "`insecure_allow_all`");
+                    outbound.all = all.then_some(value);
+                }
+                "allow_host" => {
+                    for item in draft.report.items(value, "`allow_host`") {
+                        let what = draft.report.parsed(item, "a host", allowed_host);
+                        match what {
+                            Some(Some(what)) => outbound.hosts.push((item, what)),
+                            Some(None) => outbound.shut.push(item),
+                            None => {}
+                        }
+                    }
+                }
+                _ => {
+                    let ports = draft.report.items(value, "`allow_port`");
+                    outbound.ports = ports
+                        .iter()
+                        .filter_map(|port| draft.report.port(port))
+                        .collect();
+                    outbound.ports_at = (!ports.is_empty()).then_some(value);
+                }
+            }
+        }
+        outbound
+    }
+
+    fn says_something(&self) -> bool {
+        self.all.is_some() || self.lists_something()
+    }
+
+    fn lists_something(&self) -> bool {
+        !self.hosts.is_empty() || !self.shut.is_empty() || self.ports_at.is_some()
+    }
+
+    fn write(self, draft: &mut Draft<'_, '_>) {
+        for item in &self.shut {
+            let message = "this opens nothing: ToolHive shuts the names of the host, listed or not";
+            let help = "--allow-docker-gateway opens the host, there and here".to_owned();
+            draft.report.warning(item.span, message, "", Some(help));
+        }
+        if let Some(all) = self.all {
+            if self.lists_something() {
+                let message = "beside `insecure_allow_all: true`, `allow_host` and `allow_port` restrict nothing";
+                let help = "leave `insecure_allow_all` out to have them apply".to_owned();
+                draft.report.warning(all.span, message, "", Some(help));
+            }
+            draft.allow_public(all.span);
+            return draft.note(
+                "`insecure_allow_all` opens what is public: no private networks, not this machine, no metadata services",
+            );
+        }
+        match self.ports_at {
+            // Nothing in the list could be used, which is not the same as no list.
+            _ if self.hosts.is_empty() && !self.shut.is_empty() => {}
+            Some(at) if self.hosts.is_empty() => {
+                let instead = "list the hosts in `allow_host`";
+                draft.not_yet(at, "`allow_port` without `allow_host`", instead);
+            }
+            ports_at => {
+                for (item, what) in self.hosts {
+                    let ports = match ports_at {
+                        Some(_) => Ports::listed(self.ports.clone()),
+                        None => Ports::Any,
+                    };
+                    if let What::Name(_) = what {
+                        draft.note(
+                            "a host may resolve to public addresses only, while ToolHive's proxies do not look at what it \
+                             resolves to; where a private network is meant, `addresses` of Egret's own language opens it",
+                        );
+                    }
+                    let entry = draft.entry(what, ports, item.span);
+                    draft.add(Side::Allow, entry, item.span);
+                }
+            }
+        }
+    }
+}
+
+/// Reads an item of `allow_host`; nothing for a name of the host, which the proxies shut whatever is listed.
+fn allowed_host(text: &str) -> Result<Option<What>, BadEntry> {
+    let whole = 0..text.len();
+    if let Some((host, port)) = port_in_host(text) {
+        let help = format!("write `{host}` here and {port} in `allow_port`");
+        let message = "`allow_host` takes hosts without ports";
+        return Err(BadEntry::new(
+            host.len()..text.len(),
+            message,
+            "not here",
+            help,
+        ));
+    }
+    let below = text.strip_prefix("*.").or(text.strip_prefix('.'));
+    if let Some(at) = below.unwrap_or(text).find('*') {
+        let at = text.len() - below.unwrap_or(text).len() + at;
+        let help = match text {
+            "*" => "for every host write `insecure_allow_all: true`",
+            _ => "write `.example.com` for `example.com` and everything below it",
+        };
+        let message = "ToolHive knows a `*` only as the whole first label";
+        return Err(BadEntry::new(at..at + 1, message, "", help));
+    }
+    if let Ok(Target::Name(name)) = crate::destination::parse_target(text)
+        && special_str(name.as_str()) == Some(Special::HostGateway)
+    {
+        return Ok(None);
+    }
+    match below {
+        // Both forms mean the name and everything below it.
+        Some(below) => {
+            host(&format!(".{below}"), Side::Allow).map_err(|bad| BadEntry { part: whole, ..bad })
+        }
+        None => host(text, Side::Allow),
+    }
+    .map(Some)
+}
+
+fn mounts(value: &Node<'_>, what: &str, draft: &mut Draft<'_, '_>) -> Vec<String> {
+    let items = draft.report.items(value, what);
+    if !items.is_empty() {
+        draft.note(
+            "`read` and `write` add to what a sandboxed process sees: other files of this machine are there too, read-only, \
+             but for those that hold secrets, where a container would have its own",
+        );
+    }
+    let paths = items
+        .iter()
+        .filter_map(|item| draft.report.parsed(item, "a path", mount));
+    paths.collect()
+}
+
+/// Reads a mount: a path that is the same inside and outside.
+fn mount(text: &str) -> Result<String, BadEntry> {
+    let whole = 0..text.len();
+    let bad = |message: String, help: &str| Err(BadEntry::new(whole.clone(), message, "", help));
+    if text.contains("://") {
+        let message = "mounting a resource is not implemented yet".to_owned();
+        return bad(message, "name a path of this machine");
+    }
+    let drive =
+        matches!(text.as_bytes(), [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic());
+    if drive || text.starts_with('\\') {
+        return bad(
+            "this is a path of Windows".to_owned(),
+            "name a path of this machine",
+        );
+    }
+    if let Some(c) = text
+        .chars()
+        .find(|c| matches!(c, '$' | '&' | ';' | '|' | '`' | '\0'))
+    {
+        let message = format!("ToolHive takes no `{}` in a path", c.escape_debug());
+        return bad(message, "");
+    }
+    let mut parts = text.split(':');
+    let path = parts.next().unwrap_or_default();
+    match (parts.next(), parts.next()) {
+        (_, Some(_)) => {
+            return bad(
+                "a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`".to_owned(),
+                "",
+            );
+        }
+        (Some(inside), None) if clean(inside) != clean(path) => {
+            let message = "showing a path under another name is not implemented yet".to_owned();
+            return bad(message, "write the path alone, and have the program use it");
+        }
+        _ => {}
+    }
+    if path.is_empty() {
+        return bad("this is not a path".to_owned(), "");
+    }
+    if path.starts_with('~') {
+        let message = "ToolHive does not take `~` for the home directory".to_owned();
+        return bad(message, "write the path out");
+    }
+    Ok(path.to_owned())
+}
+
+/// A path without what says nothing: slashes that are repeated or at the end, and `.`.
+fn clean(path: &str) -> (bool, Vec<&str>) {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    (path.starts_with('/'), parts.collect())
+}
