@@ -102,7 +102,13 @@ impl PolicySource {
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);
         }
-        Ok(policy)
+        match policy.needs_tls_inspection() {
+            Some(rule) => Err(Failure::new(format!(
+                "{rule}: `http` on port 443 needs a look inside TLS, which this version cannot take; \
+                 give the entry `ports: [80]`, or leave `http` out to allow every request"
+            ))),
+            None => Ok(policy),
+        }
     }
 }
 
@@ -119,5 +125,29 @@ fn follow_links(policy: &mut Policy) {
         .collect();
     for (path, end) in followed {
         policy.add_executable_alias(&path, &end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_needs_a_look_inside_tls_is_not_run() {
+        let source = PolicySource::new(None, Vec::new(), Vec::new(), None);
+        let load = |entry: &str| {
+            let text = format!("version: 1\nallow:\n- {entry}\n");
+            source.with_file("p.yaml", text.as_bytes())
+        };
+        assert!(load("{host: a.test, ports: [80, 8080], http: [GET /**]}").is_ok());
+        for entry in [
+            "{host: a.test, http: [GET /**]}",
+            "{host: a.test, ports: any, http: [full]}",
+        ] {
+            let error = load(entry).unwrap_err().to_string();
+            assert!(error.starts_with("p.yaml:3: `http` on port 443"), "{error}");
+        }
+        let deny = "version: 1\nallow: [a.test]\ndeny: [{host: a.test, http: ['POST /**']}]";
+        assert!(source.with_file("p.yaml", deny.as_bytes()).is_err());
     }
 }
