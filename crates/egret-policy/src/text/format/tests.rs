@@ -182,11 +182,21 @@ fn what_is_no_policy_of_egrets_is_not_formatted() {
 }
 
 #[test]
-fn the_documentation_is_as_it_would_be_formatted() {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test, which looks for the examples"
+)]
+fn documentation_and_examples_are_as_they_would_be_formatted() {
     let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md"));
     let example = page.split("```yaml\n").nth(1).unwrap();
     let example = example.split("```").next().unwrap();
     assert_eq!(formatted(example), example);
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
+    for file in std::fs::read_dir(examples).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(formatted(&text), text, "{}", path.display());
+    }
 }
 
 /// Parts of policies, with comments and blank lines wherever they may stand.
