@@ -4,6 +4,8 @@
 //! else panics is the first promise. They live in a library so that the seeds can be run by an ordinary test, too.
 
 mod address;
+mod convert;
+mod diff;
 mod format;
 mod host;
 mod oracle;
@@ -11,10 +13,18 @@ mod policy;
 mod request;
 
 pub use address::address;
+pub use convert::convert;
+pub use diff::diff;
 pub use format::format;
 pub use host::host;
 pub use policy::policy;
 pub use request::request;
+
+/// A policy of another system, which decides and is converted.
+pub fn foreign(data: &[u8]) {
+    policy(data);
+    convert(data);
+}
 
 #[cfg(test)]
 mod tests;

@@ -75,26 +75,12 @@ impl World {
     fn of(policy: &Policy, words: &[&str]) -> Self {
         let known = ANSWERS.iter().map(|address| known_address(address));
         let named = words.iter().filter_map(|word| word.parse::<IpAddr>().ok());
-        let executables = policy.executables().take(MAX_PROGRAMS).map(str::to_owned);
-        let executables: Vec<_> = executables.chain(["/usr/bin/curl".to_owned()]).collect();
-        let itself = |executable: &String| Program {
-            executable: executable.clone(),
-            ancestors: Vec::new(),
-        };
-        let child = |ancestor: &String| Program {
-            executable: "/bin/sh".to_owned(),
-            ancestors: vec!["/bin/env".to_owned(), ancestor.clone()],
-        };
         Self {
             gateway_open: policy.opens_host_gateway(),
             answers: known.chain(named).collect(),
             hosts: HostAddresses::new([known_address("10.9.8.7"), known_address("2001:db8:9::7")]),
             matcher: policy.compile(),
-            programs: executables
-                .iter()
-                .map(itself)
-                .chain(executables.iter().map(child))
-                .collect(),
+            programs: programs(policy),
         }
     }
 
@@ -270,7 +256,7 @@ fn word(decision: &Result<Permit, Denial>) -> Reason {
 }
 
 /// What is decided on: the same for every policy, and what this one speaks of.
-fn destinations(words: &[&str]) -> Vec<Destination> {
+pub fn destinations(words: &[&str]) -> Vec<Destination> {
     let mut destinations: Vec<_> = DESTINATIONS.iter().map(|to| known(to)).collect();
     for (n, word) in words.iter().enumerate() {
         // A few of the ports that policies speak of; which ones makes no difference to the promises.
@@ -281,8 +267,29 @@ fn destinations(words: &[&str]) -> Vec<Destination> {
     destinations
 }
 
+/// The executables that a policy names, by themselves and as what started another one.
+fn programs(policy: &Policy) -> Vec<Program> {
+    let executables = policy.executables().take(MAX_PROGRAMS).map(str::to_owned);
+    let executables: Vec<_> = executables.chain(["/usr/bin/curl".to_owned()]).collect();
+    let itself = |executable: &String| Program {
+        executable: executable.clone(),
+        ancestors: Vec::new(),
+    };
+    let child = |ancestor: &String| Program {
+        executable: "/bin/sh".to_owned(),
+        ancestors: vec!["/bin/env".to_owned(), ancestor.clone()],
+    };
+    let children = executables.iter().map(child);
+    executables.iter().map(itself).chain(children).collect()
+}
+
+/// Nobody known, then each program that a policy names.
+pub fn askers(policy: &Policy) -> impl Iterator<Item = Option<Program>> {
+    std::iter::once(None).chain(programs(policy).into_iter().map(Some))
+}
+
 /// What could be a host or an address in a policy's text: its longest runs of such characters, without wildcards.
-fn words(text: &str) -> Vec<&str> {
+pub fn words(text: &str) -> Vec<&str> {
     let part = |c: char| !(c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '*'));
     let words = text.split(part);
     let words = words.map(|word| word.trim_matches(['*', '.', '-', ':']));

@@ -8,12 +8,14 @@ type Named = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Named] = &[
     ("address", crate::address),
+    ("convert", crate::convert),
+    ("diff", crate::diff),
     ("format", crate::format),
     ("host", crate::host),
     ("policy_native", crate::policy),
-    ("policy_openshell", crate::policy),
-    ("policy_smokescreen", crate::policy),
-    ("policy_toolhive", crate::policy),
+    ("policy_openshell", crate::foreign),
+    ("policy_smokescreen", crate::foreign),
+    ("policy_toolhive", crate::foreign),
     ("request", crate::request),
 ];
 
