@@ -14,7 +14,8 @@ use crate::text::entry::Side;
 use crate::text::write::{self, Collection, Comment, Item, Value};
 
 impl Policy {
-    /// The policy in Egret's own language, as YAML, under these comments: a sentence each, without `#`.
+    /// The policy in Egret's own language, as YAML, under these comments: a sentence each, without `#`; one that begins with
+    /// `- ` is an item of a list.
     ///
     /// Entries that say no more than a host and its ports have the short form. The comments of the text that the policy
     /// was read from are not part of a policy.
@@ -45,13 +46,20 @@ const CONVERTED: &str = "<converted>";
 
 type Map<'a> = Collection<'a, (Cow<'a, str>, Item<'a>)>;
 
+/// The lines of comments; those of an item, which begins with `- `, hang.
 fn header(comments: &[String]) -> Vec<Comment<'static>> {
     let lines = comments.iter().flat_map(|comment| {
+        let hang = if comment.starts_with("- ") { 2 } else { 0 };
         let words: Vec<&str> = comment.split_whitespace().collect();
-        write::folded(&words.join(" "), COMMENT_WIDTH)
+        let lines = write::folded(&words.join(" "), COMMENT_WIDTH - hang);
+        let lines = lines.into_iter().enumerate();
+        lines.map(move |(index, line)| {
+            let indent = if index > 0 { hang } else { 0 };
+            format!("# {:indent$}{line}", "")
+        })
     });
     let comment = |line: String| Comment {
-        text: format!("# {line}").into(),
+        text: line.into(),
         blank: false,
         column: 0,
     };

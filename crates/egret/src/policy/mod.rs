@@ -5,6 +5,7 @@
 //! is bad.
 
 mod check;
+mod convert;
 mod diff;
 mod explain;
 mod fmt;
@@ -15,14 +16,16 @@ use crate::cli::Output;
 use crate::failure::Failure;
 use check::{Check, check};
 use clap::Subcommand;
+use convert::{Convert, convert};
 use diff::{Diff, diff};
-use egret_policy::{Diagnostic, Policy, PolicyErrors};
+use egret_policy::{Diagnostic, Parsed, Policy, PolicyErrors};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
 use schema::{Schema, schema};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};
+use std::path::Path;
 use test::{Test, test};
 
 /// What can be asked about a policy.
@@ -36,6 +39,8 @@ pub(crate) enum PolicyCommand {
     Test(Test),
     /// Say what becomes reachable with another policy, and what no longer is
     Diff(Diff),
+    /// Print a policy of another system in Egret's own language
+    Convert(Convert),
     /// Bring policies into the layout of the documentation
     Fmt(Fmt),
     /// Print the JSON Schema of the policy language, for editors
@@ -53,6 +58,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
         PolicyCommand::Explain(args) => explain(&args),
         PolicyCommand::Test(args) => test(&args),
         PolicyCommand::Diff(args) => diff(&args),
+        PolicyCommand::Convert(args) => convert(&args),
         PolicyCommand::Fmt(args) => fmt(&args),
         PolicyCommand::Schema(args) => schema(&args),
     }
@@ -84,6 +90,12 @@ enum Bad {
     Policy(PolicyErrors),
 }
 
+impl From<PolicyErrors> for Bad {
+    fn from(errors: PolicyErrors) -> Self {
+        Self::Policy(errors)
+    }
+}
+
 impl Bad {
     fn text(&self, colour: bool) -> String {
         match self {
@@ -104,7 +116,16 @@ impl Bad {
     }
 }
 
-fn load(file: &str) -> Result<Loaded, Bad> {
+fn load(named: &str) -> Result<Loaded, Bad> {
+    let Parsed {
+        policy, warnings, ..
+    } = parse(named)?;
+    Ok(Loaded { policy, warnings })
+}
+
+/// Reads a policy, `FILE` or `FILE#SERVICE`.
+fn parse(named: &str) -> Result<Parsed, Bad> {
+    let (file, service) = file_and_service(named);
     let text = match file {
         "-" => read_limited(file, io::stdin().lock())?,
         path => match File::open(path) {
@@ -112,11 +133,15 @@ fn load(file: &str) -> Result<Loaded, Bad> {
             Err(error) => return Err(cannot_read(path, &error)),
         },
     };
-    let parsed = Policy::parse(source_name(file), &text).map_err(Bad::Policy)?;
-    Ok(Loaded {
-        policy: parsed.policy,
-        warnings: parsed.warnings,
-    })
+    Ok(Policy::parse_service(source_name(file), &text, service)?)
+}
+
+/// The file, and the service in it that is meant. A file that is called so, with its `#`, is that file.
+fn file_and_service(named: &str) -> (&str, Option<&str>) {
+    match named.rsplit_once('#') {
+        Some((file, service)) if !Path::new(named).exists() => (file, Some(service)),
+        _ => (named, None),
+    }
 }
 
 /// Reads as much as a policy may have and one octet more, so that a larger one is refused and not cut.

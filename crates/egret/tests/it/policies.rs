@@ -74,6 +74,92 @@ fn what_fmt_cannot_write_or_read_stays_as_it_is() {
 }
 
 #[test]
+fn convert_prints_a_policy_that_decides_the_same() {
+    let world = World::new();
+    let user = User::Alice;
+    let profile = r#"{"network": {"outbound": {"allow_host": ["api.github.com", ".example.com"], "allow_port": [443]}}}"#;
+    world.machine.write("/srv/profile.json", profile);
+    let converted = world
+        .egret(user, &["policy", "convert", "/srv/profile.json"])
+        .ok();
+    assert!(
+        converted
+            .stdout
+            .starts_with("# Converted from /srv/profile.json"),
+        "{converted:#?}"
+    );
+    world
+        .machine
+        .write("/srv/converted.yaml", &converted.stdout);
+    for (destination, code) in [
+        ("api.github.com:443", 0),
+        ("api.github.com:80", 1),
+        ("www.example.com:443", 0),
+        ("example.org:443", 1),
+    ] {
+        for file in ["/srv/profile.json", "/srv/converted.yaml"] {
+            let explained = world.egret(user, &["policy", "explain", file, destination]);
+            assert_eq!(
+                explained.code(),
+                code,
+                "{file} {destination}: {explained:#?}"
+            );
+        }
+    }
+    let checked = world.egret(user, &["policy", "fmt", "--check", "/srv/converted.yaml"]);
+    assert_eq!(checked.code(), 0, "{checked:#?}");
+    let refused = world.egret(user, &["policy", "fmt", "/srv/profile.json"]);
+    assert_eq!(refused.code(), 2);
+    assert!(
+        refused.stderr.contains("egret policy convert"),
+        "{refused:#?}"
+    );
+
+    let json = world
+        .egret(
+            user,
+            &["policy", "convert", "--output", "json", "/srv/profile.json"],
+        )
+        .ok();
+    let said: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&said["policy"], &said["language"]),
+        (&converted.stdout.into(), &"toolhive".into())
+    );
+    assert!(said["notes"].is_array());
+    assert_eq!(
+        world.egret(user, &["policy", "convert", "/nowhere"]).code(),
+        2
+    );
+}
+
+#[test]
+fn a_service_of_a_policy_is_chosen_by_its_name() {
+    let world = World::new();
+    let acl = "version: v1\nservices:\n  - {name: one, action: enforce, allowed_domains: [one.example.com]}\n  - {name: two, action: enforce, allowed_domains: [two.example.com]}\ndefault: {action: enforce, allowed_domains: [other.example.com]}\n";
+    world.machine.write("/srv/acl.yaml", acl);
+    for (file, host) in [
+        ("/srv/acl.yaml#one", "one.example.com"),
+        ("/srv/acl.yaml#two", "two.example.com"),
+        ("/srv/acl.yaml", "other.example.com"),
+    ] {
+        let converted = world.egret(User::Root, &["policy", "convert", file]).ok();
+        assert!(converted.stdout.contains(host), "{file}: {converted:#?}");
+        assert_eq!(
+            converted.stdout.matches(".example.com").count(),
+            1,
+            "{file}: {converted:#?}"
+        );
+        assert_eq!(
+            world
+                .egret(User::Root, &["policy", "explain", file, host])
+                .code(),
+            0
+        );
+    }
+}
+
+#[test]
 fn the_schema_is_printed() {
     let world = World::new();
     for args in [

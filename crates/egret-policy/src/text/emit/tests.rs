@@ -92,14 +92,14 @@ fn what_says_more_than_it_has_to_is_written_shortly() {
 
 #[test]
 fn comments_stand_above_the_policy() {
-    let long = ["word"; 30].join(" ");
+    let long = format!("- {}", ["word"; 30].join(" "));
     let written = parsed("version: 1")
         .to_yaml(&["One.\n".to_owned(), long])
         .unwrap();
     let lines: Vec<_> = written.lines().collect();
     assert_eq!((lines[0], lines[3], lines[4]), ("# One.", "", "version: 1"));
     assert!(
-        lines[1].len() <= 100 && lines[2].starts_with("# word"),
+        lines[1].len() <= 100 && lines[2].starts_with("#   word"),
         "{written}"
     );
 }

@@ -19,10 +19,18 @@ fn errors(text: &str) -> PolicyErrors {
     }
 }
 
-/// A question in words: `DEST [by EXE[<PARENT…]] [METHOD PATH] [-> IP…]`, and the reason that is the answer.
+/// A question in words: `DEST [by EXE[<PARENT…]] [METHOD PATH] [-> IP…]`, and the reason that is the answer, also
+/// of the policy that it is converted to.
 #[track_caller]
 fn check(parsed: &Parsed, rows: &[(&str, &str)]) {
-    let matcher = parsed.policy.compile();
+    decides(&parsed.policy, rows);
+    let converted = parsed.policy.to_yaml(&[]).unwrap();
+    decides(&read(&converted, None).policy, rows);
+}
+
+#[track_caller]
+fn decides(policy: &Policy, rows: &[(&str, &str)]) {
+    let matcher = policy.compile();
     let hosts = HostAddresses::new([]);
     for (asked, expected) in rows {
         let mut words = asked.split(' ').filter(|word| !word.is_empty()).peekable();

@@ -1,0 +1,74 @@
+//! `egret policy convert`: policies of other systems in Egret's own language.
+//!
+//! What is narrower here than there stands above the policy, so that whoever reads it knows, and is said to the user.
+
+use super::{FINE, cannot_print, colour_for, parse, print, refuse_input, tell};
+use crate::cli::Output;
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use egret_policy::{Language, Parsed};
+use serde_json::json;
+use std::io;
+
+/// Arguments of `egret policy convert`.
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    /// The policy, with the service that is meant if it has several; `-` is standard input
+    #[arg(value_name = "FILE[#SERVICE]")]
+    file: String,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(super) fn convert(args: &Convert) -> u8 {
+    let parsed = match parse(&args.file) {
+        Ok(parsed) => parsed,
+        Err(bad) => return refuse_input(&bad, args.output),
+    };
+    let text = match parsed.policy.to_yaml(&comments(&parsed, &args.file)) {
+        Ok(text) => text,
+        Err(errors) => return refuse_input(&errors.into(), args.output),
+    };
+    let Parsed {
+        language, notes, ..
+    } = parsed;
+    let printed = match args.output {
+        Output::Json => {
+            let converted = json!({ "policy": text, "language": language, "notes": notes });
+            print(&format!("{converted:#}\n"))
+        }
+        Output::Text => tell_notes(language, &notes).and_then(|()| print(&text)),
+    };
+    printed.map_or_else(|error| cannot_print(&error), |()| FINE)
+}
+
+/// What stands above the policy.
+fn comments(parsed: &Parsed, file: &str) -> Vec<String> {
+    if parsed.language == Language::Native {
+        return Vec::new();
+    }
+    let from = parsed.language.name();
+    let from = match file {
+        "-" => format!("Converted from a policy for {from}."),
+        path => format!("Converted from {path}, a policy for {from}."),
+    };
+    let differs = (!parsed.notes.is_empty()).then(|| "What differs from there:".to_owned());
+    let notes = parsed.notes.iter().map(|note| format!("- {note}"));
+    std::iter::once(from).chain(differs).chain(notes).collect()
+}
+
+fn tell_notes(language: Language, notes: &[String]) -> io::Result<()> {
+    let bold = match colour_for(&io::stderr()) {
+        true => AnsiColor::Cyan.on_default().bold(),
+        false => Style::new(),
+    };
+    if language == Language::Native {
+        return tell(&format!(
+            "{bold}note{bold:#}: this is in Egret's own language already; `egret policy fmt` keeps its comments\n"
+        ));
+    }
+    notes
+        .iter()
+        .try_for_each(|note| tell(&format!("{bold}note{bold:#}: {note}\n")))
+}
