@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
-    /// Check and explain policies, or give a running sandbox a new one
+    /// Check, explain, test, compare and convert policies, or give a running sandbox a new one
     #[command(subcommand)]
     Policy(Policy),
 }
