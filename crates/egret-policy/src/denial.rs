@@ -277,7 +277,7 @@ fn hint(denial: &Denial) -> Option<Hint> {
         (Reason::DeniedHostGateway, _) => Some(open_host_gateway(port)),
         (Reason::DeniedAddressLoopback, Cause::Decision) => Some(use_host_gateway(port)),
         (
-            Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved,
+            Reason::DeniedAddressPrivate | Reason::DeniedAddressReserved | Reason::DeniedDefault,
             Cause::Address { to_grant, .. },
         ) => {
             let addresses: Vec<_> = to_grant.as_ref()?.iter().map(IpAddr::to_string).collect();

@@ -91,6 +91,7 @@ struct CompiledEntry {
     rule: RuleId,
     note: Option<Arc<str>>,
     addresses: Box<[IpNet]>,
+    only_addresses: bool,
     programs: Programs,
     requests: Requests,
 }
@@ -137,6 +138,7 @@ impl Compiled {
                 rule: entry.rule.clone(),
                 note: entry.note.clone(),
                 addresses: entry.addresses.clone(),
+                only_addresses: entry.only_addresses,
                 programs: entry.programs.clone(),
                 requests: entry.requests.clone(),
             });
@@ -166,6 +168,7 @@ impl CompiledEntry {
     /// Whether the two grant the same, where they name the same.
     fn says_the_same_as(&self, other: &Self) -> bool {
         self.addresses == other.addresses
+            && self.only_addresses == other.only_addresses
             && self.programs == other.programs
             && self.requests == other.requests
     }
@@ -561,7 +564,14 @@ impl Compiled {
         entries.into()
     }
 
-    /// Whether what granted a permit also grants an address that is not public.
+    /// Whether what granted a permit grants every public address.
+    pub(crate) fn grants_public(&self, grant: &Grant) -> bool {
+        grant
+            .entries()
+            .any(|entry| !self.entry(entry).only_addresses)
+    }
+
+    /// Whether what granted a permit also grants an address that is not public, or is not just any public one.
     pub(crate) fn grants_address(&self, grant: &Grant, to: &Destination, address: IpAddr) -> bool {
         match to.target() {
             // The literal itself is what the entry allows.

@@ -273,8 +273,13 @@ impl Permit {
                 false => Err(Reason::DeniedHostGatewayAddressMismatch),
             },
             Lookup::Literal(_) | Lookup::Name(_) => match class {
-                Class::Public => Ok(()),
-                Class::Private | Class::Reserved if self.grants_address(address) => Ok(()),
+                Class::Public if self.grants_public() => Ok(()),
+                Class::Public | Class::Private | Class::Reserved
+                    if self.grants_address(address) =>
+                {
+                    Ok(())
+                }
+                Class::Public => Err(Reason::DeniedDefault),
                 class => Err(class.denied()),
             },
         }
@@ -296,7 +301,8 @@ impl Permit {
         };
         let needed = answer.iter().map(IpAddr::to_canonical);
         let needed = needed.filter(|&address| {
-            hosts.class_of(address) != Class::Public && !self.grants_address(address)
+            let public = hosts.class_of(address) == Class::Public && self.grants_public();
+            !public && !self.grants_address(address)
         });
         let needed: Vec<_> = needed.collect();
         let all_can_be = needed
@@ -309,6 +315,11 @@ impl Permit {
             rule,
             Cause::Address { address, to_grant },
         )
+    }
+
+    fn grants_public(&self) -> bool {
+        let grant = self.grant.as_ref();
+        grant.is_none_or(|grant| self.compiled.grants_public(grant))
     }
 
     fn grants_address(&self, address: IpAddr) -> bool {

@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) what: What,
     pub(crate) ports: Ports,
     pub(crate) addresses: Box<[IpNet]>,
+    /// Whether the name may resolve to `addresses` only, and not to any public address besides.
+    pub(crate) only_addresses: bool,
     pub(crate) programs: Programs,
     pub(crate) requests: Requests,
     pub(crate) note: Option<Arc<str>>,
@@ -66,6 +68,7 @@ impl Entry {
             what,
             ports,
             addresses: Box::default(),
+            only_addresses: false,
             programs: Programs::default(),
             requests: Requests::default(),
             note: None,
@@ -76,6 +79,7 @@ impl Entry {
     /// Whether the two grant or refuse the same, where they name the same.
     pub(crate) fn grants_the_same_as(&self, other: &Self) -> bool {
         self.addresses == other.addresses
+            && self.only_addresses == other.only_addresses
             && self.programs == other.programs
             && self.requests == other.requests
     }

@@ -226,6 +226,7 @@ allow:
 - api.example
 - {host: db.example, ports: [5432], addresses: [10.20.0.0/16, '::/0', 172.16.0.0/12, 192.0.0.0/16]}
 - {host: db.example, ports: [5432], addresses: [10.30.0.0/16]}
+- {host: pin.example, only_addresses: [9.9.9.9, 10.0.0.0/24]}
 - {address: 10.0.0.0/8, ports: [1]}
 - host.docker.internal:80
 deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
@@ -255,6 +256,9 @@ deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
         ("db.example:5432",      &["192.0.0.192"],              "denied.address.metadata"),
         ("db.example:5432",      &["172.17.0.1"],               "denied.address.host"),
         ("db.example:5432",      &["172.18.0.1"],               "allowed.rule"),
+        ("pin.example",          &["9.9.9.9", "10.0.0.7"],      "allowed.rule"),
+        ("pin.example",          &["9.9.9.9", "1.1.1.1"],       "denied.default"),
+        ("pin.example",          &["10.0.1.1"],                 "denied.address.private"),
         ("10.1.1.1:1",           &["10.1.1.1"],                 "allowed.rule"),
         ("10.1.1.1:1",           &["10.1.1.2"],                 "denied.address.private"),
         ("host.docker.internal:80", &["172.17.0.1"],            "allowed.host_gateway"),

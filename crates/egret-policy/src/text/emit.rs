@@ -117,6 +117,7 @@ fn entry(entry: &Entry, side: Side) -> Value<'_> {
         what,
         ports,
         addresses,
+        only_addresses,
         programs,
         requests,
         note,
@@ -140,7 +141,11 @@ fn entry(entry: &Entry, side: Side) -> Value<'_> {
         let addresses = addresses
             .iter()
             .map(|net| Value::Text(net_text(net).into()));
-        pairs.push(pair("addresses", line(addresses)));
+        let key = match only_addresses {
+            true => "only_addresses",
+            false => "addresses",
+        };
+        pairs.push(pair(key, line(addresses)));
     }
     if let Some(note) = note {
         pairs.push(pair("reason", text(note)));
@@ -284,6 +289,7 @@ fn same_entry(one: &Entry, other: &Entry) -> bool {
     one.what == other.what
         && one.ports.as_slice() == other.ports.as_slice()
         && one.addresses == other.addresses
+        && one.only_addresses == other.only_addresses
         && same_programs(&one.programs, &other.programs)
         && one.requests == other.requests
         && one.note == other.note

@@ -149,6 +149,7 @@ const ENTRY_KEYS: &[&str] = &[
     "address",
     "ports",
     "addresses",
+    "only_addresses",
     "reason",
     "by",
     "under",

@@ -63,6 +63,7 @@ const HOST_KEYS: &[&str] = &[
     "host",
     "ports",
     "addresses",
+    "only_addresses",
     "reason",
     "by",
     "under",
@@ -277,16 +278,22 @@ impl Reader<'_, '_> {
                         .parsed(value, "`address`", |text| entry::parse_address(text, side))
                 }
                 "ports" => ports = self.entry_ports(value),
-                "addresses" if side == Side::Deny => {
+                "addresses" | "only_addresses" if side == Side::Deny => {
                     let help = "to deny addresses, write entries with `address`".to_owned();
                     self.report.error(
                         value.span,
-                        "`addresses` grants, so it has no meaning under `deny`",
+                        format!("`{key}` grants, so it has no meaning under `deny`"),
                         "",
                         Some(help),
                     );
                 }
-                "addresses" => addresses = self.addresses(value),
+                "only_addresses" if has("addresses").is_some() => {
+                    let help =
+                        "put all of them into `only_addresses`, or into `addresses`".to_owned();
+                    let message = "an entry has `addresses` or `only_addresses`, not both";
+                    self.report.error(value.span, message, "", Some(help));
+                }
+                "addresses" | "only_addresses" => addresses = self.addresses(value, key),
                 "reason" => note = self.report.text(value, "`reason`").map(Arc::from),
                 "http" if side == Side::Deny && keys == ADDRESS_KEYS => {
                     let help = "say which requests are allowed, under `allow`".to_owned();
@@ -310,7 +317,8 @@ impl Reader<'_, '_> {
         let (what, ports, addresses) = (what?, ports?, addresses?);
         let (programs, requests) = (programs?, requests?);
         if what.is_host_gateway() && !addresses.is_empty() {
-            let at = has("addresses").map_or(item.span, |(key, _)| key.span);
+            let at = has("addresses").or(has("only_addresses"));
+            let at = at.map_or(item.span, |(key, _)| key.span);
             let help = "leave it out: Egret knows the address".to_owned();
             self.report.error(
                 at,
@@ -324,6 +332,7 @@ impl Reader<'_, '_> {
             what,
             ports,
             addresses,
+            only_addresses: has("only_addresses").is_some(),
             programs: Programs::new(programs),
             requests: Requests::new(requests),
             note,
@@ -357,11 +366,11 @@ impl Reader<'_, '_> {
         parsed.filter(|parsed| !parsed.is_empty())
     }
 
-    fn addresses(&mut self, value: &Node<'_>) -> Option<Box<[IpNet]>> {
+    fn addresses(&mut self, value: &Node<'_>, key: &str) -> Option<Box<[IpNet]>> {
         if let Value::List(items) = &value.value
             && items.len() > MAX_ADDRESSES
         {
-            let message = format!("an entry takes at most {MAX_ADDRESSES} `addresses`");
+            let message = format!("an entry takes at most {MAX_ADDRESSES} `{key}`");
             self.report.error(
                 value.span,
                 message,
@@ -370,7 +379,7 @@ impl Reader<'_, '_> {
             );
             return None;
         }
-        self.all_parsed(value, "`addresses`", entry::parse_granted)
+        self.all_parsed(value, &format!("`{key}`"), entry::parse_granted)
             .map(Vec::into_boxed_slice)
     }
 

@@ -52,6 +52,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\nallow: [{host: a.b, http: [get /v1/**, 'GET /a/../b', '/x', readonly, 'GET /é{']}]", &["2:28 `get` is not a method", "2:48 `/a/../b` is not the path of a request", "2:56 a request has a method and a path", "2:61 a request has a method and a path", "2:77 `/é{` is not the path of a request"]),
         ("version: 1\nallow: [{host: a.b, by: [curl, /usr/bin/, /a//b]}]", &["2:26 `curl` does not name an executable", "2:40 `/usr/bin/` does not name an executable", "2:46 `/a//b` does not name an executable"]),
         ("version: 1\nallow: [{host: a.b, under: curl, by: [], http: []}]", &["2:28 `under` has to be a list", "2:38 `by` is empty", "2:48 `http` is empty"]),
+        ("version: 1\nallow: [{host: a.b, addresses: [10.0.0.1], only_addresses: [10.0.0.2]}, {host: a.c, only_addresses: []}]", &["2:60 an entry has `addresses` or `only_addresses`, not both", "2:101 `only_addresses` is empty"]),
         ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", &["2:27 `http` has to be a list"]),
         ("version: 1\nallow: [{host: a.b, ports: all}, {host: a.c, ports: any}]", &["2:28 `ports` has to be a list"]),
         ("version: 1\ndeny: [{address: 9.0.0.0/8, http: [full]}]", &["2:35 under `deny`, `http` needs a `host`"]),

@@ -226,6 +226,7 @@ fn write(endpoint: Endpoint, draft: &mut Draft<'_, '_>) {
     for what in endpoint.whats {
         let entry = Entry {
             addresses: endpoint.addresses.clone().into(),
+            only_addresses: endpoint.only_addresses,
             requests: requests.clone(),
             ..like(draft.entry(what, ports.clone(), endpoint.span))
         };

@@ -26,6 +26,8 @@ pub(super) struct Endpoint {
     /// None, for an endpoint that nothing is left of.
     pub(super) ports: Vec<u16>,
     pub(super) addresses: Vec<IpNet>,
+    /// Whether it may resolve to these only.
+    pub(super) only_addresses: bool,
     pub(super) programs: Programs,
     /// The requests that it takes; not said where they are not looked at.
     pub(super) requests: Option<Vec<RequestRule>>,
@@ -125,6 +127,7 @@ pub(super) fn read(item: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Endpoin
         whats: leads.whats,
         ports,
         addresses: leads.addresses,
+        only_addresses: leads.only_addresses,
         programs: Programs::default(),
         requests,
         refused,
@@ -276,6 +279,7 @@ fn allowed_net(text: &str) -> Result<IpNet, BadEntry> {
 struct Leads {
     whats: Vec<What>,
     addresses: Vec<IpNet>,
+    only_addresses: bool,
     /// Whether OpenShell keeps the ports of control planes shut all the same.
     spares_control_plane: bool,
 }
@@ -321,6 +325,7 @@ fn leads(
         spares_control_plane: exact || constrained,
         whats: vec![what],
         addresses,
+        only_addresses: constrained && !the_host,
     })
 }
 
@@ -344,6 +349,7 @@ fn without_host(
     Some(Leads {
         whats: nets.into_iter().map(What::Net).collect(),
         addresses: Vec::new(),
+        only_addresses: false,
         spares_control_plane: true,
     })
 }
@@ -372,6 +378,7 @@ fn to_address(
     Some(Leads {
         whats: vec![what],
         addresses: Vec::new(),
+        only_addresses: false,
         spares_control_plane: true,
     })
 }
