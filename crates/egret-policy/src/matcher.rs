@@ -70,6 +70,7 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     default: Default,
+    default_ports: crate::policy::Ports,
     host_gateway: Option<HostGatewayPorts>,
     entries: Vec<CompiledEntry>,
     allow: Tables,
@@ -116,13 +117,14 @@ impl Tables {
 impl Compiled {
     /// Compiles entries, those of `allow` first.
     pub(crate) fn new(
-        default: Default,
+        (default, default_ports): (Default, crate::policy::Ports),
         host_gateway: Option<HostGatewayPorts>,
         allow: &[Entry],
         deny: &[Entry],
     ) -> Self {
         let mut compiled = Self {
             default,
+            default_ports,
             host_gateway,
             entries: Vec::with_capacity(allow.len() + deny.len()),
             allow: Tables::with_capacity(allow.len()),
@@ -293,7 +295,9 @@ impl Matcher {
         }
         see(Step::Allow, Outcome::Pass, compiled.near(&found));
         let public = !matches!(kind, Kind::Address(class) if class != Class::Public);
-        if compiled.default == Default::AllowPublic && public {
+        let by_default =
+            compiled.default == Default::AllowPublic && compiled.default_ports.contain(to.port());
+        if by_default && public {
             see(Step::Default, Outcome::Allow, None);
             return Ok(permit(Reason::AllowedDefaultPublic, None));
         }

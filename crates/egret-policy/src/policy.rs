@@ -28,6 +28,8 @@ use crate::text::{foreign, lint, native, yaml};
 pub struct Policy {
     pub(crate) name: Option<String>,
     pub(crate) default: Default,
+    /// The ports for which the default allows, if it does.
+    pub(crate) default_ports: Ports,
     pub(crate) allow: Vec<Entry>,
     pub(crate) deny: Vec<Entry>,
     pub(crate) host_gateway: Option<HostGatewayPorts>,
@@ -135,6 +137,11 @@ impl Ports {
         ports.sort_unstable();
         ports.dedup();
         Self::Listed(ports.into())
+    }
+
+    /// Whether a port is among them.
+    pub(crate) fn contain(&self, port: u16) -> bool {
+        *self == Self::Any || self.as_slice().contains(&port)
     }
 
     /// As the tables have them: a single 0 stands for every port.
@@ -356,6 +363,7 @@ impl Policy {
         Policy {
             name: None,
             default: Default::Deny,
+            default_ports: Ports::Any,
             allow: Vec::new(),
             deny: Vec::new(),
             host_gateway: None,
@@ -449,7 +457,8 @@ impl Policy {
     /// Compiles the policy for deciding. Takes time and space in proportion to the number of entries and their ports.
     pub fn compile(&self) -> Matcher {
         let host_gateway = self.host_gateway.clone();
-        let compiled = Compiled::new(self.default, host_gateway, &self.allow, &self.deny);
+        let default = (self.default, self.default_ports.clone());
+        let compiled = Compiled::new(default, host_gateway, &self.allow, &self.deny);
         Matcher::new(compiled)
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct Witnesses<'p> {
     names: NameTable,
     nets: NetTable,
     gateway_ports: BTreeSet<u16>,
+    /// The ports on which a policy allows what no entry names.
+    default_ports: BTreeSet<u16>,
     other_port: u16,
     any: String,
     denied: Denied,
@@ -121,10 +123,17 @@ impl<'p> Witnesses<'p> {
             .flat_map(|ports| ports.listed_ports())
             .copied()
             .collect();
+        let default_ports: BTreeSet<u16> = [old, new]
+            .into_iter()
+            .flat_map(|policy| policy.default_ports.as_slice())
+            .copied()
+            .filter(|&port| port != 0)
+            .collect();
         let ports = entries.iter().flat_map(|entry| entry.ports.as_slice());
         let taken: HashSet<u16> = ports
             .copied()
             .chain(gateway_ports.iter().copied())
+            .chain(default_ports.iter().copied())
             .collect();
         let other_port = (OTHER_PORT..=u16::MAX)
             .chain(1..OTHER_PORT)
@@ -149,6 +158,7 @@ impl<'p> Witnesses<'p> {
             names,
             nets,
             gateway_ports,
+            default_ports,
             other_port: other_port.unwrap_or(OTHER_PORT),
             denied,
             entries,
@@ -271,6 +281,7 @@ impl<'p> Witnesses<'p> {
             ports.extend(&self.denied.ports);
         }
         ports.extend([80, 443]);
+        ports.extend(&self.default_ports);
         if is_host {
             ports.extend(&self.gateway_ports);
         }

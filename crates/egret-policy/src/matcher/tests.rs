@@ -137,6 +137,26 @@ allow:
 }
 
 #[test]
+fn the_default_may_be_for_some_ports_only() {
+    check(
+        "version: 1
+default: allow-public:443,22
+allow: [x.example:80]",
+        &[
+            ("example.com:22", "allowed.default_public"),
+            ("example.com:443", "allowed.default_public"),
+            ("example.com:80", "denied.default"),
+            ("x.example:80", "allowed.rule 3"),
+            ("x.example:443", "allowed.default_public"),
+            ("x.example:81", "denied.port 3"),
+            ("1.1.1.1:22", "allowed.default_public"),
+            ("1.1.1.1:23", "denied.literal_address"),
+            ("10.0.0.1:22", "denied.address.private"),
+        ],
+    );
+}
+
+#[test]
 fn the_default_reaches_public_destinations_only() {
     check(
         "version: 1

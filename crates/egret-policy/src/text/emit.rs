@@ -74,7 +74,11 @@ fn root(policy: &Policy) -> Map<'_> {
         root.push(pair("name", text(name)));
     }
     if policy.default == Default::AllowPublic {
-        root.push(pair("default", text("allow-public")));
+        let default = match &policy.default_ports {
+            Ports::Any => "allow-public".to_owned(),
+            ports => format!("allow-public:{}", ports_text(ports)),
+        };
+        root.push(pair("default", Value::Text(default.into())));
     }
     for (key, entries, side) in [
         ("allow", &policy.allow, Side::Allow),
@@ -177,12 +181,17 @@ fn short(what: &What, ports: &Ports, side: Side) -> String {
     if *ports == Ports::default_of(side) {
         return host;
     }
-    let ports: Vec<_> = ports.as_slice().iter().map(u16::to_string).collect();
-    let ports = ports.join(",");
+    let ports = ports_text(ports);
     match host.contains(':') {
         true => format!("[{host}]:{ports}"),
         false => format!("{host}:{ports}"),
     }
+}
+
+/// Ports with commas between.
+fn ports_text(ports: &Ports) -> String {
+    let ports: Vec<_> = ports.as_slice().iter().map(u16::to_string).collect();
+    ports.join(",")
 }
 
 /// One address without a prefix length, as people write it.
@@ -273,6 +282,7 @@ fn says_the_same(one: &Policy, other: &Policy) -> bool {
     };
     one.name == other.name
         && one.default == other.default
+        && one.default_ports.as_slice() == other.default_ports.as_slice()
         && one.host_gateway == other.host_gateway
         && one.filesystem == other.filesystem
         && entries(&one.allow, &other.allow)

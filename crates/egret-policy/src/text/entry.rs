@@ -49,7 +49,7 @@ impl BadEntry {
     }
 
     /// The same, in a text that has `by` octets in front.
-    fn shift(mut self, by: usize) -> Self {
+    pub(crate) fn shift(mut self, by: usize) -> Self {
         self.part = self.part.start + by..self.part.end + by;
         self
     }

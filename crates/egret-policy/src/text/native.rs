@@ -18,6 +18,8 @@ use crate::text::entry::{self, BadEntry, Side};
 use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
 
+/// What stands before ports in `default:`.
+const ALLOW_PUBLIC_ON: &str = "allow-public:";
 /// The most items in one entry's `addresses:`.
 const MAX_ADDRESSES: usize = 4096;
 
@@ -144,9 +146,20 @@ impl Reader<'_, '_> {
                 self.policy.default = Default::AllowPublic;
                 self.spans.default = Some(value.span);
             }
+            _ if word.starts_with(ALLOW_PUBLIC_ON) => {
+                let ports = self.report.parsed(value, "`default`", |word| {
+                    let ports = word.strip_prefix(ALLOW_PUBLIC_ON).unwrap_or_default();
+                    entry::parse_ports(ports).map_err(|bad| bad.shift(ALLOW_PUBLIC_ON.len()))
+                });
+                if let Some(ports) = ports {
+                    self.policy.default = Default::AllowPublic;
+                    self.policy.default_ports = ports;
+                    self.spans.default = Some(value.span);
+                }
+            }
             _ => {
                 let help = did_you_mean(word, &["deny", "allow-public"]);
-                let label = "`deny` or `allow-public`";
+                let label = "`deny`, `allow-public` or `allow-public:PORT[,PORT…]`";
                 self.report.error(
                     value.span,
                     format!("`{}` is not a default", shown(word)),

@@ -57,6 +57,8 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\nallow: [{host: a.b, ports: all}, {host: a.c, ports: any}]", &["2:28 `ports` has to be a list"]),
         ("version: 1\ndeny: [{address: 9.0.0.0/8, http: [full]}]", &["2:35 under `deny`, `http` needs a `host`"]),
         ("version: 1\ndefault: off",                   &["2:10 `off` is not a default"]),
+        ("version: 1\ndefault: allow-public:443,0",    &["2:27 `0` is not a port"]),
+        ("version: 1\ndefault: 'allow-public:'",       &["2:24 a port is missing"]),
         ("version: 1\ndefault: false",                 &["2:10 `default` has to be a text"]),
         ("version: 1\nname: 7",                        &["2:7 `name` has to be a text"]),
         ("version: 1\nname: \"a\\u001bb\"",            &["2:7 this cannot name a policy"]),

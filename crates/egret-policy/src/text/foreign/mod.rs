@@ -138,7 +138,9 @@ impl Draft<'_, '_> {
         places.push(at);
     }
 
-    fn allow_public(&mut self, at: Span) {
+    /// Allows what is public, on some ports.
+    fn allow_public(&mut self, ports: Ports, at: Span) {
+        self.policy.default_ports = ports;
         self.policy.default = Default::AllowPublic;
         self.spans.default = Some(at);
     }

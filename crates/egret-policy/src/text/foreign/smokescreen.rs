@@ -377,7 +377,7 @@ fn write(
         Some(Action::Enforce) | None => None,
     };
     if let Some(at) = open {
-        draft.allow_public(at);
+        draft.allow_public(Ports::Any, at);
     }
     if let Some(Action::Report(_)) = rule.action {
         draft.note("what Smokescreen would report is in the log as `allowed.default_public`: allowed, and by no entry");

@@ -171,17 +171,15 @@ impl<'n, 's> Outbound<'n, 's> {
                 let help = "leave `insecure_allow_all` out to have them apply".to_owned();
                 draft.report.warning(all.span, message, "", Some(help));
             }
-            draft.allow_public(all.span);
-            return draft.note(
-                "`insecure_allow_all` opens what is public: no private networks, not this machine, no metadata services",
-            );
+            draft.allow_public(Ports::Any, all.span);
+            return draft.note(PUBLIC_ONLY);
         }
         match self.ports_at {
             // Nothing in the list could be used, which is not the same as no list.
             _ if self.hosts.is_empty() && !self.shut.is_empty() => {}
             Some(at) if self.hosts.is_empty() => {
-                let instead = "list the hosts in `allow_host`";
-                draft.not_yet(at, "`allow_port` without `allow_host`", instead);
+                draft.allow_public(Ports::listed(self.ports), at.span);
+                draft.note(PUBLIC_ONLY);
             }
             ports_at => {
                 for (item, what) in self.hosts {
@@ -202,6 +200,10 @@ impl<'n, 's> Outbound<'n, 's> {
         }
     }
 }
+
+/// What a default opens.
+const PUBLIC_ONLY: &str = "where every host is allowed, that is what is public: no private networks, not this machine, no \
+                           metadata services";
 
 /// Reads an item of `allow_host`; nothing for a name of the host, which the proxies shut whatever is listed.
 fn allowed_host(text: &str) -> Result<Option<What>, BadEntry> {

@@ -130,6 +130,10 @@ fn programs_endpoints_and_requests_have_to_match() {
                 "denied.address.private",
             ),
             (
+                "x.corp.example:5432 by /usr/bin/psql -> 10.2.3.4 93.184.216.34",
+                "denied.default",
+            ), // only these
+            (
                 "x.corp.example:5432 by /usr/bin/psql/x -> 10.2.3.4",
                 "denied.executable",
             ),

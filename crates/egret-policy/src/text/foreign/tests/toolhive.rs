@@ -116,7 +116,7 @@ fn what_differs_is_told() {
         ("network: {outbound: {insecure_allow_all: true, allow_host: [a.example]}}", &[
             "1: beside `insecure_allow_all: true`, `allow_host` and `allow_port` restrict nothing",
             "1: every public destination can be reached, and data can be sent to any of them",
-            "note: `insecure_allow_all` opens what is public: no private networks, not this machine, no metadata services"]),
+            "note: where every host is allowed, that is what is public: no private networks, not this machine, no metadata services"]),
         ("network: {outbound: {allow_host: [host.docker.internal]}}", &[
             "1: this opens nothing: ToolHive shuts the names of the host, listed or not"]),
         ("network: {mode: none, outbound: {allow_port: [1]}}", &["1: with `mode: none` there is no network, so `outbound` opens nothing"]),
@@ -169,4 +169,22 @@ fn what_is_wrong_is_named_with_its_place() {
     for (text, expected) in table {
         assert_eq!(super::said(&errors(text)), *expected, "{text}");
     }
+}
+
+#[test]
+fn ports_without_hosts_are_those_of_every_public_host() {
+    let parsed = read("network: {outbound: {allow_port: [443, 8443]}}", None);
+    check(
+        &parsed,
+        &[
+            ("a.example:443", "allowed.default_public"),
+            ("93.184.216.34:8443", "allowed.default_public"),
+            ("a.example:80", "denied.default"),
+            ("93.184.216.34:80", "denied.literal_address"),
+            ("a.example:443 -> 10.0.0.1", "denied.address.private"),
+            ("host.docker.internal:443", "denied.host_gateway"),
+        ],
+    );
+    let yaml = parsed.policy.to_yaml(&[]).unwrap();
+    assert_eq!(yaml, "version: 1\ndefault: allow-public:443,8443\n");
 }
