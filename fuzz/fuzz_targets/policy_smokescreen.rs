@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| egret_fuzz::foreign(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| egret_fuzz::services(data));

@@ -6,13 +6,20 @@ use crate::policy::decide_the_same;
 
 /// A text as a policy to be converted.
 pub fn convert(data: &[u8]) {
-    let Ok(before) = Policy::parse("policy.yaml", data) else {
+    convert_of(data, None);
+}
+
+/// The same of one service of a policy.
+pub fn convert_of(data: &[u8], service: Option<&str>) {
+    let Ok(before) = Policy::parse_service("policy.yaml", data, service) else {
         return;
     };
-    let converted = match before
-        .policy
-        .to_yaml(&["A comment: *of* #two\nlines.".to_owned()])
-    {
+    let notes = [
+        before.notes,
+        vec!["A comment: *of* #two\nlines.".to_owned()],
+    ]
+    .concat();
+    let converted = match before.policy.to_yaml(&notes) {
         Ok(converted) => converted,
         Err(errors) => {
             let shown = errors.to_string();

@@ -1,6 +1,6 @@
 //! Formatting a policy changes its layout and nothing else, and does so once.
 
-use egret_policy::{Policy, format_policy};
+use egret_policy::{Language, Policy, format_policy};
 
 use crate::policy::decide_the_same;
 
@@ -17,7 +17,7 @@ pub fn format(data: &[u8]) {
         Ok(formatted) => formatted,
         Err(errors) => {
             let shown = errors.to_string();
-            assert!(!shown.contains("bug of Egret's"), "{shown}");
+            assert_ne!(before.language, Language::Native, "{shown}");
             return;
         }
     };

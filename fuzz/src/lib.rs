@@ -22,8 +22,16 @@ pub use request::request;
 
 /// A policy of another system, which decides and is converted.
 pub fn foreign(data: &[u8]) {
-    policy(data);
-    convert(data);
+    policy::policy(data);
+    convert::convert(data);
+}
+
+/// A policy with services, each that the seeds have in turn.
+pub fn services(data: &[u8]) {
+    for service in [None, Some("agent"), Some("watcher"), Some("free")] {
+        policy::policy_of(data, service);
+        convert::convert_of(data, service);
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use egret_policy::{
-    Class, Denial, Destination, HostAddresses, Lookup, Matcher, Permit, Policy, Program, Question,
-    Reason, Spoken, Target, Verdict, class_of,
+    Class, Denial, Destination, HostAddresses, Language, Lookup, Matcher, Permit, Policy, Program,
+    Question, Reason, Spoken, Target, Verdict, class_of,
 };
 
 use crate::oracle;
@@ -16,7 +16,12 @@ const MAX_PROGRAMS: usize = 4;
 
 /// A text as a policy, in whatever language it is; one that is accepted then decides.
 pub fn policy(data: &[u8]) {
-    let parsed = match Policy::parse("policy.yaml", data) {
+    policy_of(data, None);
+}
+
+/// The same of one service of a policy.
+pub fn policy_of(data: &[u8], service: Option<&str>) {
+    let parsed = match Policy::parse_service("policy.yaml", data, service) {
         Ok(parsed) => parsed,
         Err(errors) => {
             let shown = errors.to_string();
@@ -24,6 +29,9 @@ pub fn policy(data: &[u8]) {
             return;
         }
     };
+    if parsed.language == Language::Native {
+        assert!(service.is_none() && parsed.notes.is_empty());
+    }
     let text = String::from_utf8_lossy(data);
     let words = words(&text);
     let policy = parsed.policy;

@@ -14,7 +14,7 @@ const TARGETS: &[Named] = &[
     ("host", crate::host),
     ("policy_native", crate::policy),
     ("policy_openshell", crate::foreign),
-    ("policy_smokescreen", crate::foreign),
+    ("policy_smokescreen", crate::services),
     ("policy_toolhive", crate::foreign),
     ("request", crate::request),
 ];
