@@ -170,6 +170,7 @@ pub(crate) fn policy() -> impl Strategy<Value = String> {
     let addresses = some(&[
         ", addresses: [10.0.0.0/8]",
         ", addresses: ['fd00::/8', 172.20.0.1]",
+        ", only_addresses: [8.8.8.8]",
     ]);
     let entry = (what, ports, by, http, note, addresses).prop_map(
         |(what, ports, by, http, note, addresses)| {
@@ -201,7 +202,11 @@ pub(crate) fn policy() -> impl Strategy<Value = String> {
     });
     let rest = [
         some(&["name: x\n", "name: 'a: b'\n", "name: \"no\"\n"]),
-        some(&["default: allow-public\n", "default: deny\n"]),
+        some(&[
+            "default: allow-public\n",
+            "default: deny\n",
+            "default: allow-public:8443,1\n",
+        ]),
         some(&[
             "host_gateway: allow\n",
             "host_gateway: deny\n",

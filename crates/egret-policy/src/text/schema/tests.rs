@@ -73,6 +73,9 @@ fn what_can_be_used_is_valid() {
         "allow: [203.0.113.7]", "allow: ['203.0.113.7:1']", "allow: ['10.0.0.0/8:22']", "allow: ['[2001:db8::1]:443']", "allow: ['[2001:db8::/32]:1,2']",
         "allow: ['2001:db8::/32', '2001:db8::1', '[2001:db8::1]', '::/0', '0.0.0.0/0', '::ffff:8.8.8.8']",
         "allow: [{host: a.example, ports: any}]", "allow: [{host: a.example, ports: [1], addresses: [10.0.0.0/8, 'fd00::/8'], reason: ''}]",
+        "allow: [{host: a.example, only_addresses: [8.8.8.8, 10.0.0.0/8]}]",
+        "default: allow-public:443",
+        "default: allow-public:1,65535",
         "allow: [{address: 203.0.113.0/24, http: [read-only]}]", "deny: [{address: '::1'}]", "deny: [{address: 127.0.0.0/8, by: [/x]}]",
         "allow: [{host: a.example, by: [/usr/bin/curl, '/**', '/opt/*/bin/**', /a b], under: [/u]}]",
         "allow: [{host: a.example, http: [full, read-only, 'GET /', 'GET,HEAD  /a/*/b/**', '* /**', 'M-SEARCH /x/', 'GET /...']}]",
@@ -94,7 +97,9 @@ fn slips_are_found() {
     #[rustfmt::skip]
     let table = [
         "name: x", "version: 2", "version: '1'", "version: 1\nalow: [a.b]", "version: 1\nname: 7", "version: 1\nname: ''",
-        "version: 1\ndefault: off", "version: 1\ndefault: false", "version: 1\nhost_gateway: 80", "version: 1\nhost_gateway: []", "version: 1\nhost_gateway: [0]",
+        "version: 1\ndefault: off", "version: 1\ndefault: false", "version: 1\ndefault: 'allow-public:'", "version: 1\ndefault: 'allow-public:0'", "version: 1\ndefault: deny:443",
+        "version: 1\nallow: [{host: a.b, addresses: [1.1.1.1], only_addresses: [1.1.1.1]}]", "version: 1\ndeny: [{host: a.b, only_addresses: [1.1.1.1]}]",
+        "version: 1\nhost_gateway: 80", "version: 1\nhost_gateway: []", "version: 1\nhost_gateway: [0]",
         "version: 1\nallow: a.b", "version: 1\nallow: []", "version: 1\nallow: {host: a.b}", "version: 1\nallow: [7]", "version: 1\nallow: ['']",
         "version: 1\nallow: ['*']", "version: 1\nallow: ['**:443']", "version: 1\nallow: [a..b]", "version: 1\nallow: ['a.b:0']", "version: 1\nallow: ['a.b:70000']",
         "version: 1\nallow: ['a.b:http']", "version: 1\nallow: ['a.b:']", "version: 1\nallow: ['a.b:1,']", "version: 1\nallow: ['a.b:01']",
@@ -120,6 +125,26 @@ fn slips_are_found() {
         assert!(Policy::parse("p", text.as_bytes()).is_err(), "{text}");
         assert_ne!(errors(text), [""; 0], "{text}");
     }
+}
+
+/// JSON readers take the last of them, and say nothing.
+#[test]
+fn no_key_of_the_schema_stands_twice() {
+    fn look(node: &Node<'_>) {
+        match &node.value {
+            Value::Scalar(..) => {}
+            Value::List(items) => items.iter().for_each(look),
+            Value::Map(pairs) => {
+                let Json::Object(object) = json(node) else {
+                    panic!("a mapping is an object");
+                };
+                assert_eq!(object.len(), pairs.len(), "{:?}", object.keys());
+                pairs.iter().for_each(|(_, value)| look(value));
+            }
+        }
+    }
+    let mut report = Report::new("schema".into(), POLICY_SCHEMA);
+    look(&yaml::parse(&mut report).unwrap());
 }
 
 /// An editor shows what a key is for when somebody hesitates over it.
