@@ -1,7 +1,7 @@
 //! The reason codes: one word for why a decision came out as it did.
 //!
 //! The codes are part of Egret's public interface. They stand in the audit log, in error bodies, in `explain` and in
-//! `docs/reason-codes.md`. A code is never reused for something else and never renamed.
+//! `docs/guide/policy.md`. A code is never reused for something else and never renamed.
 
 use std::fmt;
 use std::str::FromStr;
@@ -114,8 +114,9 @@ mod tests {
 
     #[test]
     fn the_guide_lists_exactly_the_codes_there_are() {
-        let guide = include_str!("../../../docs/reason-codes.md");
-        let rows = guide
+        let guide = include_str!("../../../docs/guide/policy.md");
+        let (_, codes) = guide.split_once("## Reason codes").unwrap();
+        let rows = codes
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let mut listed: Vec<_> = rows.collect();

@@ -145,12 +145,21 @@ fn what_is_wrong_comes_with_what_to_do() {
 }
 
 #[test]
-fn the_example_of_the_documentation_checks_clean() {
-    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md"));
-    let example = page.split("```yaml\n").nth(1).unwrap();
-    let example = example.split("```").next().unwrap();
-    let parsed = Policy::parse("example.yaml", example.as_bytes()).unwrap();
-    assert_eq!(parsed.warnings, []);
+fn the_examples_of_the_guide_check_clean_and_pass_their_tests() {
+    for example in examples_of_the_guide() {
+        let parsed = Policy::parse("example.yaml", example.as_bytes()).unwrap();
+        assert_eq!(parsed.warnings, []);
+        for test in parsed.policy.run_tests() {
+            assert!(test.passed, "{test:#?}");
+        }
+    }
+}
+
+/// The policies in the guide.
+pub(crate) fn examples_of_the_guide() -> impl Iterator<Item = &'static str> {
+    let page = include_str!("../../../../docs/guide/policy.md");
+    let blocks = page.split("```yaml\n").skip(1);
+    blocks.filter_map(|block| block.split("```").next())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::text::tests::examples_of_the_guide;
 
 /// Formats a text that is a policy, and formats it again.
 #[track_caller]
@@ -187,10 +188,9 @@ fn what_is_no_policy_of_egrets_is_not_formatted() {
     reason = "a test, which looks for the examples"
 )]
 fn documentation_and_examples_are_as_they_would_be_formatted() {
-    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md"));
-    let example = page.split("```yaml\n").nth(1).unwrap();
-    let example = example.split("```").next().unwrap();
-    assert_eq!(formatted(example), example);
+    for example in examples_of_the_guide() {
+        assert_eq!(formatted(example), example);
+    }
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
     for file in std::fs::read_dir(examples).unwrap() {
         let path = file.unwrap().path();

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::*;
 use crate::Policy;
 use crate::report::Report;
+use crate::text::tests::examples_of_the_guide;
 use crate::text::yaml::{self, Kind, Node, Value};
 
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
@@ -50,9 +51,9 @@ fn json(node: &Node<'_>) -> Json {
     reason = "a test, which looks for the examples"
 )]
 fn examples_are_valid() {
-    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/policy.md"));
-    let example = page.split("```yaml\n").nth(1).unwrap();
-    assert_eq!(errors(example.split("```").next().unwrap()), [""; 0]);
+    for example in examples_of_the_guide() {
+        assert_eq!(errors(example), [""; 0], "{example}");
+    }
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
     for file in std::fs::read_dir(examples).unwrap() {
         let path = file.unwrap().path();
