@@ -68,9 +68,10 @@ pub(crate) struct Run {
     /// Refuse a destination, whatever else allows it
     #[arg(long, value_name = "HOST[:PORT,…]")]
     pub(crate) deny: Vec<String>,
-    /// Decide by the policy in this file
+    /// Decide by the policy in this file, Egret's own or one of ToolHive, OpenShell or Smokescreen (FILE#SERVICE); the
+    /// profiles `none` and `network` need no file
     #[arg(long, visible_alias = "permission-profile", value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
+    pub(crate) policy: Option<String>,
     /// Open this machine to the program, as host.docker.internal: on any port, or on these
     #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub(crate) allow_docker_gateway: Option<HostGatewayPorts>,
@@ -207,8 +208,9 @@ pub(crate) struct Stop {
 pub(crate) struct SetPolicy {
     /// The sandbox
     pub(crate) name: SandboxId,
-    /// The new policy
-    pub(crate) file: PathBuf,
+    /// The new policy: a file, FILE#SERVICE, or one of the profiles `none` and `network`
+    #[arg(value_name = "FILE")]
+    pub(crate) policy: String,
 }
 
 #[cfg(test)]

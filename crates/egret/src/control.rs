@@ -6,6 +6,7 @@
 
 use crate::failure::Failure;
 use crate::secrets::{UNIX_SOCKETS, bound_names};
+use crate::source::Origin;
 use egret_policy::SandboxId;
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
@@ -27,9 +28,9 @@ pub(crate) enum Request {
     Status,
     /// Decide by this policy from now on, in place of the one from a file; flags stay.
     SetPolicy {
-        /// The file it was read from.
-        file: String,
-        /// What is in it.
+        /// What it is from.
+        origin: Origin,
+        /// What is in the file, if it is from one.
         text: String,
     },
     /// End now, whatever the program says.

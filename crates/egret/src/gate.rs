@@ -2,7 +2,7 @@
 
 use crate::control::{Answer, Claim, Request, Status};
 use crate::failure::Failure;
-use crate::source::PolicySource;
+use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
 use egret_gateway::{
     Config, Doors, Gateway, Identify, Limits, ResolverConfig, UpstreamProxy, audit,
@@ -11,7 +11,7 @@ use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
 use egret_sandbox::{Killer, Maker, Makers, Notice, Stray, addresses};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -78,8 +78,8 @@ impl Gate {
         .map_err(|error| Failure::because("cannot start the gateway", &error))?;
         let recorded =
             log.lifecycle(&name, "started", &program)
-                .and_then(|()| match policy.file() {
-                    Some(file) => log.policy(&name, "loaded", &file.display().to_string()),
+                .and_then(|()| match policy.origin() {
+                    Some(origin) => log.policy(&name, "loaded", &origin.to_string()),
                     None => Ok(()),
                 });
         recorded.map_err(|error| {
@@ -147,11 +147,11 @@ impl Gate {
 
     /// Loads the policy's file again, as SIGHUP asks. A file that is broken changes nothing.
     fn reload_from_file(&self) {
-        let Some(file) = self.shared.policy.file() else {
+        let Some(origin) = self.shared.policy.origin() else {
             return;
         };
         let loaded = self.shared.policy.reload(self.shared.name.as_str());
-        if let Err(failure) = self.shared.replace_policy(loaded, &file) {
+        if let Err(failure) = self.shared.replace_policy(loaded, origin) {
             say!("egret: {failure}\negret: the policy stays as it was");
         }
     }
@@ -172,12 +172,16 @@ impl Gate {
 }
 
 impl Shared {
-    fn replace_policy(&self, loaded: Result<Policy, Failure>, file: &Path) -> Result<(), Failure> {
+    fn replace_policy(
+        &self,
+        loaded: Result<Policy, Failure>,
+        origin: Origin,
+    ) -> Result<(), Failure> {
         match loaded {
             Ok(policy) => {
                 self.gateway
-                    .set_policy(Arc::new(policy.compile()), &file.display().to_string());
-                self.policy.set_file(file);
+                    .set_policy(Arc::new(policy.compile()), &origin.to_string());
+                self.policy.set_origin(origin);
                 Ok(())
             }
             Err(failure) => {
@@ -192,15 +196,15 @@ impl Shared {
     fn answer(&self, request: Request, status: &Status) -> Answer {
         match request {
             Request::Status => {
-                let policy = self.policy.file().map(|file| file.display().to_string());
+                let policy = self.policy.origin().map(|origin| origin.to_string());
                 Answer::Status(Status {
                     policy,
                     ..status.clone()
                 })
             }
-            Request::SetPolicy { file, text } => {
-                let loaded = self.policy.with_file(&file, text.as_bytes());
-                match self.replace_policy(loaded, Path::new(&file)) {
+            Request::SetPolicy { origin, text } => {
+                let loaded = self.policy.with_text(&origin, text.as_bytes());
+                match self.replace_policy(loaded, origin) {
                     Ok(()) => Answer::Done,
                     Err(failure) => Answer::Refused(failure.to_string()),
                 }

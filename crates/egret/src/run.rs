@@ -6,7 +6,7 @@ use crate::environment::{self, environment};
 use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
-use crate::source::PolicySource;
+use crate::source::{Origin, PolicySource};
 use crate::{logs, settings, summary};
 use egret_gateway::audit;
 use egret_policy::SandboxId;
@@ -93,8 +93,9 @@ impl Plan {
         let home = settings::home();
         let directory = directory(arguments.workdir.as_deref())?;
 
+        let named = arguments.policy.as_deref().map(Origin::named);
         let mut source = PolicySource::new(
-            arguments.policy.as_deref().map(existing_file).transpose()?,
+            named.clone().map(Origin::resolved).transpose()?,
             arguments.allow,
             arguments.deny,
             arguments.allow_docker_gateway,
@@ -135,8 +136,8 @@ impl Plan {
             read: &arguments.read,
             write: &arguments.write,
             hide: &arguments.hide,
-            policy_file: source.file().as_deref(),
-            policy_named: arguments.policy.as_deref(),
+            policy_file: source.origin().as_ref().and_then(Origin::file),
+            policy_named: named.as_ref().and_then(Origin::file),
             log_file: &log_path,
         })?;
         if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {
@@ -194,15 +195,6 @@ fn directory(chosen: Option<&Path>) -> Result<PathBuf, Failure> {
         )));
     }
     Ok(directory)
-}
-
-fn existing_file(path: &Path) -> Result<PathBuf, Failure> {
-    path.canonicalize().map_err(|error| {
-        Failure::because(
-            format_args!("cannot read the policy {}", path.display()),
-            &error,
-        )
-    })
 }
 
 /// Opens the audit log, readable for this user only.

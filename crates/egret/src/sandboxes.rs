@@ -3,6 +3,7 @@
 use crate::cli::{Output, Ps, SetPolicy, Stop};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
+use crate::source::Origin;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, Write as _};
@@ -125,20 +126,10 @@ fn ends_within(name: &str, time: Duration) -> Result<bool, Failure> {
 
 /// `egret policy set`
 pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
-    let read = || {
-        let file = arguments.file.canonicalize()?;
-        let text = std::fs::read_to_string(&file)?;
-        Ok(Request::SetPolicy {
-            file: file.display().to_string(),
-            text,
-        })
-    };
-    let request = read().map_err(|error: io::Error| {
-        Failure::because(
-            format_args!("cannot read the policy {}", arguments.file.display()),
-            &error,
-        )
-    })?;
+    let origin = Origin::named(&arguments.policy).resolved()?;
+    let text = String::from_utf8(origin.read()?)
+        .map_err(|_| Failure::bad_input(format!("the policy {origin} is not UTF-8")))?;
+    let request = Request::SetPolicy { origin, text };
     match control::ask(arguments.name.as_str(), &request)? {
         Some(Answer::Refused(why)) => Err(Failure::bad_input(format!(
             "the policy stays as it was:\n{why}"

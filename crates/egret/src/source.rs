@@ -4,10 +4,107 @@ use crate::failure::Failure;
 use crate::files::is_writable;
 use egret_policy::{HostGatewayPorts, Policy};
 use egret_sandbox::Mark;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// A file, if there is one, and flags, which go on top of whatever file is loaded.
+/// What a policy is from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Origin {
+    /// A file, and of a policy that has several services, the one that is meant.
+    File {
+        path: PathBuf,
+        service: Option<String>,
+    },
+    /// A profile that has a name and no file.
+    BuiltIn(String),
+}
+
+impl Origin {
+    /// Reads `FILE`, `FILE#SERVICE`, or the name of a built-in profile; a file of that name is `./NAME`. A file that is
+    /// called so, with its `#`, is that file.
+    pub(crate) fn named(text: &str) -> Self {
+        if Policy::built_in(text).is_some() {
+            return Self::BuiltIn(text.to_owned());
+        }
+        let (file, service) = match text.rsplit_once('#') {
+            Some((file, service)) if !Path::new(text).exists() => (file, Some(service)),
+            _ => (text, None),
+        };
+        Self::File {
+            path: file.into(),
+            service: service.map(str::to_owned),
+        }
+    }
+
+    /// The same with the file's path as it is whatever the working directory and links.
+    pub(crate) fn resolved(self) -> Result<Self, Failure> {
+        match self {
+            Self::File { path, service } => match path.canonicalize() {
+                Ok(path) => Ok(Self::File { path, service }),
+                Err(error) => Err(cannot_read(&path, &error)),
+            },
+            built_in => Ok(built_in),
+        }
+    }
+
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File { path, .. } => Some(path),
+            Self::BuiltIn(_) => None,
+        }
+    }
+
+    /// What is in the file; nothing for what has none.
+    pub(crate) fn read(&self) -> Result<Vec<u8>, Failure> {
+        match self.file() {
+            Some(path) => std::fs::read(path).map_err(|error| cannot_read(path, &error)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The policy that `text`, read from there, is.
+    fn parse(&self, text: &[u8]) -> Result<Policy, Failure> {
+        let unusable =
+            |why: String| Failure::new(format!("the policy {self} cannot be used\n{why}"));
+        match self {
+            Self::File { path, service } => {
+                let name = path.display().to_string();
+                let parsed = Policy::parse_service(&name, text, service.as_deref());
+                parsed
+                    .map(|parsed| parsed.policy)
+                    .map_err(|errors| unusable(errors.to_string()))
+            }
+            Self::BuiltIn(name) => {
+                Policy::built_in(name).ok_or_else(|| unusable("there is none of that name".into()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, service } => {
+                write!(f, "{}", path.display())?;
+                service
+                    .iter()
+                    .try_for_each(|service| write!(f, "#{service}"))
+            }
+            Self::BuiltIn(name) => f.write_str(name),
+        }
+    }
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::because(
+        format_args!("cannot read the policy {}", path.display()),
+        error,
+    )
+}
+
+/// A file or profile, if there is one, and flags, which go on top of whatever is loaded.
 #[derive(Debug)]
 pub(crate) struct PolicySource {
     pub(crate) allow: Vec<String>,
@@ -15,12 +112,12 @@ pub(crate) struct PolicySource {
     pub(crate) host_gateway: Option<HostGatewayPorts>,
     /// What the program may do with which files: a policy that it can write to is not read again.
     pub(crate) marks: Vec<(PathBuf, Mark)>,
-    file: Mutex<Option<PathBuf>>,
+    origin: Mutex<Option<Origin>>,
 }
 
 impl PolicySource {
     pub(crate) fn new(
-        file: Option<PathBuf>,
+        origin: Option<Origin>,
         allow: Vec<String>,
         deny: Vec<String>,
         host_gateway: Option<HostGatewayPorts>,
@@ -30,35 +127,27 @@ impl PolicySource {
             deny,
             host_gateway,
             marks: Vec::new(),
-            file: Mutex::new(file),
+            origin: Mutex::new(origin),
         }
     }
 
-    /// The file that the policy is from now.
-    pub(crate) fn file(&self) -> Option<PathBuf> {
-        self.file
+    /// What the policy is from now.
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.origin
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Takes a policy that was read elsewhere; once it is in use, `file` is where it is from.
-    pub(crate) fn set_file(&self, file: &Path) {
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    /// Takes a policy that was read elsewhere; once it is in use, this is where it is from.
+    pub(crate) fn set_origin(&self, origin: Origin) {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
     }
 
-    /// Reads the policy from its file; without one there are the flags.
+    /// Reads the policy from where it is from; without that there are the flags.
     pub(crate) fn load(&self) -> Result<Policy, Failure> {
-        match self.file() {
-            Some(file) => {
-                let text = std::fs::read(&file).map_err(|error| {
-                    Failure::because(
-                        format_args!("cannot read the policy {}", file.display()),
-                        &error,
-                    )
-                })?;
-                self.with_file(&file.display().to_string(), &text)
-            }
+        match self.origin() {
+            Some(origin) => self.with_text(&origin, &origin.read()?),
             None => self.with_flags(Policy::deny_all()),
         }
     }
@@ -68,7 +157,9 @@ impl PolicySource {
     /// Not from where the program can write: what protects a file there is a mount, and one that ends when somebody outside
     /// puts a new file in its place.
     pub(crate) fn reload(&self, sandbox: &str) -> Result<Policy, Failure> {
-        match self.file().filter(|file| is_writable(file, &self.marks)) {
+        let origin = self.origin();
+        let file = origin.as_ref().and_then(Origin::file);
+        match file.filter(|file| is_writable(file, &self.marks)) {
             Some(file) => Err(Failure::new(format!(
                 "{} lies where the program can write, and is not read again; use `egret policy set {sandbox} FILE`",
                 file.display()
@@ -77,14 +168,9 @@ impl PolicySource {
         }
     }
 
-    /// The policy that `text` and the flags make together.
-    pub(crate) fn with_file(&self, name: &str, text: &[u8]) -> Result<Policy, Failure> {
-        match Policy::parse(name, text) {
-            Ok(parsed) => self.with_flags(parsed.policy),
-            Err(errors) => Err(Failure::new(format!(
-                "the policy {name} cannot be used\n{errors}"
-            ))),
-        }
+    /// The policy that `text`, read from `origin`, and the flags make together.
+    pub(crate) fn with_text(&self, origin: &Origin, text: &[u8]) -> Result<Policy, Failure> {
+        self.with_flags(origin.parse(text)?)
     }
 
     fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
@@ -137,7 +223,7 @@ mod tests {
         let source = PolicySource::new(None, Vec::new(), Vec::new(), None);
         let load = |entry: &str| {
             let text = format!("version: 1\nallow:\n- {entry}\n");
-            source.with_file("p.yaml", text.as_bytes())
+            source.with_text(&Origin::named("p.yaml"), text.as_bytes())
         };
         assert!(load("{host: a.test, ports: [80, 8080], http: [GET /**]}").is_ok());
         for entry in [
@@ -148,6 +234,32 @@ mod tests {
             assert!(error.starts_with("p.yaml:3: `http` on port 443"), "{error}");
         }
         let deny = "version: 1\nallow: [a.test]\ndeny: [{host: a.test, http: ['POST /**']}]";
-        assert!(source.with_file("p.yaml", deny.as_bytes()).is_err());
+        assert!(
+            source
+                .with_text(&Origin::named("p.yaml"), deny.as_bytes())
+                .is_err()
+        );
+    }
+    #[test]
+    fn a_policy_is_a_file_a_service_in_one_or_a_name() {
+        let file = |path: &str, service: Option<&str>| Origin::File {
+            path: path.into(),
+            service: service.map(str::to_owned),
+        };
+        #[rustfmt::skip]
+        let table = [
+            ("p.yaml",         file("p.yaml", None)),
+            ("acl.yaml#web",   file("acl.yaml", Some("web"))),
+            ("a#b.yaml#web",   file("a#b.yaml", Some("web"))),
+            ("network",        Origin::BuiltIn("network".into())),
+            ("./network",      file("./network", None)),
+            ("networks",       file("networks", None)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Origin::named(text), expected);
+            assert_eq!(expected.to_string(), text);
+        }
+        let source = PolicySource::new(Some(Origin::named("none")), Vec::new(), Vec::new(), None);
+        assert_eq!(source.load().unwrap().entries(), 0);
     }
 }

@@ -14,18 +14,18 @@ mod test;
 
 use crate::cli::Output;
 use crate::failure::Failure;
+use crate::source::Origin;
 use check::{Check, check};
 use clap::Subcommand;
 use convert::{Convert, convert};
 use diff::{Diff, diff};
-use egret_policy::{Diagnostic, Parsed, Policy, PolicyErrors};
+use egret_policy::{Diagnostic, Language, Parsed, Policy, PolicyErrors};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
 use schema::{Schema, schema};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write as _};
-use std::path::Path;
 use test::{Test, test};
 
 /// What can be asked about a policy.
@@ -123,9 +123,22 @@ fn load(named: &str) -> Result<Loaded, Bad> {
     Ok(Loaded { policy, warnings })
 }
 
-/// Reads a policy, `FILE` or `FILE#SERVICE`.
+/// Reads a policy: `FILE`, `FILE#SERVICE`, or a built-in profile.
 fn parse(named: &str) -> Result<Parsed, Bad> {
-    let (file, service) = file_and_service(named);
+    let (path, service) = match Origin::named(named) {
+        Origin::File { path, service } => (path, service),
+        Origin::BuiltIn(name) => {
+            let policy = Policy::built_in(&name);
+            let parsed = policy.map(|policy| Parsed {
+                policy,
+                warnings: Vec::new(),
+                language: Language::ToolHive,
+                notes: Vec::new(),
+            });
+            return parsed.ok_or_else(|| Bad::File(format!("there is no profile {name}")));
+        }
+    };
+    let file = path.to_str().unwrap_or(named);
     let text = match file {
         "-" => read_limited(file, io::stdin().lock())?,
         path => match File::open(path) {
@@ -133,15 +146,11 @@ fn parse(named: &str) -> Result<Parsed, Bad> {
             Err(error) => return Err(cannot_read(path, &error)),
         },
     };
-    Ok(Policy::parse_service(source_name(file), &text, service)?)
-}
-
-/// The file, and the service in it that is meant. A file that is called so, with its `#`, is that file.
-fn file_and_service(named: &str) -> (&str, Option<&str>) {
-    match named.rsplit_once('#') {
-        Some((file, service)) if !Path::new(named).exists() => (file, Some(service)),
-        _ => (named, None),
-    }
+    Ok(Policy::parse_service(
+        source_name(file),
+        &text,
+        service.as_deref(),
+    )?)
 }
 
 /// Reads as much as a policy may have and one octet more, so that a larger one is refused and not cut.

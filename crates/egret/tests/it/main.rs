@@ -22,4 +22,5 @@ mod invisible;
 mod policies;
 mod programs;
 mod refusals;
+mod requests;
 mod world;
