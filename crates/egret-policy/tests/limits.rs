@@ -248,3 +248,34 @@ fn what_is_no_text_is_refused() {
         );
     }
 }
+
+/// Where each of many is to hold for each of many others, a short text would be a large policy.
+#[test]
+fn policies_of_other_systems_do_not_grow_either() {
+    let list = |item: &dyn Fn(usize) -> String| (0..2_000).map(item).collect::<Vec<_>>().join(", ");
+    let hosts = list(&|n| format!("h{n}.example"));
+    let ports = list(&|n| (n + 1).to_string());
+    let profile =
+        format!("network: {{outbound: {{allow_host: [{hosts}], allow_port: [{ports}]}}}}");
+    refused(
+        profile.as_bytes(),
+        "a profile can open at most 1000000 ports",
+    );
+    let binaries = list(&|n| format!("{{path: /b{n}}}"));
+    let endpoints = list(&|n| format!("{{host: h{n}.example, port: 443}}"));
+    let policies =
+        format!("network_policies: {{a: {{binaries: [{binaries}], endpoints: [{endpoints}]}}}}");
+    let first = "a network policy can open at most 100000 endpoints";
+    refused(format!("version: 1\n{policies}").as_bytes(), first);
+    let size = size().entries / 5;
+    let allowed: String = (0..size)
+        .map(|n| format!("  - a{n}.b{n}.example\n"))
+        .collect();
+    let denied: String = (0..size)
+        .map(|n| format!("  - '*.b{n}.example'\n"))
+        .collect();
+    let default = "default:\n  name: d\n  project: p\n  action: open\n  allowed_domains:\n";
+    let acl = format!("version: v1\nservices: []\nglobal_deny_list:\n{denied}{default}{allowed}");
+    let entries = Policy::parse("acl.yaml", acl.as_bytes()).map(|parsed| parsed.policy.entries());
+    assert_eq!(entries.ok(), Some(2 * size));
+}

@@ -6,6 +6,7 @@
 //!
 //! Not here: what the entries mean once they are there, which is the same for all languages.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::destination::{Target, parse_target};
@@ -75,6 +76,7 @@ pub(crate) fn read(
             default: None,
         },
         notes: Vec::new(),
+        noted: HashSet::new(),
     };
     if let Value::Map(pairs) = &root.value {
         match language {
@@ -108,6 +110,7 @@ struct Draft<'r, 's> {
     policy: Policy,
     spans: Spans,
     notes: Vec<String>,
+    noted: HashSet<String>,
 }
 
 impl Draft<'_, '_> {
@@ -148,7 +151,7 @@ impl Draft<'_, '_> {
     /// Says once what is narrower than in the system that the policy is from.
     fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
-        if !self.notes.contains(&note) {
+        if self.noted.insert(note.clone()) {
             self.notes.push(note);
         }
     }

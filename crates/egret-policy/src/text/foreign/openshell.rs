@@ -33,6 +33,8 @@ const KEYS: &[&str] = &[
 const POLICY_KEYS: &[&str] = &["name", "endpoints", "binaries"];
 /// The most endpoints of a policy; each is compared with every other one.
 const MAX_ENDPOINTS: usize = 4096;
+/// The most endpoints of a network policy times its binaries: each of its entries has all of them.
+const MAX_USES: usize = 100_000;
 
 pub(super) fn read(root: &Node<'_>, pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>) {
     if get(pairs, "version").is_none() {
@@ -149,6 +151,13 @@ fn network_policy(
     // Without binaries nobody is meant, where Egret's own entries would mean everybody.
     if programs.is_empty() || bad {
         return;
+    }
+    if programs.len().saturating_mul(found.len()) > MAX_USES {
+        let message = format!(
+            "a network policy can open at most {MAX_USES} endpoints, counted once for each of its binaries"
+        );
+        let help = "use a wildcard in `path`".to_owned();
+        return draft.report.error(at.span, message, "", Some(help));
     }
     let programs = Programs::new(programs);
     let note: Arc<str> = name.into();

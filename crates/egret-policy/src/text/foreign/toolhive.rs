@@ -15,6 +15,8 @@ use crate::text::yaml::Node;
 
 const KEYS: &[&str] = &["name", "read", "write", "network", "privileged"];
 const NETWORK_KEYS: &[&str] = &["mode", "outbound", "inbound"];
+/// The most ports of a profile times its hosts: each of its entries has all of them.
+const MAX_OPENED: usize = 1_000_000;
 const OUTBOUND_KEYS: &[&str] = &["insecure_allow_all", "allow_host", "allow_port"];
 const INBOUND_KEYS: &[&str] = &["allow_host"];
 
@@ -180,6 +182,13 @@ impl<'n, 's> Outbound<'n, 's> {
             Some(at) if self.hosts.is_empty() => {
                 draft.allow_public(Ports::listed(self.ports), at.span);
                 draft.note(PUBLIC_ONLY);
+            }
+            Some(at) if self.hosts.len().saturating_mul(self.ports.len()) > MAX_OPENED => {
+                let message = format!(
+                    "a profile can open at most {MAX_OPENED} ports, counted once for each of its hosts"
+                );
+                let help = "leave `allow_port` out where every port is meant".to_owned();
+                draft.report.error(at.span, message, "", Some(help));
             }
             ports_at => {
                 for (item, what) in self.hosts {
