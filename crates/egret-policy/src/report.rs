@@ -254,6 +254,11 @@ impl<'a> Report<'a> {
         self.errors.len() == MOST_SHOWN
     }
 
+    /// How many errors there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.errors.len() + self.errors_left_out
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         !self.errors.is_empty()
     }

@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::addr::{Class, class_of, never_granted};
 use crate::destination::{Flaw, Target, parse_port, parse_target};
+use crate::host::MAX_NAME;
 use crate::names::{Special, special_str};
 use crate::pattern::{Lead, Pattern, Why};
 use crate::policy::{Ports, What};
@@ -57,13 +58,12 @@ impl BadEntry {
 
 /// Reads the text form. Without ports, an allow entry means 80 and 443 and a deny entry every port.
 pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<BadEntry>> {
-    if let Some((scheme, _)) = text.split_once("://") {
-        let help = "write `HOST:PORT`, such as `api.github.com:443`";
+    if let Some((scheme, rest)) = text.split_once("://") {
         return Err(vec![BadEntry::new(
             0..scheme.len() + 3,
             "an entry names a host, not a URL",
             "leave this out",
-            help,
+            without_scheme(scheme, rest),
         )]);
     }
     let (host, ports) = split_ports(text).map_err(|bad| vec![bad])?;
@@ -84,6 +84,22 @@ pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<B
         (Ok(what), Ok(ports)) => Ok((what, ports)),
         (Err(bad), Ok(_)) | (Ok(_), Err(bad)) => Err(vec![bad]),
         (Err(first), Err(second)) => Err(vec![first, second]),
+    }
+}
+
+/// What to write in place of a URL.
+fn without_scheme(scheme: &str, rest: &str) -> String {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let port = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => ":80",
+        "https" | "wss" => ":443",
+        _ => "",
+    };
+    let port = if authority.contains(':') { "" } else { port };
+    let entry = format!("{authority}{port}");
+    match entry.len() <= MAX_NAME && parse_entry(&entry, Side::Allow).is_ok() {
+        true => format!("write `{entry}`"),
+        false => "write `HOST:PORT`, such as `api.github.com:443`".to_owned(),
     }
 }
 

@@ -158,7 +158,12 @@ impl Reader<'_, '_> {
                 }
             }
             _ => {
-                let help = did_you_mean(word, &["deny", "allow-public"]);
+                let help = match word {
+                    "allow" | "open" | "public" | "accept" | "permit" => {
+                        Some("`allow-public` allows every public destination".to_owned())
+                    }
+                    _ => did_you_mean(word, &["deny", "allow-public"]),
+                };
                 let label = "`deny`, `allow-public` or `allow-public:PORT[,PORT…]`";
                 self.report.error(
                     value.span,
@@ -465,10 +470,15 @@ impl Reader<'_, '_> {
     }
 
     fn case(&mut self, item: &Node<'_>, rule: RuleId) -> Option<Case> {
+        let before = self.report.count();
         let fields = match &item.value {
             Value::Map(pairs) => self.report.fields(pairs, TEST_KEYS, "a test"),
             _ => Vec::new(),
         };
+        // A mistyped key is told of once.
+        if fields.is_empty() && self.report.count() > before {
+            return None;
+        }
         let asked = |(key, _): &&(&str, &Node<'_>)| matches!(*key, "allow" | "deny");
         let (1, Some((expected, destination))) = (
             fields.iter().filter(asked).count(),
