@@ -179,6 +179,10 @@ fn text(record: &Record, colour: bool) -> String {
             None => host,
         });
     }
+    let request = record.method.as_deref().zip(record.path.as_deref());
+    parts.extend(request.map(|(method, path)| plain(&format!("{method} {path}"))));
+    let program = record.executable.as_deref();
+    parts.extend(program.map(|program| format!("by {}", plain(program))));
     parts.extend(record.action.as_deref().map(plain));
     parts.extend(record.reason.as_deref().map(plain));
     parts.extend(
@@ -222,6 +226,18 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_says_who_asked_for_what() {
+        let record = r#"{"v": 1, "time": "2026-11-22T00:00:00Z", "id": "x1", "sandbox": "s", "event": "decision", "verdict": "deny",
+            "reason": "denied.request", "rule": "p.yaml:3", "host": "a.example", "port": 80, "door": "forward", "method": "PUT", "path": "/x",
+            "executable": "/usr/bin/curl", "ancestors": ["/bin/sh"]}"#;
+        let record: Record = serde_json::from_str(record).unwrap();
+        assert_eq!(
+            text(&record, false),
+            "2026-11-22T00:00:00Z refused a.example:80 PUT /x by /usr/bin/curl denied.request (p.yaml:3) [x1]"
+        );
+    }
 
     #[test]
     fn a_log_is_found_by_the_whole_name_of_its_sandbox() {
