@@ -434,6 +434,15 @@ impl Policy {
         });
     }
 
+    /// Leaves out the paths of `filesystem: {write}` that are not there, for a policy that was written for the files of an
+    /// image. Returns them.
+    pub fn leave_out_missing(&mut self, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+        let write = &mut self.filesystem.write;
+        let (there, missing) = write.drain(..).partition(|path| is_there(path));
+        *write = there;
+        missing
+    }
+
     /// The `filesystem:` section; empty lists where there is none.
     pub fn filesystem(&self) -> &Filesystem {
         &self.filesystem

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::files::is_writable;
-use egret_policy::{HostGatewayPorts, Policy};
+use egret_policy::{HostGatewayPorts, Language, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -71,10 +71,16 @@ impl Origin {
         match self {
             Self::File { path, service } => {
                 let name = path.display().to_string();
-                let parsed = Policy::parse_service(&name, text, service.as_deref());
-                parsed
-                    .map(|parsed| parsed.policy)
-                    .map_err(|errors| unusable(errors.to_string()))
+                let mut parsed = Policy::parse_service(&name, text, service.as_deref())
+                    .map_err(|errors| unusable(errors.to_string()))?;
+                // These are paths in an image, and OpenShell passes over what is not there.
+                if parsed.language == Language::OpenShell {
+                    let is_there = |path: &str| Path::new(path).exists();
+                    for path in parsed.policy.leave_out_missing(is_there) {
+                        say!("egret: {path} is not there, so it is not opened for writing");
+                    }
+                }
+                Ok(parsed.policy)
             }
             Self::BuiltIn(name) => {
                 Policy::built_in(name).ok_or_else(|| unusable("there is none of that name".into()))

@@ -6,7 +6,6 @@
 //!
 //! Not here: what the entries mean once they are there, which is the same for all languages.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::destination::{Target, parse_target};
@@ -76,7 +75,6 @@ pub(crate) fn read(
             default: None,
         },
         notes: Vec::new(),
-        noted: HashSet::new(),
     };
     if let Value::Map(pairs) = &root.value {
         match language {
@@ -110,7 +108,6 @@ struct Draft<'r, 's> {
     policy: Policy,
     spans: Spans,
     notes: Vec<String>,
-    noted: HashSet<String>,
 }
 
 impl Draft<'_, '_> {
@@ -151,8 +148,13 @@ impl Draft<'_, '_> {
     /// Says once what is narrower than in the system that the policy is from.
     fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
-        if self.noted.insert(note.clone()) {
-            self.notes.push(note);
+        match self.notes.len() {
+            MOST_NOTES => {}
+            _ if self.notes.contains(&note) => {}
+            len if len + 1 == MOST_NOTES => self
+                .notes
+                .push("further differences are not listed".to_owned()),
+            _ => self.notes.push(note),
         }
     }
 
@@ -181,6 +183,9 @@ impl Draft<'_, '_> {
         );
     }
 }
+
+/// Room for those that somebody will read.
+const MOST_NOTES: usize = 100;
 
 /// Whether there is a key and nothing behind it.
 fn is_nothing(value: &Node<'_>) -> bool {

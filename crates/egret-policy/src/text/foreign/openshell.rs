@@ -5,12 +5,13 @@
 //!
 //! What stands apart: [`endpoint`] reads one endpoint, [`requests`] says which requests its rules mean.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Draft, is_said};
 use crate::policy::{Entry, Ports};
 use crate::program::{ProgramPattern, Programs};
-use crate::report::did_you_mean;
+use crate::report::{Span, did_you_mean};
 use crate::request::Requests;
 use crate::text::entry::{BadEntry, Side};
 use crate::text::reader::{Pairs, get, shown, text_of};
@@ -32,9 +33,9 @@ const KEYS: &[&str] = &[
 ];
 const POLICY_KEYS: &[&str] = &["name", "endpoints", "binaries"];
 /// The most endpoints of a policy; each is compared with every other one.
-const MAX_ENDPOINTS: usize = 4096;
-/// The most endpoints of a network policy times its binaries: each of its entries has all of them.
-const MAX_USES: usize = 100_000;
+const MAX_ENDPOINTS: usize = 1024;
+/// The most networks of all endpoints, each counted once for every program that may use it.
+const MAX_GRANTS: usize = 100_000;
 
 pub(super) fn read(root: &Node<'_>, pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>) {
     if get(pairs, "version").is_none() {
@@ -63,6 +64,12 @@ pub(super) fn read(root: &Node<'_>, pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>
         let message = format!("a policy of OpenShell's can have {MAX_ENDPOINTS} endpoints");
         return draft.report.error(root.span, message, "", None);
     }
+    let grants = endpoints
+        .iter()
+        .map(|one| one.whats.len().max(one.refused.len()) * one.programs.iter().count());
+    if grants.sum::<usize>() > MAX_GRANTS {
+        return too_many(root.span, draft);
+    }
     overlap::settle(&mut endpoints, draft);
     for endpoint in endpoints {
         write(endpoint, draft);
@@ -85,16 +92,15 @@ fn network_policies(value: &Node<'_>, draft: &mut Draft<'_, '_>) -> Vec<Endpoint
         .report
         .pairs(value, "`network_policies`")
         .unwrap_or_default();
-    let mut names: Vec<&str> = Vec::new();
+    let mut names: HashSet<&str> = HashSet::new();
     for (key, value) in policies {
         let Some(name) = draft.report.text(key, "the name of a policy") else {
             continue;
         };
-        if names.contains(&name) {
+        if !names.insert(name) {
             let message = format!("`{}` stands here twice", shown(name));
             draft.report.error(key.span, message, "", None);
         }
-        names.push(name);
         match &value.value {
             Value::Map(pairs) => network_policy(name, key, pairs, draft, &mut endpoints),
             other => {
@@ -152,12 +158,9 @@ fn network_policy(
     if programs.is_empty() || bad {
         return;
     }
-    if programs.len().saturating_mul(found.len()) > MAX_USES {
-        let message = format!(
-            "a network policy can open at most {MAX_USES} endpoints, counted once for each of its binaries"
-        );
-        let help = "use a wildcard in `path`".to_owned();
-        return draft.report.error(at.span, message, "", Some(help));
+    // Before each endpoint gets them.
+    if found.len().saturating_mul(programs.len()) > MAX_GRANTS {
+        return too_many(at.span, draft);
     }
     let programs = Programs::new(programs);
     let note: Arc<str> = name.into();
@@ -166,6 +169,14 @@ fn network_policy(
         note: Some(Arc::clone(&note)),
         ..endpoint
     }));
+}
+
+fn too_many(at: Span, draft: &mut Draft<'_, '_>) {
+    let message = format!(
+        "a network policy can open at most {MAX_GRANTS} endpoints, counted once for each of its binaries"
+    );
+    let help = "use a wildcard in `path`".to_owned();
+    draft.report.error(at, message, "", Some(help));
 }
 
 /// A program, or one that it started.

@@ -231,3 +231,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_multiplies_is_bounded() {
+    let many = |item: &str, times: usize| format!("[{}]", vec![item; times].join(", "));
+    let ports: Vec<_> = (1..=65535).map(|port: u16| port.to_string()).collect();
+    let hosts = many("a.example", 1000);
+    let endpoint = "{host: a.example, port: 1}";
+    #[rustfmt::skip]
+    let table = [
+        (format!("network: {{outbound: {{allow_host: {hosts}, allow_port: [{}]}}}}", ports.join(", ")),
+            "a profile can open at most 1000000 ports, counted once for each of its hosts"),
+        (format!("version: 1\nnetwork_policies: {{p: {{endpoints: {}, binaries: [{{path: /a}}]}}}}", many(endpoint, 1025)),
+            "a policy of OpenShell's can have 1024 endpoints"),
+        (format!("version: 1\nnetwork_policies: {{p: {{endpoints: {}, binaries: {}}}}}", many(endpoint, 1000), many("{path: /a}", 101)),
+            "a network policy can open at most 100000 endpoints, counted once for each of its binaries"),
+        (format!("version: 1\nnetwork_policies: {{p: {{endpoints: [{{host: a.example, ports: [{}]}}], binaries: [{{path: /a}}]}}}}", ports.join(", ")),
+            "an endpoint takes at most 256 `ports`"),
+    ];
+    for (text, expected) in table {
+        assert_eq!(errors(&text).errors()[0].message(), expected);
+    }
+    // Half of the endpoints give way to the other half, which is told of so many only.
+    let endpoints: Vec<_> = (0..1000)
+        .map(|at| match at % 2 {
+            0 => format!("{{host: a{at}.example.com, port: 80}}"),
+            _ => format!(
+                "{{host: a{}.example.com, port: 80, protocol: rest, access: full}}",
+                at - 1
+            ),
+        })
+        .collect();
+    let text = format!(
+        "version: 1\nnetwork_policies: {{p: {{endpoints: [\n{}], binaries: [{{path: /a}}]}}}}",
+        endpoints.join(",\n")
+    );
+    let parsed = read(&text, None);
+    assert_eq!((parsed.notes.len(), parsed.policy.entries()), (100, 500));
+}

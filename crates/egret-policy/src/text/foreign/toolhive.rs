@@ -191,11 +191,12 @@ impl<'n, 's> Outbound<'n, 's> {
                 draft.report.error(at.span, message, "", Some(help));
             }
             ports_at => {
+                let ports = match ports_at {
+                    Some(_) => Ports::listed(self.ports),
+                    None => Ports::Any,
+                };
                 for (item, what) in self.hosts {
-                    let ports = match ports_at {
-                        Some(_) => Ports::listed(self.ports.clone()),
-                        None => Ports::Any,
-                    };
+                    let ports = ports.clone();
                     if let What::Name(_) = what {
                         draft.note(
                             "a host may resolve to public addresses only, while ToolHive's proxies do not look at what it \

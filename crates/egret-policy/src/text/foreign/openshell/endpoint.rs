@@ -114,6 +114,19 @@ pub(super) fn read(item: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Endpoin
     let (requests, refused) = said.read(protocol?, draft)?;
     let leads = leads(item, field("host"), nets?, protocol?, draft)?;
     let mut ports = ports?;
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > MAX_PORTS {
+        let message = format!("an endpoint takes at most {MAX_PORTS} `ports`");
+        draft.report.error(item.span, message, "", None);
+        return None;
+    }
+    if let (true, Some(_)) = (field("host").is_none(), &requests) {
+        let message = "rules for an endpoint without `host` are not implemented yet";
+        let help = "give it a `host`, or leave the rules out".to_owned();
+        draft.report.error(item.span, message, "", Some(help));
+        return None;
+    }
     if leads.spares_control_plane {
         leave_out_control_plane(item, &mut ports, draft);
     }
@@ -256,6 +269,8 @@ fn allowed_ips(list: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Vec<IpNet>>
 
 /// The most networks of an endpoint.
 const MAX_ALLOWED: usize = 4096;
+/// The most ports of an endpoint.
+const MAX_PORTS: usize = 256;
 
 fn allowed_net(text: &str) -> Result<IpNet, BadEntry> {
     let canonical = text.parse::<IpNet>().map(|net| net.trunc().to_string());

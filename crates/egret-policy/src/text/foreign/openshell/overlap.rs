@@ -22,7 +22,7 @@ pub(super) fn settle(endpoints: &mut [Endpoint], draft: &mut Draft<'_, '_>) {
             let (Some(one), Some(ruling)) = (endpoints.get(at), endpoints.get(other)) else {
                 continue;
             };
-            let shared = |port: &u16| ruling.ports.contains(port);
+            let shared = |port: &u16| ruling.ports.binary_search(port).is_ok();
             if at == other || !one.ports.iter().any(shared) {
                 continue;
             }

@@ -131,8 +131,8 @@ impl Said<'_, '_> {
         let narrowed = !refused.is_empty() || !is_word(self.access, "full") || !is_everything(path);
         if narrowed && !is_word(self.enforcement, "enforce") {
             draft.note(
-                "requests that no rule allows are refused, also where OpenShell only logs them: with `enforcement: audit`, \
-                 which is what it takes an endpoint without `enforcement` for",
+                "requests that no rule allows are always refused; OpenShell only logs them, unless the endpoint says \
+                 `enforcement: enforce`",
             );
         }
         Some((Some(taken), refused))
