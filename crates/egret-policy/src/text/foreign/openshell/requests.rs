@@ -124,6 +124,13 @@ impl Said<'_, '_> {
             (None, Some(rules)) => allow_rules(rules, path, draft)?,
             (None, None) => request_rules("*", &globs(path, Side::Allow).ok()?),
         };
+        if taken.is_empty() {
+            // Left out, it would leave the place to what is less specific and may have no rules.
+            let message = "no rule of the endpoint lies within its `path`";
+            let help = "leave `path` out, or the endpoint".to_owned();
+            draft.report.error(self.item.span, message, "", Some(help));
+            return None;
+        }
         let refused = match deny_rules {
             Some(list) => self.deny_rules(list, path, draft)?,
             None => Vec::new(),
@@ -260,6 +267,10 @@ fn rule(
         globs(text, side).map(|_| text.to_owned())
     });
     let (methods, path) = (methods?, path?);
+    let below = path.strip_suffix("/**").filter(|path| !path.is_empty());
+    if let (Side::Deny, Some(_)) = (side, below) {
+        draft.note("a rule of `deny_rules` for `/x/**` refuses `/x` as well");
+    }
     match combine(&path, within) {
         Combined::Path(path) => Some(request_rules(&methods, &globs(path, side).ok()?)),
         Combined::Nothing => {
