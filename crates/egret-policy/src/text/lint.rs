@@ -51,7 +51,8 @@ fn deny_entry(entry: &Entry, span: Span, report: &mut Report<'_>) {
     let What::Name(pattern) = &entry.what else {
         return;
     };
-    if pattern.shape().lead == Lead::One {
+    // Where it refuses some requests, it goes with an allow entry for the same names.
+    if pattern.shape().lead == Lead::One && entry.requests.are_all() {
         let help = format!("write `**.{}` for names at any depth", pattern.rest());
         report.warning(
             span,
