@@ -14,6 +14,8 @@ use crate::pattern::{Lead, Pattern, Shape};
 #[derive(Debug, Default)]
 pub(crate) struct NameTable {
     by_suffix: HashMap<Box<str>, Slot>,
+    /// The most labels of a suffix: a longer one need not be looked up.
+    longest: usize,
     shaped: HashMap<Box<str>, Id>,
     /// In use in `shaped`, the most specific first.
     shapes: Vec<Shape>,
@@ -72,6 +74,7 @@ impl NameTable {
             }
             return;
         }
+        self.longest = self.longest.max(usize::from(shape.labels));
         let slot = match self.by_suffix.get_mut(pattern.rest()) {
             Some(slot) => slot,
             None => self.by_suffix.entry(pattern.rest().into()).or_insert(EMPTY),
@@ -200,8 +203,11 @@ impl NameTable {
     fn each_match<T>(&self, name: &str, mut visit: impl FnMut(Id) -> Option<T>) -> Option<T> {
         let mut visit = |id: Id| if id == NONE { None } else { visit(id) };
         let labels = 1 + name.bytes().filter(|&b| b == b'.').count();
-        let slot = |suffix: &str| self.by_suffix.get(suffix).copied().unwrap_or(EMPTY);
-        let own = slot(name);
+        let slot = |suffix: &str, labels: usize| match labels <= self.longest {
+            true => self.by_suffix.get(suffix).copied().unwrap_or(EMPTY),
+            false => EMPTY,
+        };
+        let own = slot(name, labels);
         if let Some(out) = visit(own.exact) {
             return Some(out);
         }
@@ -214,7 +220,7 @@ impl NameTable {
             }
         }
         let parent = name.split_once('.').map(|(_, parent)| parent);
-        if let Some(out) = parent.and_then(|parent| visit(slot(parent).one)) {
+        if let Some(out) = parent.and_then(|parent| visit(slot(parent, labels - 1).one)) {
             return Some(out);
         }
         while let Some(shape) = shapes.next_if(|shape| shape.lead == Lead::One) {
@@ -228,7 +234,7 @@ impl NameTable {
             // The plain pattern first: at the same number of labels it has fewer wildcards.
             let plain = match left == labels {
                 true => own.apex,
-                false => slot(at).below,
+                false => slot(at, left).below,
             };
             if let Some(out) = visit(plain) {
                 return Some(out);
