@@ -122,8 +122,8 @@ impl Denial {
         }
     }
 
-    /// Why, as the end of a sentence.
-    pub(crate) fn why(&self) -> String {
+    /// Why, as the end of a sentence, safe for logs and terminals.
+    pub fn cause(&self) -> String {
         let meaning = || lower_first(self.reason.meaning());
         match &self.cause {
             Cause::Told(message) => escaped(message),
@@ -163,7 +163,7 @@ impl From<Malformed> for Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (destination, reason) = (self.destination(), self.reason);
-        write!(f, "`{destination}` is refused ({reason}): {}", self.why())?;
+        write!(f, "`{destination}` is refused ({reason}): {}", self.cause())?;
         match &self.rule {
             Some(rule) => write!(f, " [{rule}]"),
             None => Ok(()),

@@ -216,7 +216,7 @@ fn finish(
             let result = permit.request(method, target);
             let (outcome, detail, rule) = match &result {
                 Ok(()) => ("allow", "the request is allowed".to_owned(), permit.rule()),
-                Err(denial) => ("deny", denial.why(), denial.rule()),
+                Err(denial) => ("deny", denial.cause(), denial.rule()),
             };
             steps.push(step("request", outcome, detail, rule));
             result
@@ -317,7 +317,7 @@ fn name_of(step: Step) -> &'static str {
         Step::AddressClass => "address_class",
         Step::Deny => "deny",
         Step::HostGateway => "host_gateway",
-        Step::Allow => "allow",
+        Step::Allow | Step::AllowOnOtherPort | Step::AllowByOther => "allow",
         Step::Default => "default",
     }
 }
@@ -368,10 +368,9 @@ fn describe(
         }
         (Step::HostGateway, Outcome::Pass, _) => "this is not the host",
         (Step::Allow, Outcome::Allow, _) => "an allow entry matches",
-        (Step::Allow, _, true) => {
-            "an allow entry matches, but not on this port or for this program"
-        }
-        (Step::Allow, _, false) => "no allow entry matches",
+        (Step::AllowOnOtherPort, _, _) => "an allow entry matches, but not on this port",
+        (Step::AllowByOther, _, _) => "an allow entry matches, but not for this program",
+        (Step::Allow, _, _) => "no allow entry matches",
         (Step::Default, Outcome::Allow, _) => "public destinations are allowed by default",
         (Step::Default, _, _) => "what nothing allows is denied",
     };

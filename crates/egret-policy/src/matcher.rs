@@ -55,6 +55,10 @@ pub(crate) enum Step {
     Deny,
     HostGateway,
     Allow,
+    /// The same, where only the port is not the entry's.
+    AllowOnOtherPort,
+    /// The same, where only the program is not the entry's.
+    AllowByOther,
     Default,
 }
 
@@ -70,7 +74,6 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Compiled {
     default: Default,
-    default_ports: crate::policy::Ports,
     host_gateway: Option<HostGatewayPorts>,
     entries: Vec<CompiledEntry>,
     allow: Tables,
@@ -117,14 +120,13 @@ impl Tables {
 impl Compiled {
     /// Compiles entries, those of `allow` first.
     pub(crate) fn new(
-        (default, default_ports): (Default, crate::policy::Ports),
+        default: Default,
         host_gateway: Option<HostGatewayPorts>,
         allow: &[Entry],
         deny: &[Entry],
     ) -> Self {
         let mut compiled = Self {
             default,
-            default_ports,
             host_gateway,
             entries: Vec::with_capacity(allow.len() + deny.len()),
             allow: Tables::with_capacity(allow.len()),
@@ -293,10 +295,17 @@ impl Matcher {
             see(Step::Allow, Outcome::Allow, Some(rule));
             return Ok(permit(Reason::AllowedRule, Some(grant)));
         }
-        see(Step::Allow, Outcome::Pass, compiled.near(&found));
+        let allow = match found {
+            Found::OtherPort(_) => Step::AllowOnOtherPort,
+            Found::OtherProgram(_) => Step::AllowByOther,
+            Found::Entry(_) | Found::Nothing => Step::Allow,
+        };
+        see(allow, Outcome::Pass, compiled.near(&found));
         let public = !matches!(kind, Kind::Address(class) if class != Class::Public);
-        let by_default =
-            compiled.default == Default::AllowPublic && compiled.default_ports.contain(to.port());
+        let by_default = match &compiled.default {
+            Default::AllowPublic(ports) => ports.contain(to.port()),
+            Default::Deny => false,
+        };
         if by_default && public {
             see(Step::Default, Outcome::Allow, None);
             return Ok(permit(Reason::AllowedDefaultPublic, None));
@@ -333,7 +342,7 @@ impl Matcher {
                 true => Ok(()),
                 false => refuse(Reason::DeniedHostGateway),
             },
-            None => match compiled.default == Default::AllowPublic
+            None => match compiled.default != Default::Deny
                 || compiled.allow.names.knows(name.as_str())
             {
                 true => Ok(()),

@@ -28,8 +28,6 @@ use crate::text::{foreign, lint, native, yaml};
 pub struct Policy {
     pub(crate) name: Option<String>,
     pub(crate) default: Default,
-    /// The ports for which the default allows, if it does.
-    pub(crate) default_ports: Ports,
     pub(crate) allow: Vec<Entry>,
     pub(crate) deny: Vec<Entry>,
     pub(crate) host_gateway: Option<HostGatewayPorts>,
@@ -43,10 +41,11 @@ pub struct Policy {
 pub(crate) const MAX_SHAPES: usize = 256;
 
 /// What happens to a destination that no entry speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Default {
     Deny,
-    AllowPublic,
+    /// It is allowed on these ports, if it is public.
+    AllowPublic(Ports),
 }
 
 /// One entry of `allow` or `deny`.
@@ -363,7 +362,6 @@ impl Policy {
         Policy {
             name: None,
             default: Default::Deny,
-            default_ports: Ports::Any,
             allow: Vec::new(),
             deny: Vec::new(),
             host_gateway: None,
@@ -466,8 +464,7 @@ impl Policy {
     /// Compiles the policy for deciding. Takes time and space in proportion to the number of entries and their ports.
     pub fn compile(&self) -> Matcher {
         let host_gateway = self.host_gateway.clone();
-        let default = (self.default, self.default_ports.clone());
-        let compiled = Compiled::new(default, host_gateway, &self.allow, &self.deny);
+        let compiled = Compiled::new(self.default.clone(), host_gateway, &self.allow, &self.deny);
         Matcher::new(compiled)
     }
 

@@ -16,7 +16,7 @@ use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::names::HOST_GATEWAY;
 use crate::pattern::{Lead, Pattern};
-use crate::policy::{Entry, Policy, Ports, What};
+use crate::policy::{Default, Entry, Policy, Ports, What};
 use crate::program::Program;
 use crate::request::Methods;
 
@@ -125,7 +125,11 @@ impl<'p> Witnesses<'p> {
             .collect();
         let default_ports: BTreeSet<u16> = [old, new]
             .into_iter()
-            .flat_map(|policy| policy.default_ports.as_slice())
+            .filter_map(|policy| match &policy.default {
+                Default::AllowPublic(ports) => Some(ports.as_slice()),
+                Default::Deny => None,
+            })
+            .flatten()
             .copied()
             .filter(|&port| port != 0)
             .collect();

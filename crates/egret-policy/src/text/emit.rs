@@ -73,8 +73,8 @@ fn root(policy: &Policy) -> Map<'_> {
     if let Some(name) = &policy.name {
         root.push(pair("name", text(name)));
     }
-    if policy.default == Default::AllowPublic {
-        let default = match &policy.default_ports {
+    if let Default::AllowPublic(ports) = &policy.default {
+        let default = match ports {
             Ports::Any => "allow-public".to_owned(),
             ports => format!("allow-public:{}", ports_text(ports)),
         };
@@ -281,8 +281,7 @@ fn says_the_same(one: &Policy, other: &Policy) -> bool {
         *one == other
     };
     one.name == other.name
-        && one.default == other.default
-        && one.default_ports.as_slice() == other.default_ports.as_slice()
+        && same_default(&one.default, &other.default)
         && one.host_gateway == other.host_gateway
         && one.filesystem == other.filesystem
         && entries(&one.allow, &other.allow)
@@ -293,6 +292,15 @@ fn says_the_same(one: &Policy, other: &Policy) -> bool {
             .iter()
             .zip(&other.tests)
             .all(|(one, other)| same_case(one, other))
+}
+
+fn same_default(one: &Default, other: &Default) -> bool {
+    match (one, other) {
+        (Default::AllowPublic(one), Default::AllowPublic(other)) => {
+            one.as_slice() == other.as_slice()
+        }
+        _ => one == other,
+    }
 }
 
 fn same_entry(one: &Entry, other: &Entry) -> bool {

@@ -15,7 +15,7 @@ use crate::text::native::Spans;
 
 /// Looks at a policy without errors.
 pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
-    if let (Default::AllowPublic, Some(span)) = (policy.default, spans.default) {
+    if let (Default::AllowPublic(_), Some(span)) = (&policy.default, spans.default) {
         let help = "with `deny`, only what `allow` names can be reached".to_owned();
         let message =
             "every public destination can be reached, and data can be sent to any of them";

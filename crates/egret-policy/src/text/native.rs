@@ -143,7 +143,7 @@ impl Reader<'_, '_> {
         match word {
             "deny" => self.policy.default = Default::Deny,
             "allow-public" => {
-                self.policy.default = Default::AllowPublic;
+                self.policy.default = Default::AllowPublic(Ports::Any);
                 self.spans.default = Some(value.span);
             }
             _ if word.starts_with(ALLOW_PUBLIC_ON) => {
@@ -152,8 +152,7 @@ impl Reader<'_, '_> {
                     entry::parse_ports(ports).map_err(|bad| bad.shift(ALLOW_PUBLIC_ON.len()))
                 });
                 if let Some(ports) = ports {
-                    self.policy.default = Default::AllowPublic;
-                    self.policy.default_ports = ports;
+                    self.policy.default = Default::AllowPublic(ports);
                     self.spans.default = Some(value.span);
                 }
             }

@@ -92,7 +92,7 @@ pub(crate) fn read(
 pub(crate) fn built_in(name: &str) -> Option<Policy> {
     let default = match name {
         "none" => Default::Deny,
-        "network" => Default::AllowPublic,
+        "network" => Default::AllowPublic(Ports::Any),
         _ => return None,
     };
     Some(Policy {
@@ -140,8 +140,7 @@ impl Draft<'_, '_> {
 
     /// Allows what is public, on some ports.
     fn allow_public(&mut self, ports: Ports, at: Span) {
-        self.policy.default_ports = ports;
-        self.policy.default = Default::AllowPublic;
+        self.policy.default = Default::AllowPublic(ports);
         self.spans.default = Some(at);
     }
 
