@@ -83,6 +83,8 @@ pub(crate) struct Tunnel {
     pub(crate) session: Session,
     pub(crate) permit: Permit,
     pub(crate) server: TcpStream,
+    /// Where it was dialled to, which is not where it leads if that is a proxy's.
+    pub(crate) to: SocketAddr,
     pub(crate) since: Instant,
 }
 
@@ -92,7 +94,6 @@ pub(crate) struct Opened {
     /// What the server's side has sent already.
     pub(crate) early: Vec<u8>,
     pub(crate) addresses: Vec<IpAddr>,
-    pub(crate) to: SocketAddr,
 }
 
 /// What went over a connection.
@@ -175,11 +176,11 @@ pub(crate) async fn open(
             session,
             permit,
             server,
+            to,
             since,
         },
         early,
         addresses,
-        to,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use egret_policy::{Denial, Reason};
 
-/// All refusals of one destination for one reason.
+/// All refusals of one destination for one reason, which the same change would allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// `host:port`, or a name alone for a DNS question; empty for requests that name no destination, and for
@@ -17,6 +17,8 @@ pub struct Refusal {
     pub count: u64,
     /// The smallest change that would allow it, as text.
     pub hint: Option<String>,
+    /// What was wrong, in words, where no change would allow it.
+    pub cause: Option<String>,
 }
 
 /// All attempts at one destination that was allowed and could not be reached, for one cause.
@@ -36,23 +38,33 @@ pub(crate) struct Summary {
     failed: Mutex<HashMap<(String, String), u64>>,
 }
 
-/// How often, and the hint, for each destination and reason.
-type Groups = HashMap<(String, Reason), (u64, Option<String>)>;
+/// How often, for each destination and reason, and what there is to say of it: the hint, or else the cause.
+type Groups = HashMap<(String, Reason, Say), u64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Say {
+    Hint(String),
+    Cause(String),
+    Nothing,
+}
 
 impl Summary {
     pub(crate) fn count(&self, destination: String, denial: &Denial) {
         let groups = &mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = (destination, denial.reason());
-        if let Some((count, _)) = groups.get_mut(&key) {
+        let say = match denial.hint() {
+            Some(hint) => Say::Hint(hint.to_string()),
+            None => Say::Cause(denial.cause()),
+        };
+        let key = (destination, denial.reason(), say);
+        if let Some(count) = groups.get_mut(&key) {
             *count += 1;
-            return;
+        } else if groups.len() < GROUPS {
+            groups.insert(key, 1);
+        } else {
+            *groups
+                .entry((String::new(), denial.reason(), Say::Nothing))
+                .or_insert(0) += 1;
         }
-        let mut hint = denial.hint().map(|hint| hint.to_string());
-        if groups.len() >= GROUPS {
-            key.0.clear();
-            hint = None;
-        }
-        groups.entry(key).or_insert((0, hint)).0 += 1;
     }
 
     pub(crate) fn count_failure(&self, destination: String, cause: &str) {
@@ -85,17 +97,25 @@ impl Summary {
         let groups = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let mut refusals: Vec<_> = groups
             .iter()
-            .map(|((destination, reason), (count, hint))| Refusal {
+            .map(|((destination, reason, say), &count)| Refusal {
                 destination: destination.clone(),
                 reason: *reason,
-                count: *count,
-                hint: hint.clone(),
+                count,
+                hint: match say {
+                    Say::Hint(hint) => Some(hint.clone()),
+                    Say::Cause(_) | Say::Nothing => None,
+                },
+                cause: match say {
+                    Say::Cause(cause) => Some(cause.clone()),
+                    Say::Hint(_) | Say::Nothing => None,
+                },
             })
             .collect();
         refusals.sort_by(|a, b| {
             b.count
                 .cmp(&a.count)
                 .then_with(|| a.destination.cmp(&b.destination))
+                .then_with(|| a.hint.cmp(&b.hint))
         });
         refusals
     }

@@ -34,8 +34,8 @@ fn json(ending: &Ending) -> serde_json::Value {
     let refused: Vec<_> = ending
         .refusals
         .iter()
-        .map(|Refusal { destination, reason, count, hint }| {
-            json!({ "destination": destination, "reason": reason, "count": count, "flag": hint })
+        .map(|Refusal { destination, reason, count, hint, cause }| {
+            json!({ "destination": destination, "reason": reason, "count": count, "flag": hint, "cause": cause })
         })
         .collect();
     let failed: Vec<_> = ending
@@ -81,6 +81,7 @@ fn text(ending: &Ending, colour: bool) -> String {
         reason,
         count,
         hint,
+        cause,
     } in &ending.refusals
     {
         let _ = write!(
@@ -94,7 +95,13 @@ fn text(ending: &Ending, colour: bool) -> String {
             Some(change) => {
                 let _ = write!(text, "  {dim}to allow it,{dim:#} {change}");
             }
-            None => {}
+            None => {
+                let _ = write!(
+                    text,
+                    "  {dim}{}{dim:#}",
+                    cause.as_deref().unwrap_or_default()
+                );
+            }
         }
         text.push('\n');
     }

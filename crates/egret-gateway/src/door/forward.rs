@@ -3,7 +3,7 @@
 //! Every request is a decision of its own, with its own records. Connections to servers are kept for the
 //! next request of the same client to the same destination; they are never shared between clients.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +30,6 @@ struct Upstream {
     tunnel: Tunnel,
     input: Input,
     addresses: Vec<IpAddr>,
-    dialled: SocketAddr,
 }
 
 impl From<flow::Opened> for Upstream {
@@ -40,7 +39,6 @@ impl From<flow::Opened> for Upstream {
             tunnel: opened.tunnel,
             input: Input::starting_with(opened.early),
             addresses: opened.addresses,
-            dialled: opened.to,
         }
     }
 }
@@ -330,7 +328,7 @@ async fn reuse(
             .program(asker.program())
             .permit(&permit);
         record.addresses.clone_from(&upstream.addresses);
-        record.dialled = Some(upstream.dialled);
+        record.dialled = Some(upstream.tunnel.to);
         upstream.tunnel.permit = permit;
         let record = described(request, path)(record);
         if gateway

@@ -108,6 +108,7 @@ async fn every_request_in_a_tunnel_is_decided_on_and_recorded() {
     assert_eq!(allowed.verdict, Some(Verdict::Allow));
     assert_eq!(allowed.door, Some(Door::Connect));
     assert_eq!(allowed.method.as_deref(), Some("POST"));
+    assert!(allowed.dialled.is_some());
 }
 
 #[tokio::test]

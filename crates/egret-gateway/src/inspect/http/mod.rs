@@ -57,7 +57,10 @@ pub(crate) async fn tunnel(
             }
         };
         let program = tunnel.session.open.program();
-        let add = |record| described(&request, line.target)(record).program(program.as_deref());
+        let add = |mut record: Record| {
+            record.dialled = Some(tunnel.to);
+            described(&request, line.target)(record).program(program.as_deref())
+        };
         if let Err(refused) = record(gateway, door, &permit, id, add).await {
             return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
         }
