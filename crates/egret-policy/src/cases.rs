@@ -1,5 +1,6 @@
 //! The tests that a policy carries: what it is to allow and to deny, run by the functions that decide.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -7,7 +8,8 @@ use serde::Serialize;
 use crate::addr::HostAddresses;
 use crate::destination::Destination;
 use crate::explain::{Explanation, Question, Verdict};
-use crate::policy::Policy;
+use crate::matcher::Matcher;
+use crate::policy::{HostGatewayPorts, Policy};
 use crate::program::Program;
 use crate::rule::RuleId;
 
@@ -69,9 +71,48 @@ impl Case {
             resolves_to: None,
         }
     }
+
+    /// What comes out for `to`, which is the test's destination or that on another port.
+    fn run(&self, matcher: &Matcher, to: &Destination, hosts: &HostAddresses) -> Explanation {
+        let request = self.request.as_ref();
+        matcher.explain(&Question {
+            to,
+            by: self.by.as_ref(),
+            request: request.map(|(method, target)| (&**method, &**target)),
+            resolves_to: self.resolves_to.as_deref(),
+            hosts,
+        })
+    }
 }
 
+/// Ports that are tried for a test without one.
+const MOST_PORTS: usize = 64;
+
 impl Policy {
+    /// A port on which a destination can be reached, where a test says that it cannot and names no port: 443 is what is
+    /// tested then, which is less than a reader may think.
+    pub(crate) fn reached_elsewhere(&self, case: &Case, matcher: &Matcher) -> Option<u16> {
+        let port = Destination::from_authority(&case.text, None);
+        if case.expected == Expected::Allow || port.is_ok() || case.text.contains("://") {
+            return None;
+        }
+        let listed = self.allow.iter().flat_map(|entry| entry.ports.as_slice());
+        let gateway = self
+            .host_gateway
+            .iter()
+            .flat_map(HostGatewayPorts::listed_ports);
+        let ports: BTreeSet<u16> = listed
+            .chain(gateway)
+            .copied()
+            .filter(|&port| port != 0)
+            .collect();
+        let hosts = HostAddresses::new([]);
+        ports.into_iter().take(MOST_PORTS).find(|&port| {
+            let to = Destination::new(case.to.target().clone(), port);
+            to.is_ok_and(|to| case.run(matcher, &to, &hosts).verdict != Verdict::Deny)
+        })
+    }
+
     /// Runs the tests that the policy carries, in the order of the file.
     ///
     /// What a test leaves open is taken as it would have to be for the destination to be reached: some program, some
@@ -80,14 +121,7 @@ impl Policy {
         let matcher = self.compile();
         let hosts = HostAddresses::new([]);
         let run = |case: &Case| {
-            let request = case.request.as_ref();
-            let explanation = matcher.explain(&Question {
-                to: &case.to,
-                by: case.by.as_ref(),
-                request: request.map(|(method, target)| (&**method, &**target)),
-                resolves_to: case.resolves_to.as_deref(),
-                hosts: &hosts,
-            });
+            let explanation = case.run(&matcher, &case.to, &hosts);
             let passed = match case.expected {
                 Expected::Allow => explanation.verdict != Verdict::Deny,
                 Expected::Deny => explanation.verdict == Verdict::Deny,

@@ -95,6 +95,14 @@ impl Destination {
             .map_err(|bad| Malformed::new(text, bad.flaw))
     }
 
+    /// The path and query of a URL as [`Self::from_user`] takes it; none where there is nothing behind the authority but a
+    /// slash.
+    pub fn path_of_url(text: &str) -> Option<&str> {
+        let (_, rest) = text.split_once("://")?;
+        let path = rest.get(rest.find(['/', '?', '#'])?..)?;
+        (path != "/").then_some(path)
+    }
+
     /// Puts a target and a port together.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::addr::{DOCKER_BRIDGE, HostAddresses};
 use crate::destination::{Destination, Target};
 use crate::matcher::Matcher;
+use crate::names::HOST_GATEWAY;
 use crate::permit::Lookup;
 use crate::policy::Policy;
 use crate::program::Program;
@@ -58,9 +59,9 @@ pub struct Change {
     /// The program that has to have started it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub under: Option<String>,
-    /// The request for which it holds, or `anything but HTTP`; none where it holds for everything that is sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request: Option<String>,
+    /// Requests for which it holds, and `anything but HTTP`; none where it holds for everything that is sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<String>,
     /// The address that the name would have to resolve to, where it is not any public one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolves_to: Option<IpAddr>,
@@ -191,7 +192,7 @@ struct Group {
     target: Target,
     gained: bool,
     by: Option<Program>,
-    request: Option<String>,
+    requests: Vec<String>,
     resolves_to: Option<IpAddr>,
     stands_for: Option<String>,
     old: Decided,
@@ -290,28 +291,29 @@ impl Changes {
                 .windows(2)
                 .all(|two| matches!(two, [a, b] if direction(a) == direction(b)));
             let shown = if every { 1 } else { row.len() };
+            let mut alike: Vec<(&Cell, Vec<String>)> = Vec::new();
             for (request, cell) in kind.requests.iter().zip(row).take(shown) {
                 let Some(cell) = cell else { continue };
-                let by_default = |decided: &Decided| decided.reason == Reason::AllowedDefaultPublic;
-                if by_default(&cell.old) || by_default(&cell.new) {
-                    let direction = (cell.gained, matches!(to.target(), Target::Name(_)));
-                    match kind.unnamed {
-                        true => drop(self.by_default.insert(direction)),
-                        false if self.by_default.contains(&direction) => continue,
-                        false => {}
-                    }
+                if self.is_said_by_default(cell, kind, to) {
+                    continue;
                 }
                 let request = match request {
                     _ if every => None,
                     Some((method, target)) => Some(format!("{method} {target}")),
                     None => Some("anything but HTTP".to_owned()),
                 };
+                match alike.iter_mut().find(|(other, _)| *other == cell) {
+                    Some((_, requests)) => requests.extend(request),
+                    None => alike.push((cell, request.into_iter().collect())),
+                }
+            }
+            for (cell, requests) in alike {
                 let group = Group {
                     order: kind.order,
                     target: to.target().clone(),
                     gained: cell.gained,
                     by: by_matters.then(|| program.clone()),
-                    request,
+                    requests,
                     resolves_to,
                     stands_for: kind.stands_for.clone(),
                     old: cell.old.clone(),
@@ -323,6 +325,22 @@ impl Changes {
                     false => drop(ports.insert(to.port())),
                 }
             }
+        }
+    }
+
+    /// Whether what no entry names is decided as differently by default, so that there is nothing more to say.
+    fn is_said_by_default(&mut self, cell: &Cell, kind: &Kind<'_>, to: &Destination) -> bool {
+        let by_default = |decided: &Decided| decided.reason == Reason::AllowedDefaultPublic;
+        if !by_default(&cell.old) && !by_default(&cell.new) {
+            return false;
+        }
+        let direction = (cell.gained, matches!(to.target(), Target::Name(_)));
+        match kind.unnamed {
+            true => {
+                self.by_default.insert(direction);
+                false
+            }
+            false => self.by_default.contains(&direction),
         }
     }
 
@@ -350,7 +368,7 @@ impl Changes {
                 other_ports: other.is_some(),
                 by,
                 under,
-                request: group.request,
+                requests: group.requests,
                 resolves_to: group.resolves_to,
                 old: group.old,
                 new: group.new,
@@ -367,8 +385,41 @@ impl Changes {
                 changes.push(change);
             }
         }
-        (gained, lost)
+        (with_one_host(gained), with_one_host(lost))
     }
+}
+
+/// What holds for this machine by each of its names and its address is said once.
+fn with_one_host(mut changes: Vec<Change>) -> Vec<Change> {
+    let is_host = |change: &Change| {
+        let host = change.destination.rsplit_once(':').map(|(host, _)| host);
+        host.is_some_and(|host| HOST_GATEWAY.contains(&host) || host == DOCKER_BRIDGE.to_string())
+    };
+    let alike = |one: &Change, other: &Change| {
+        let plain = |change: &Change| Change {
+            destination: String::new(),
+            stands_for: None,
+            ..change.clone()
+        };
+        is_host(one) && is_host(other) && plain(one) == plain(other)
+    };
+    let mut at = 0;
+    while let Some(change) = changes.get(at).cloned() {
+        let same = changes.iter().filter(|other| alike(&change, other)).count();
+        if same == HOST_GATEWAY.len() + 1 {
+            changes.retain(|other| !alike(&change, other) || *other == change);
+            if let Some(first) = changes.get_mut(at) {
+                first.stands_for = Some("this machine".to_owned());
+                if let (Some(name), Some((_, port))) =
+                    (HOST_GATEWAY.first(), first.destination.rsplit_once(':'))
+                {
+                    first.destination = format!("{name}:{port}");
+                }
+            }
+        }
+        at += 1;
+    }
+    changes
 }
 
 fn files(old: &Policy, new: &Policy) -> Vec<FileChange> {

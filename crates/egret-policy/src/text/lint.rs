@@ -42,9 +42,25 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
             );
         }
     }
+    tests_of_one_port(policy, spans, report);
     duplicates(&policy.allow, &spans.allow, report);
     duplicates(&policy.deny, &spans.deny, report);
     shadowed(policy, spans, report);
+}
+
+/// Warns of tests that say that something cannot be reached, and look at the wrong port.
+fn tests_of_one_port(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
+    if policy.tests.is_empty() {
+        return;
+    }
+    let matcher = policy.compile();
+    for (case, &span) in policy.tests.iter().zip(&spans.tests) {
+        if let Some(port) = policy.reached_elsewhere(case, &matcher) {
+            let message = format!("this test is about port 443, and port {port} is open");
+            let help = format!("write `{}:{port}` to test that", case.text);
+            report.warning(span, message, "", Some(help));
+        }
+    }
 }
 
 fn deny_entry(entry: &Entry, span: Span, report: &mut Report<'_>) {

@@ -28,6 +28,7 @@ pub(crate) struct Spans {
     pub(crate) allow: Vec<Span>,
     pub(crate) deny: Vec<Span>,
     pub(crate) default: Option<Span>,
+    pub(crate) tests: Vec<Span>,
 }
 
 /// Reads a policy; what is wrong stands in the report afterwards, and then the policy is good for nothing.
@@ -39,6 +40,7 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> (Policy, Spans) 
             allow: Vec::new(),
             deny: Vec::new(),
             default: None,
+            tests: Vec::new(),
         },
     };
     reader.policy(root);
@@ -464,6 +466,9 @@ impl Reader<'_, '_> {
         for item in self.report.list(value, "`tests`") {
             let rule = RuleId::new(Arc::clone(self.report.file()), item.span.line);
             let case = self.case(item, rule);
+            if case.is_some() {
+                self.spans.tests.push(item.span);
+            }
             self.policy.tests.extend(case);
         }
     }
@@ -503,6 +508,16 @@ impl Reader<'_, '_> {
                 return None;
             }
         };
+        if let Some(path) = Destination::path_of_url(text) {
+            let help = format!("write it as `request: GET {path}`, or leave it out");
+            let message = "the path of this URL is not looked at";
+            self.report.warning(
+                destination.span,
+                message,
+                "a destination has none",
+                Some(help),
+            );
+        }
         let mut case = Case::new(rule, expected, text, to);
         for (key, value) in fields {
             match key {

@@ -205,6 +205,8 @@ fn what_is_probably_not_meant_is_warned_of() {
         ("allow: ['*.github.io']",                             &["2:9 anyone can get a name under `github.io`"]),
         ("allow: ['**.corp']",                                 &["2:9 this allows every name under `corp`"]),
         ("tests: [{allow: a.b}]",                              &[]),
+        ("allow: ['a.b:22', 'c.d:22', 'e.f:80']\ntests: [{deny: a.b}, {deny: 'c.d:80'}, {deny: g.h}, {deny: https://e.f}]", &["3:9 this test is about port 443, and port 22 is open"]),
+        ("tests: [{deny: http://a.b/x}, {deny: http://a.b/}]", &["2:16 the path of this URL is not looked at"]),
         ("allow: [{host: a.b, http: [full]}, {host: a.c, ports: [80], http: [full]}]", &["2:9 `http` on port 443 is not enforced yet, so `egret run` does not take this policy"]),
         ("allow: [{host: a.b, by: [/x]}, {host: a.b, by: [/y]}, a.b, {host: a.b, by: [/x]}]", &["2:60 a duplicate entry"]),
         ("allow: [a.b]\ndeny: [{host: a.b, by: [/x]}, {host: a.b, ports: [80], http: ['POST /**']}]", &[]),

@@ -113,14 +113,21 @@ fn what(change: &Change) -> String {
         (Some(by), None) => text.push_str(&format!(", by {by}")),
         (None, None) => {}
     }
-    if let Some(request) = &change.request {
-        text.push_str(&format!(", for {request}"));
+    let shown: Vec<_> = change.requests.iter().take(REQUESTS).cloned().collect();
+    let more = change.requests.len() - shown.len();
+    match (shown.as_slice(), more) {
+        ([], _) => {}
+        (shown, 0) => text.push_str(&format!(", for {}", shown.join(", "))),
+        (shown, more) => text.push_str(&format!(", for {} and {more} more", shown.join(", "))),
     }
     if let Some(address) = change.resolves_to {
         text.push_str(&format!(", where it resolves to {address}"));
     }
     text
 }
+
+/// As many requests as are shown.
+const REQUESTS: usize = 4;
 
 fn decided(reason: &str, rule: Option<&egret_policy::RuleId>) -> String {
     match rule {

@@ -1,7 +1,7 @@
 //! `egret policy explain`: what a policy decides about a destination, step by step.
 
 use super::{
-    FINE, Loaded, REFUSED, cannot_print, colour_for, counted, load, print, refuse_input, tell,
+    Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, counted, load, print, refuse_input, tell,
 };
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
@@ -22,9 +22,8 @@ pub(crate) struct Explain {
     #[arg(value_name = "DEST")]
     destination: String,
     /// The method of a request, for a host with `http` rules
-    #[arg(requires = "path")]
     method: Option<String>,
-    /// The path of the request, with or without a query
+    /// The path of the request, with or without a query; that of the URL, if DEST is one that has a path
     #[arg(value_parser = path)]
     path: Option<String>,
     /// What the name resolves to; nothing is resolved here
@@ -51,7 +50,30 @@ fn path(text: &str) -> Result<String, &'static str> {
     }
 }
 
+impl Explain {
+    /// The method and target of the request that is asked about.
+    fn request(&self) -> Result<Option<(&str, &str)>, Bad> {
+        let of_url = Destination::path_of_url(&self.destination);
+        match (&self.method, &self.path, of_url) {
+            (None, ..) => Ok(None),
+            (Some(method), Some(path), None) => Ok(Some((method, path))),
+            (Some(method), None, Some(path)) => Ok(Some((method, path))),
+            (Some(method), Some(path), Some(other)) if path == other => Ok(Some((method, path))),
+            (Some(_), Some(path), Some(other)) => Err(Bad::File(format!(
+                "the URL's path is {other}, and the request's {path}; write one of them"
+            ))),
+            (Some(method), None, None) => Err(Bad::File(format!(
+                "which path? write it behind the method: {method} /PATH"
+            ))),
+        }
+    }
+}
+
 pub(super) fn explain(args: &Explain) -> u8 {
+    let request = match args.request() {
+        Ok(request) => request,
+        Err(bad) => return refuse_input(&bad, args.output),
+    };
     let Loaded {
         mut policy,
         warnings,
@@ -85,7 +107,7 @@ pub(super) fn explain(args: &Explain) -> u8 {
         Ok(to) => policy.compile().explain(&Question {
             to: &to,
             by: by.as_ref(),
-            request: args.method.as_deref().zip(args.path.as_deref()),
+            request,
             resolves_to: args.resolves_to.as_deref(),
             hosts: &hosts,
         }),

@@ -73,6 +73,7 @@ pub(crate) fn read(
             allow: Vec::new(),
             deny: Vec::new(),
             default: None,
+            tests: Vec::new(),
         },
         notes: Vec::new(),
     };
