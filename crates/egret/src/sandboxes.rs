@@ -126,8 +126,10 @@ fn ends_within(name: &str, time: Duration) -> Result<bool, Failure> {
 
 /// `egret policy set`
 pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
-    let origin = Origin::named(&arguments.policy).resolved()?;
-    let text = String::from_utf8(origin.read()?)
+    let bad_input = |failure: Failure| Failure::bad_input(failure.to_string());
+    let origin = Origin::named(&arguments.policy).resolved();
+    let origin = origin.map_err(bad_input)?;
+    let text = String::from_utf8(origin.read().map_err(bad_input)?)
         .map_err(|_| Failure::bad_input(format!("the policy {origin} is not UTF-8")))?;
     let request = Request::SetPolicy { origin, text };
     match control::ask(arguments.name.as_str(), &request)? {

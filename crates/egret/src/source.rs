@@ -6,6 +6,7 @@ use egret_policy::{HostGatewayPorts, Language, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -73,6 +74,15 @@ impl Origin {
                 let name = path.display().to_string();
                 let mut parsed = Policy::parse_service(&name, text, service.as_deref())
                     .map_err(|errors| unusable(errors.to_string()))?;
+                let warnings = parsed.warnings.len();
+                if warnings > 0 && std::io::stderr().is_terminal() {
+                    let warnings = if warnings == 1 {
+                        "1 warning".into()
+                    } else {
+                        format!("{warnings} warnings")
+                    };
+                    say!("egret: the policy has {warnings}: egret policy check {self}");
+                }
                 // These are paths in an image, and OpenShell passes over what is not there.
                 if parsed.language == Language::OpenShell {
                     let is_there = |path: &str| Path::new(path).exists();

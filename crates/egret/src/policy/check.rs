@@ -1,8 +1,8 @@
 //! `egret policy check`: whether policies can be used, and what is wrong or probably not meant.
 
 use super::{
-    BAD_INPUT, Bad, FINE, Loaded, cannot_print, colour_for, counted, load, print, shown, tell,
-    tell_all,
+    BAD_INPUT, Bad, FINE, Loaded, cannot_print, colour_for, counted, load, one_standard_input,
+    print, refuse_input, shown, tell, tell_all,
 };
 use crate::cli::Output;
 use clap::Args;
@@ -11,6 +11,13 @@ use std::io;
 
 /// Arguments of `egret policy check`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  egret policy check agent.yaml
+  egret policy check acl.yaml#web           # a service of a Smokescreen file
+  egret policy check - --output json < agent.yaml
+
+Exit status: 0 fine, with or without warnings; 2 if a policy cannot be used.")]
 pub(crate) struct Check {
     /// The policies; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -21,6 +28,9 @@ pub(crate) struct Check {
 }
 
 pub(super) fn check(args: &Check) -> u8 {
+    if let Err(bad) = one_standard_input(&args.files) {
+        return refuse_input(&bad, args.output);
+    }
     let checked: Vec<_> = args.files.iter().map(|file| (file, load(file))).collect();
     let status = match checked.iter().all(|(_, result)| result.is_ok()) {
         true => FINE,

@@ -2,7 +2,7 @@
 //!
 //! What is narrower here than there stands above the policy, so that whoever reads it knows, and is said to the user.
 
-use super::{FINE, cannot_print, colour_for, parse, print, refuse_input, tell};
+use super::{FINE, cannot_print, colour_for, parse, print, refuse_input, tell, tell_all};
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -31,14 +31,19 @@ pub(super) fn convert(args: &Convert) -> u8 {
         Err(errors) => return refuse_input(&errors.into(), args.output),
     };
     let Parsed {
-        language, notes, ..
+        language,
+        notes,
+        warnings,
+        ..
     } = parsed;
     let printed = match args.output {
         Output::Json => {
-            let converted = json!({ "policy": text, "language": language, "notes": notes });
+            let converted = json!({ "policy": text, "language": language, "notes": notes, "warnings": warnings });
             print(&format!("{converted:#}\n"))
         }
-        Output::Text => tell_notes(language, &notes).and_then(|()| print(&text)),
+        Output::Text => tell_all(&warnings)
+            .and_then(|()| tell_notes(language, &notes))
+            .and_then(|()| print(&text)),
     };
     printed.map_or_else(|error| cannot_print(&error), |()| FINE)
 }

@@ -1,6 +1,9 @@
 //! `egret policy diff`: what becomes reachable with another policy, and what no longer is.
 
-use super::{BAD_INPUT, FINE, REFUSED, cannot_print, colour_for, load, print, refuse_input};
+use super::{
+    BAD_INPUT, FINE, REFUSED, cannot_print, colour_for, load, one_standard_input, print,
+    refuse_input,
+};
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -25,9 +28,8 @@ pub(crate) struct Diff {
 }
 
 pub(super) fn diff(args: &Diff) -> u8 {
-    if args.old == "-" && args.new == "-" {
-        let error = io::Error::other("only one of the two can be standard input");
-        return cannot_print(&error);
+    if let Err(bad) = one_standard_input([&args.old, &args.new]) {
+        return refuse_input(&bad, args.output);
     }
     let (old, new) = match (load(&args.old), load(&args.new)) {
         (Ok(old), Ok(new)) => (old.policy, new.policy),

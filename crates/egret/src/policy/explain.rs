@@ -15,6 +15,16 @@ use std::net::IpAddr;
 
 /// Arguments of `egret policy explain`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  egret policy explain agent.yaml api.example.com
+  egret policy explain agent.yaml db.example.com:5432 --resolves-to 10.20.0.1
+  egret policy explain agent.yaml http://api.example.com GET /v1/items
+  egret policy explain agent.yaml api.example.com --by /usr/bin/curl
+  egret policy explain network 10.0.0.1       # one of ToolHive's profiles
+
+Exit status: 0 allowed, as far as can be told; 1 denied; 2 if the policy cannot be
+used.")]
 pub(crate) struct Explain {
     /// The policy; `-` is standard input
     file: String,

@@ -4,8 +4,8 @@
 //! finds the old text or the new one, and an error leaves it as it was. Owner and permissions stay. A link stays a link.
 
 use super::{
-    BAD_INPUT, Bad, FINE, REFUSED, cannot_print, colour_for, print, read_limited, shown,
-    source_name, tell,
+    BAD_INPUT, Bad, FINE, REFUSED, cannot_print, colour_for, one_standard_input, print,
+    read_limited, refuse_input, shown, source_name, tell,
 };
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -42,6 +42,9 @@ struct Formatted {
 }
 
 pub(super) fn fmt(args: &Fmt) -> u8 {
+    if let Err(bad) = one_standard_input(&args.files) {
+        return refuse_input(&bad, args.output);
+    }
     let format = |file: &String| match file.as_str() {
         "-" => standard_input(),
         path => format_file(path, args.check),

@@ -116,6 +116,16 @@ impl Bad {
     }
 }
 
+/// Standard input can be read once.
+fn one_standard_input<'a>(files: impl IntoIterator<Item = &'a String>) -> Result<(), Bad> {
+    match files.into_iter().filter(|file| *file == "-").count() {
+        0 | 1 => Ok(()),
+        _ => Err(Bad::File(
+            "`-` stands for standard input, which can be read once".into(),
+        )),
+    }
+}
+
 fn load(named: &str) -> Result<Loaded, Bad> {
     let Parsed {
         policy, warnings, ..

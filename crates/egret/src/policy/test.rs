@@ -1,7 +1,8 @@
 //! `egret policy test`: whether policies decide as the tests in them say.
 
 use super::{
-    BAD_INPUT, Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, load, print, shown, tell,
+    BAD_INPUT, Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, load, one_standard_input,
+    print, refuse_input, shown, tell,
 };
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
@@ -13,6 +14,17 @@ use std::io;
 
 /// Arguments of `egret policy test`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A test is an item of `tests:`, such as
+
+  tests:
+    - allow: api.example.com
+    - deny: host.docker.internal:22
+    - deny: api.example.com
+      resolves_to: [10.0.0.1]
+
+Exit status: 0 if none fails (a policy without tests says so), 1 if one does, 2 if
+a policy cannot be used.")]
 pub(crate) struct Test {
     /// The policies; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -23,6 +35,9 @@ pub(crate) struct Test {
 }
 
 pub(super) fn test(args: &Test) -> u8 {
+    if let Err(bad) = one_standard_input(&args.files) {
+        return refuse_input(&bad, args.output);
+    }
     let run = |file: &String| load(file).map(|Loaded { policy, .. }| policy.run_tests());
     let ran: Vec<_> = args.files.iter().map(|file| (file, run(file))).collect();
     let failed = |tests: &Vec<Tested>| tests.iter().any(|test| !test.passed);
