@@ -94,6 +94,8 @@ pub(crate) enum Why {
     LateStar,
     #[error("letters beyond ASCII cannot stand next to a `*`")]
     StarIdna,
+    #[error("a wildcard cannot stand at the end")]
+    LastStar,
     #[error("a wildcard for every name there is")]
     Everything,
 }
@@ -149,7 +151,8 @@ impl Pattern {
         }
         let last = labels.last().map_or("*", String::as_str);
         if last.contains('*') {
-            return Err(whole(Why::Everything));
+            let some = labels.iter().any(|label| label != "*");
+            return Err(whole(if some { Why::LastStar } else { Why::Everything }));
         }
         if ends_in_number(last) {
             return Err(whole(Why::Flaw(Flaw::NumericName)));

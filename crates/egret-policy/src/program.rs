@@ -83,9 +83,13 @@ impl ProgramPattern {
     /// Reads an item of `by:` or, for `descendants`, of `under:`.
     pub(crate) fn parse(text: &str, descendants: bool) -> Result<Self, BadEntry> {
         let bad = |BadGlob { part, why }| {
-            let help = match text.contains('/') {
-                true => "",
-                false => "write where it is, such as `/usr/bin/curl`; `command -v NAME` tells",
+            let anywhere = format!("/{text}");
+            let help = match text {
+                _ if text.starts_with("~/") => "write the whole path in place of `~`",
+                _ if text.starts_with('$') => "write the whole path: variables are not expanded",
+                _ if text.starts_with("**/") => &format!("write `{}`", anywhere.escape_debug()),
+                _ if text.contains('/') => "",
+                _ => "write where it is, such as `/usr/bin/curl`; `command -v NAME` tells",
             };
             let message = format!("`{}` does not name an executable", text.escape_debug());
             BadEntry::new(part, message, why, help)
@@ -96,14 +100,15 @@ impl ProgramPattern {
                 why: "this names a directory; add `**` for everything below it",
             }));
         }
-        let path = PathGlob::parse(text, |_| None).map_err(bad)?;
+        let path = PathGlob::parse(text, path_flaw).map_err(bad)?;
         Ok(Self { path, descendants })
     }
 
     /// The pattern for one executable, if it can be written as one.
     pub(crate) fn plain(executable: &str, descendants: bool) -> Option<Self> {
-        let plain = |pattern: &Self| !pattern.path.has_wildcards();
-        Self::parse(executable, descendants).ok().filter(plain)
+        let path = PathGlob::parse(executable, |_| None).ok()?;
+        let plain = !path.has_wildcards() && !executable.ends_with('/');
+        plain.then_some(Self { path, descendants })
     }
 
     fn means(&self, program: &Program) -> bool {
@@ -115,6 +120,15 @@ impl ProgramPattern {
         };
         matches(&program.executable) || (self.descendants && program.ancestors.iter().any(matches))
     }
+}
+
+/// What other programs have for a wildcard, and what no executable is called.
+fn path_flaw(segment: &str) -> Option<&'static str> {
+    segment.chars().find_map(|c| match c {
+        '?' => Some("`*` and `**` are the only wildcards"),
+        '{' | '}' => Some("braces are not expanded: write an item for each"),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use thiserror::Error;
 /// One error or warning about a policy, with the place it is about.
 ///
 /// Displays as several lines, without colour and without a line break at the end. Serialises with `level`, `message`,
-/// `file`, `line` and `column` (both from 1, the column in characters) and `help`.
+/// `file`, `line` and `column` (both from 1, the column in characters), and, where there is something to say, `label`
+/// (about the part that is underlined) and `help`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     level: Severity,
@@ -20,10 +21,10 @@ pub struct Diagnostic {
     file: Arc<str>,
     line: u32,
     column: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    label: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
-    #[serde(skip)]
-    label: String,
     /// The line and the part of it that is meant; none where it is too long to be shown.
     #[serde(skip)]
     excerpt: Option<(String, Range<usize>)>,
@@ -247,6 +248,19 @@ impl<'a> Report<'a> {
         }
         let warning = self.diagnostic(Severity::Warning, span, message.into(), label.into(), help);
         self.warnings.push(warning);
+    }
+
+    /// Where something stands, told to somebody who looks at another place.
+    pub(crate) fn place(&self, of: Span, seen_from: Span) -> String {
+        // What nobody will read is not worth counting characters, of which a line may have many.
+        let full = self.is_full() || self.warnings.len() == MOST_SHOWN;
+        if full || of.line != seen_from.line {
+            return format!("line {}", of.line);
+        }
+        let start = self.source.floor_char_boundary(of.start as usize);
+        let before = self.source.get(..start).unwrap_or_default();
+        let in_line = before.rsplit('\n').next().unwrap_or_default();
+        format!("column {}", in_line.chars().count() + 1)
     }
 
     /// Whether further errors are only counted, so that nothing has to be found out about them.

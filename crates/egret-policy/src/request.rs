@@ -44,6 +44,16 @@ impl Requests {
 impl RequestRule {
     /// Reads an item of `http:`: `METHOD[,METHOD…] PATH`, or the name of a preset.
     pub(crate) fn parse(text: &str) -> Result<Self, BadEntry> {
+        Self::read(text).map_err(|bad| match tidied(text) {
+            Some(tidied) => BadEntry {
+                help: Some(format!("write `{}`", tidied.escape_debug())),
+                ..bad
+            },
+            None => bad,
+        })
+    }
+
+    fn read(text: &str) -> Result<Self, BadEntry> {
         match text {
             "read-only" => return Self::parse("GET,HEAD,OPTIONS /**"),
             "full" => return Self::parse("* /**"),
@@ -71,11 +81,20 @@ impl RequestRule {
                 help,
             ));
         };
+        if methods.ends_with(',') {
+            let part = methods.len() - 1..methods.len() + 1;
+            let label = "no blank after the comma";
+            return Err(BadEntry::new(part, "methods stand side by side", label, ""));
+        }
         let at = methods.len() + 1 + (path.len() - path.trim_start_matches(' ').len());
         let path = path.trim_matches(' ');
         let path = PathGlob::parse(path, path_flaw).map_err(|BadGlob { part, why }| {
             let message = format!("`{}` is not the path of a request", path.escape_debug());
-            BadEntry::new(part.start + at..part.end + at, message, why, "")
+            let help = match path.contains(' ') {
+                true => "write an item for each request",
+                false => "",
+            };
+            BadEntry::new(part.start + at..part.end + at, message, why, help)
         })?;
         Ok(Self {
             methods: Methods::parse(methods)?,
@@ -90,6 +109,33 @@ impl RequestRule {
         };
         method && self.path.matches(path)
     }
+}
+
+/// The request of a test: one method, and a target, which may have a query.
+pub(crate) fn parse_asked(text: &str) -> Result<(Box<str>, Box<str>), BadEntry> {
+    let bad = |part, message: &str| {
+        let help = "write `METHOD PATH`, such as `GET /v1/items`";
+        Err(BadEntry::new(part, message, "", help))
+    };
+    let Some((method, target)) = text.split_once(' ') else {
+        return bad(0..text.len(), "a request has a method and a path");
+    };
+    if !target.starts_with('/') {
+        return bad(0..text.len(), "a request has a method and a path");
+    }
+    match Methods::parse(method)? {
+        Methods::Listed(methods) if methods.len() == 1 => Ok((method.into(), target.into())),
+        _ => bad(0..method.len(), "a test makes one request, with one method"),
+    }
+}
+
+/// The same rule with its methods as they are written here, if that makes one of it.
+fn tidied(text: &str) -> Option<String> {
+    let (methods, path) = text.split_at_checked(text.find(" /")?)?;
+    let methods = methods.split([',', ' ', '|', '/', '+', ';', '&']);
+    let methods: Vec<_> = methods.filter(|method| !method.is_empty()).collect();
+    let tidied = format!("{}{path}", methods.join(",").to_uppercase());
+    (tidied != text && RequestRule::read(&tidied).is_ok()).then_some(tidied)
 }
 
 impl Methods {
@@ -364,8 +410,11 @@ mod tests {
             ("GET",           "a request has a method and a path: write `GET /**` for every path"),
             ("/v1",           "a request has a method and a path: write `GET /v1`, or `* /v1` for every method"),
             ("readonly",      "a request has a method and a path: write `METHOD PATH`, such as `GET /v1/**`, or `read-only` or `full`"),
-            ("get /v1",       "`get` is not a method: write `GET`"),
-            ("GET,,PUT /v1",  "a method is missing: "),
+            ("get /v1",       "`get` is not a method: write `GET /v1`"),
+            ("GET,,PUT /v1",  "a method is missing: write `GET,PUT /v1`"),
+            ("GET, HEAD /v1", "methods stand side by side: write `GET,HEAD /v1`"),
+            ("get|put  /v1",  "`get|put` is not a method: write `GET,PUT /v1`"),
+            ("GET /a, PUT /b", "`/a, PUT /b` is not the path of a request: write an item for each request"),
             ("GET,* /v1",     "`*` is not a method: write `*` alone for every method"),
             ("CONNECT /",     "`CONNECT` is not a method: a CONNECT is no request to the host: it is decided like any other connection"),
             ("GET v1",        "`v1` is not the path of a request: "),

@@ -12,6 +12,7 @@ use crate::names::{Special, special_str};
 use crate::pattern::{Lead, Pattern, Why};
 use crate::policy::{Ports, What};
 use crate::suffix::{Suffix, public_suffix};
+use crate::text::advice;
 
 /// Which list an entry stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,12 @@ pub(crate) enum Side {
 /// How a service of the machine is reached, which loopback and its own addresses never are.
 const HOST_SERVICE: &str = "a service on the host that runs the sandbox is `host.docker.internal`, opened by \
                             `host_gateway: [PORT]` or --allow-docker-gateway=PORT";
+
+/// What somebody should know who wants to allow it.
+const METADATA_SERVICE: &str = "a metadata service hands out the credentials of the machine to whoever asks, and is never opened";
+
+/// How an entry says every port.
+pub(crate) const EVERY_PORT: &str = "every port is `ports: any`, in the long form of an entry";
 
 /// What is wrong with an entry, and which part of its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +66,11 @@ impl BadEntry {
 /// Reads the text form. Without ports, an allow entry means 80 and 443 and a deny entry every port.
 pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<BadEntry>> {
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(vec![BadEntry::new(
-            0..scheme.len() + 3,
-            "an entry names a host, not a URL",
-            "leave this out",
-            without_scheme(scheme, rest),
-        )]);
+        let help = match without_scheme(scheme, rest) {
+            Some(entry) => format!("write `{entry}`"),
+            None => "write `HOST:PORT`, such as `api.github.com:443`".to_owned(),
+        };
+        return Err(vec![a_url(scheme, help)]);
     }
     let (host, ports) = split_ports(text).map_err(|bad| vec![bad])?;
     let what = match host {
@@ -78,7 +84,10 @@ pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<B
     });
     let ports = match ports {
         None => Ok(Ports::default_of(side)),
-        Some(at) => parse_ports(text.get(at..).unwrap_or_default()).map_err(|bad| bad.shift(at)),
+        Some(at) => {
+            let ports = text.get(at..).unwrap_or_default();
+            ports_or(ports, EVERY_PORT).map_err(|bad| bad.shift(at))
+        }
     };
     match (what, ports) {
         (Ok(what), Ok(ports)) => Ok((what, ports)),
@@ -87,8 +96,13 @@ pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<B
     }
 }
 
-/// What to write in place of a URL.
-fn without_scheme(scheme: &str, rest: &str) -> String {
+fn a_url(scheme: &str, help: String) -> BadEntry {
+    let message = "an entry names a host, not a URL";
+    BadEntry::new(0..scheme.len() + 3, message, "leave this out", help)
+}
+
+/// The entry in the text form for what a URL leads to.
+fn without_scheme(scheme: &str, rest: &str) -> Option<String> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let port = match scheme.to_ascii_lowercase().as_str() {
         "http" | "ws" => ":80",
@@ -97,10 +111,7 @@ fn without_scheme(scheme: &str, rest: &str) -> String {
     };
     let port = if authority.contains(':') { "" } else { port };
     let entry = format!("{authority}{port}");
-    match entry.len() <= MAX_NAME && parse_entry(&entry, Side::Allow).is_ok() {
-        true => format!("write `{entry}`"),
-        false => "write `HOST:PORT`, such as `api.github.com:443`".to_owned(),
-    }
+    (entry.len() <= MAX_NAME && parse_entry(&entry, Side::Allow).is_ok()).then_some(entry)
 }
 
 /// Whether there are commas between hosts, where only ports have them.
@@ -112,6 +123,14 @@ pub(crate) fn several_hosts(text: &str) -> bool {
 
 /// Reads what stands behind `host:` in the long form.
 pub(crate) fn parse_host(text: &str, side: Side) -> Result<What, BadEntry> {
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let entry = without_scheme(scheme, rest);
+        let help = match entry.as_deref().and_then(|entry| entry.rsplit_once(':')) {
+            Some((host, port)) => format!("write `host: {host}` and `ports: [{port}]`"),
+            None => "write the name alone, such as `host: api.github.com`".to_owned(),
+        };
+        return Err(a_url(scheme, help));
+    }
     if let Some((host, ports)) = text.rsplit_once(':')
         && !host.contains(':')
     {
@@ -140,7 +159,20 @@ pub(crate) fn parse_host(text: &str, side: Side) -> Result<What, BadEntry> {
 
 /// Reads what stands behind `address:`.
 pub(crate) fn parse_address(text: &str, side: Side) -> Result<What, BadEntry> {
-    allowed_there(What::Net(parse_net(text)?), side, text)
+    let net = parse_net(text).map_err(|bad| match split_ports(text) {
+        // An address with ports behind it.
+        Ok((address, Some(at))) if parse_net(address.text()).is_ok() => {
+            let (address, ports) = (address.text(), text.get(at..).unwrap_or_default());
+            let help = format!(
+                "write `address: {address}` and `ports: [{}]`",
+                ports.escape_debug()
+            );
+            let message = "in the long form the port has its own key";
+            BadEntry::new(at - 1..text.len(), message, "not here", help)
+        }
+        _ => bad,
+    })?;
+    allowed_there(What::Net(net), side, text)
 }
 
 /// Reads an item of `addresses:`, which may not be something that is never granted.
@@ -201,8 +233,9 @@ fn canonical_net(net: IpNet) -> IpNet {
 }
 
 fn not_an_address(text: &str) -> BadEntry {
-    let help = match parse_target(text) {
-        Ok(Target::Address(address)) => format!("write it as `{address}`"),
+    let help = match (advice::network(text), parse_target(text)) {
+        (Some(help), _) => help,
+        (None, Ok(Target::Address(address))) => format!("write it as `{address}`"),
         _ => "write an address such as `203.0.113.7`, or a network such as `203.0.113.0/24`"
             .to_owned(),
     };
@@ -216,19 +249,25 @@ fn not_an_address(text: &str) -> BadEntry {
 
 /// Reads ports with commas between them.
 pub(crate) fn parse_ports(text: &str) -> Result<Ports, BadEntry> {
+    ports_or(text, "")
+}
+
+/// The same, where `every` says how every port is written.
+pub(crate) fn ports_or(text: &str, every: &str) -> Result<Ports, BadEntry> {
     let mut ports = Vec::new();
     let mut at = 0;
     for port in text.split(',') {
         match parse_port(port) {
             Ok(port) => ports.push(port),
-            Err(_) => return Err(bad_port(at..at + port.len(), port)),
+            Err(_) => return Err(bad_port(at..at + port.len(), port, every)),
         }
         at += port.len() + 1;
     }
     Ok(Ports::listed(ports))
 }
 
-pub(crate) fn bad_port(part: Range<usize>, text: &str) -> BadEntry {
+/// `every` says how every port is written there, if it can be.
+pub(crate) fn bad_port(part: Range<usize>, text: &str, every: &str) -> BadEntry {
     let message = match text {
         "" => "a port is missing".to_owned(),
         _ => format!("`{}` is not a port", text.escape_debug()),
@@ -237,7 +276,7 @@ pub(crate) fn bad_port(part: Range<usize>, text: &str) -> BadEntry {
         part,
         message,
         "1 to 65535, in plain digits without leading zeros",
-        "",
+        advice::port(text, every).unwrap_or_default(),
     )
 }
 
@@ -321,12 +360,17 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
     }
     let pattern = Pattern::parse(text).map_err(|bad| {
         let everything = bad.why == Why::Everything;
+        let network = advice::network(text);
         let help = match (side, &bad.why) {
+            _ if let Some(network) = &network => network,
             (Side::Allow, _) if everything => {
                 "for every public destination write `default: allow-public`"
             }
             (Side::Deny, _) if everything => "what no entry allows is denied already",
-            (_, Why::Flaw(Flaw::NumericName)) => "an address is written with four numbers",
+            (_, Why::LastStar) => "name the domains: an entry for each, such as `example.com`",
+            (_, Why::Flaw(Flaw::NumericName)) => {
+                "an address is written with four numbers, a network as `203.0.113.0/24`"
+            }
             _ => "",
         };
         let message = match everything {
@@ -377,15 +421,13 @@ fn allowed_there(what: What, side: Side, text: &str) -> Result<What, BadEntry> {
                 None
             };
             let why = match special {
-                Some(Special::Metadata) => {
-                    "a metadata service hands out credentials and can never be allowed"
-                }
+                Some(Special::Metadata) => "the name of a metadata service",
                 Some(Special::Loopback) => "this is the sandbox itself, which needs no entry",
                 None if under_localhost => "this is the sandbox itself, which needs no entry",
                 Some(Special::HostGateway) | None => return Ok(what),
             };
             let help = match special {
-                Some(Special::Metadata) => "",
+                Some(Special::Metadata) => METADATA_SERVICE,
                 _ => HOST_SERVICE,
             };
             return Err(BadEntry::new(
@@ -414,33 +456,36 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
         let class = class_of(net.addr());
         if !class.can_be_granted() {
             let message = format!("`{text}` can never be allowed");
-            let help = if class == Class::Loopback {
-                HOST_SERVICE
-            } else {
-                ""
-            };
-            return Err(BadEntry::new(
-                whole,
-                message,
-                format!("a {} address", class.word()),
-                help,
-            ));
+            let label = format!("{} {} address", article(class), class.word());
+            let help = never(class, net);
+            return Err(BadEntry::new(whole, message, label, help));
         }
     }
     match never_granted().find(|row| row.covers(net)) {
-        Some(row) => {
-            let help = if row.class == Class::Loopback {
-                HOST_SERVICE
-            } else {
-                ""
-            };
-            Err(BadEntry::new(
-                whole,
-                format!("`{text}` can never be allowed"),
-                row.source,
-                help,
-            ))
-        }
+        Some(row) => Err(BadEntry::new(
+            whole,
+            format!("`{text}` can never be allowed"),
+            row.source,
+            never(row.class, net),
+        )),
         None => Ok(()),
+    }
+}
+
+fn article(class: Class) -> &'static str {
+    match class.word().starts_with(['a', 'e', 'i', 'o', 'u']) {
+        true => "an",
+        false => "a",
+    }
+}
+
+/// Why something is never granted, or what is in its place.
+fn never(class: Class, net: &IpNet) -> &'static str {
+    match (class, net) {
+        (Class::Loopback, _) => HOST_SERVICE,
+        (Class::Metadata, _) => METADATA_SERVICE,
+        (Class::Unspecified, IpNet::V4(_)) => "every address is `0.0.0.0/0`",
+        (Class::Unspecified, IpNet::V6(_)) => "every address is `::/0`",
+        _ => "",
     }
 }

@@ -7,10 +7,15 @@ use ipnet::IpNet;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::matcher::{Found, Grant};
+use crate::names::HOST_GATEWAY;
 use crate::pattern::Lead;
 use crate::policy::{Default, Entry, Policy, What};
-use crate::report::{Report, Span};
+use crate::program::Programs;
+use crate::report::{Report, Span, did_you_mean};
+use crate::request::{Methods, RequestRule};
 use crate::suffix::{Suffix, public_suffix};
+use crate::text::advice;
+use crate::text::entry::Side;
 use crate::text::native::Spans;
 
 /// Looks at a policy without errors.
@@ -26,6 +31,7 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
     }
     for (entry, &span) in policy.allow.iter().zip(&spans.allow) {
         open_suffix(entry, span, report);
+        no_host(entry, span, report);
     }
     let allow = policy.allow.iter().zip(&spans.allow);
     for (entry, &span) in allow.chain(policy.deny.iter().zip(&spans.deny)) {
@@ -43,9 +49,16 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
         }
     }
     tests_of_one_port(policy, spans, report);
+    for (entry, &span) in policy.allow.iter().zip(&spans.allow) {
+        odd(entry, span, Side::Allow, report);
+    }
+    for (entry, &span) in policy.deny.iter().zip(&spans.deny) {
+        odd(entry, span, Side::Deny, report);
+    }
     duplicates(&policy.allow, &spans.allow, report);
     duplicates(&policy.deny, &spans.deny, report);
     shadowed(policy, spans, report);
+    widened(policy, spans, report);
 }
 
 /// Warns of tests that say that something cannot be reached, and look at the wrong port.
@@ -101,23 +114,154 @@ fn open_suffix(entry: &Entry, span: Span, report: &mut Report<'_>) {
     }
 }
 
+/// Warns of a pattern that would mean the host if patterns could.
+fn no_host(entry: &Entry, span: Span, report: &mut Report<'_>) {
+    let What::Name(pattern) = &entry.what else {
+        return;
+    };
+    let parent = |name: &str| {
+        name.split_once('.')
+            .map(|(_, parent)| parent == pattern.base())
+    };
+    if !pattern.is_exact() && HOST_GATEWAY.iter().any(|name| parent(name) == Some(true)) {
+        let message = "no pattern opens the host that runs the sandbox";
+        let help = "write its name out, such as `host.docker.internal:5432`, or use `host_gateway`";
+        report.warning(span, message, "", Some(help.to_owned()));
+    }
+}
+
+/// Warns of texts that mean themselves here, where they usually stand for something else.
+fn odd(entry: &Entry, span: Span, side: Side, report: &mut Report<'_>) {
+    let written = report.source().get(span.range()).unwrap_or_default();
+    let written = written.trim_matches(['"', '\'']);
+    match &entry.what {
+        What::Name(pattern) if pattern.is_exact() && !pattern.as_str().contains('.') => {
+            let name = pattern.as_str();
+            if let Some(help) = advice::hosts(name, side == Side::Allow) {
+                let message = format!("this is a host that is called `{name}`");
+                report.warning(span, message, "", Some(help));
+            }
+        }
+        What::Net(_) => {
+            if let Some((address, port)) = advice::address_and_port(written) {
+                let message = format!("this is one address that ends in `:{port}`, without a port");
+                let help = format!("if {port} is the port, write `[{address}]:{port}`");
+                report.warning(span, message, "", Some(help));
+            }
+        }
+        What::Name(_) => {}
+    }
+    for program in entry.programs.iter() {
+        let path = program.path.as_str();
+        if let Some((front, _)) = path.split_once(' ') {
+            let message = format!("`{path}` is one path, with a blank in it");
+            let help =
+                format!("arguments are not looked at: for the program alone write `{front}`");
+            report.warning(span, message, "", Some(help));
+        }
+    }
+    for rule in entry.requests.iter() {
+        odd_request(rule, span, report);
+    }
+}
+
+fn odd_request(rule: &RequestRule, span: Span, report: &mut Report<'_>) {
+    if let Methods::Listed(methods) = &rule.methods {
+        for method in methods
+            .iter()
+            .filter(|method| !METHODS.contains(&&***method))
+        {
+            let help = match &**method {
+                "ANY" | "ALL" => Some("`*` stands for every method".to_owned()),
+                method => did_you_mean(method, METHODS),
+            };
+            let message = format!("`{method}` is not a method that is known");
+            report.warning(span, message, "", help);
+        }
+    }
+    let variable = |segment: &&str| {
+        segment.starts_with([':', '$']) && segment.len() > 1
+            || segment.starts_with('<') && segment.ends_with('>')
+    };
+    if let Some(segment) = rule.path.as_str().split('/').find(variable) {
+        let message = format!("`{segment}` in a path means exactly these characters");
+        let help = "for a part that varies write `*`".to_owned();
+        report.warning(span, message, "", Some(help));
+    }
+}
+
+/// The methods of IANA's registry, and two that caches and key stores have.
+const METHODS: &[&str] = &[
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "COPY",
+    "DELETE",
+    "GET",
+    "HEAD",
+    "LABEL",
+    "LINK",
+    "LIST",
+    "LOCK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "MOVE",
+    "OPTIONS",
+    "ORDERPATCH",
+    "PATCH",
+    "POST",
+    "PROPFIND",
+    "PROPPATCH",
+    "PURGE",
+    "PUT",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "TRACE",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UNLOCK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+];
+
+/// What an entry names, and one of its ports.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<'a>(Named<'a>, u16);
+
+#[derive(PartialEq, Eq, Hash)]
+enum Named<'a> {
+    Name(&'a str),
+    Net(IpNet),
+}
+
+impl<'a> Key<'a> {
+    fn new(entry: &'a Entry, port: u16) -> Self {
+        let named = match &entry.what {
+            What::Name(pattern) => Named::Name(pattern.as_str()),
+            What::Net(net) => Named::Net(*net),
+        };
+        Self(named, port)
+    }
+}
+
 /// Warns of entries that say what earlier ones of the same list said.
 fn duplicates(entries: &[Entry], spans: &[Span], report: &mut Report<'_>) {
-    #[derive(PartialEq, Eq, Hash)]
-    enum Key<'a> {
-        Name(&'a str),
-        Net(IpNet),
-    }
-    let mut seen: HashMap<(Key<'_>, u16), usize> = HashMap::with_capacity(entries.len());
+    let mut seen: HashMap<Key<'_>, usize> = HashMap::with_capacity(entries.len());
     for (index, (entry, &span)) in entries.iter().zip(spans).enumerate() {
         let mut first = None;
         let mut all = true;
         for &port in entry.ports.as_slice() {
-            let key = match &entry.what {
-                What::Name(pattern) => Key::Name(pattern.as_str()),
-                What::Net(net) => Key::Net(*net),
-            };
-            let earlier = *seen.entry((key, port)).or_insert(index);
+            let earlier = *seen.entry(Key::new(entry, port)).or_insert(index);
             let same = entries
                 .get(earlier)
                 .is_some_and(|earlier| earlier.grants_the_same_as(entry));
@@ -126,8 +270,8 @@ fn duplicates(entries: &[Entry], spans: &[Span], report: &mut Report<'_>) {
                 false => all = false,
             }
         }
-        if let (true, Some(earlier)) = (all, first.and_then(|first| spans.get(first))) {
-            let label = format!("line {} says this already", earlier.line);
+        if let (true, Some(&earlier)) = (all, first.and_then(|first| spans.get(first))) {
+            let label = format!("{} says this already", report.place(earlier, span));
             report.warning(
                 span,
                 "a duplicate entry",
@@ -143,35 +287,121 @@ fn shadowed(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
     if policy.deny.is_empty() {
         return;
     }
-    let mut names = NameTable::default();
-    let mut nets = NetTable::default();
     // A deny entry for some programs or requests leaves the others.
-    let whole = |(_, entry): &(u32, &Entry)| entry.programs.are_all() && entry.requests.are_all();
-    for (index, entry) in (0..).zip(&policy.deny).filter(whole) {
-        let ports = entry.ports.as_slice();
-        match &entry.what {
-            What::Name(pattern) => names.insert(pattern, ports, index, |_, _| true),
-            What::Net(net) => nets.insert(*net, ports, index, |_, _| true),
-        }
-    }
-    let covering = |what: &What, port: u16| match what {
-        What::Name(pattern) => names.covering(pattern, port),
-        What::Net(net) => match nets.find_covering(net, port, |_| true) {
-            Found::Entry(Grant { entry, .. }) => Some(entry),
-            _ => None,
-        },
-    };
+    let denied = Covers::new(&policy.deny);
     for (entry, &span) in policy.allow.iter().zip(&spans.allow) {
         let mut by = None;
         let all = entry.ports.as_slice().iter().all(|&port| {
-            by = by.or(covering(&entry.what, port));
-            covering(&entry.what, port).is_some()
+            let found = denied.covering(&entry.what, port);
+            by = by.or(found);
+            found.is_some()
         });
-        let deny = by.and_then(|by| policy.deny.get(by as usize));
-        if let (true, Some(deny)) = (all, deny) {
-            let label = format!("denied by line {}", deny.rule.line());
+        let deny = by.and_then(|by| spans.deny.get(by));
+        if let (true, Some(&deny)) = (all, deny) {
+            let label = format!("denied by {}", report.place(deny, span));
             let help = "a deny always wins: remove one of the two".to_owned();
             report.warning(span, "this entry allows nothing", label, Some(help));
         }
+    }
+}
+
+/// Warns of allow entries for some programs or requests, where another one lets the others through.
+fn widened(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
+    let narrow = |entry: &&Entry| !(entry.programs.are_all() && entry.requests.are_all());
+    if !policy.allow.iter().any(|entry| narrow(&entry)) {
+        return;
+    }
+    let open = Covers::new(&policy.allow);
+    // The entries without `http`, by what they name and for which programs.
+    let mut every_request: HashMap<(Key<'_>, &Programs), usize> = HashMap::new();
+    for (index, entry) in policy.allow.iter().enumerate() {
+        for &port in entry
+            .ports
+            .as_slice()
+            .iter()
+            .filter(|_| entry.requests.are_all())
+        {
+            let key = (Key::new(entry, port), &entry.programs);
+            every_request.entry(key).or_insert(index);
+        }
+    }
+    let entries = policy.allow.iter().zip(&spans.allow);
+    for (entry, &span) in entries.filter(|(entry, _)| narrow(entry)) {
+        let ports = entry.ports.as_slice();
+        let covering = ports
+            .iter()
+            .find_map(|&port| open.covering(&entry.what, port));
+        let same = ports.iter().flat_map(|&port| [port, 0]).find_map(|port| {
+            every_request
+                .get(&(Key::new(entry, port), &entry.programs))
+                .copied()
+        });
+        let by = match entry.programs.iter().all(|program| program.descendants) {
+            true => "`under`",
+            false => "`by`",
+        };
+        let at = |index: usize| policy.allow.get(index).zip(spans.allow.get(index));
+        let (message, place) = match (covering.and_then(at), same.and_then(at)) {
+            (Some((other, &place)), _) if other.what == entry.what => {
+                let what = match (entry.programs.are_all(), entry.requests.are_all()) {
+                    (true, _) => "the `http` of this entry restricts nothing".to_owned(),
+                    (_, true) => format!("the {by} of this entry restricts nothing"),
+                    _ => format!("the {by} and `http` of this entry restrict nothing"),
+                };
+                (what, place)
+            }
+            (_, Some((_, &place))) if !entry.requests.are_all() => (
+                "the `http` of this entry restricts nothing".to_owned(),
+                place,
+            ),
+            (Some((_, &place)), _)
+                if !entry.programs.are_all() && !entry.what.is_host_gateway() =>
+            {
+                (
+                    format!("the {by} of this entry keeps no other program out"),
+                    place,
+                )
+            }
+            _ => continue,
+        };
+        let label = format!("because of {}", report.place(place, span));
+        let help = "entries add up: remove or narrow the other one".to_owned();
+        report.warning(span, message, label, Some(help));
+    }
+}
+
+/// The entries for every program and every request, to be asked which of them names all that another one names.
+struct Covers {
+    names: NameTable,
+    nets: NetTable,
+}
+
+impl Covers {
+    fn new(entries: &[Entry]) -> Self {
+        let mut covers = Self {
+            names: NameTable::default(),
+            nets: NetTable::default(),
+        };
+        let whole =
+            |(_, entry): &(u32, &Entry)| entry.programs.are_all() && entry.requests.are_all();
+        for (index, entry) in (0..).zip(entries).filter(whole) {
+            let ports = entry.ports.as_slice();
+            match &entry.what {
+                What::Name(pattern) => covers.names.insert(pattern, ports, index, |_, _| true),
+                What::Net(net) => covers.nets.insert(*net, ports, index, |_, _| true),
+            }
+        }
+        covers
+    }
+
+    fn covering(&self, what: &What, port: u16) -> Option<usize> {
+        let found = match what {
+            What::Name(pattern) => self.names.covering(pattern, port),
+            What::Net(net) => match self.nets.find_covering(net, port, |_| true) {
+                Found::Entry(Grant { entry, .. }) => Some(entry),
+                _ => None,
+            },
+        };
+        found.and_then(|entry| usize::try_from(entry).ok())
     }
 }

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::cases::{Case, Expected};
-use crate::destination::Destination;
 use crate::policy::{Default, Entry, HostGatewayPorts, MAX_SHAPES, Policy, Ports};
-use crate::program::{Program, ProgramPattern, Programs};
-use crate::report::{Report, Span, did_you_mean};
+use crate::program::{ProgramPattern, Programs};
+use crate::report::{Report, Span};
 use crate::request::{RequestRule, Requests};
 use crate::rule::RuleId;
+use crate::text::advice;
 use crate::text::entry::{self, BadEntry, Side};
 use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
+
+mod cases;
+mod meant;
 
 /// What stands before ports in `default:`.
 const ALLOW_PUBLIC_ON: &str = "allow-public:";
@@ -74,8 +76,16 @@ const HOST_KEYS: &[&str] = &[
     "http",
 ];
 const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "under", "http"];
+/// How every port is said in `ports`.
+const EVERY_PORT: &str = "every port is `ports: any`";
 const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
 const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
+
+/// Whether a policy has this key somewhere.
+pub(crate) fn is_key(word: &str) -> bool {
+    let keys = [KEYS, HOST_KEYS, ADDRESS_KEYS, FILESYSTEM_KEYS, TEST_KEYS];
+    keys.iter().any(|keys| keys.contains(&word))
+}
 
 impl Reader<'_, '_> {
     fn policy(&mut self, root: &Node<'_>) {
@@ -86,6 +96,11 @@ impl Reader<'_, '_> {
                 .report
                 .error(root.span, "a policy is a mapping", label, Some(help));
         };
+        if let Some(at) = meant::settings_of_claude(pairs) {
+            let message = "these are settings of Claude's sandbox";
+            let help = "docs/guide/policy.md says how they are written here".to_owned();
+            return self.report.error(at, message, "", Some(help));
+        }
         let mut version = false;
         for (key, value) in self.report.fields(pairs, KEYS, "a policy") {
             match key {
@@ -102,7 +117,9 @@ impl Reader<'_, '_> {
                 _ => self.tests(value),
             }
         }
-        if !version && !pairs.iter().any(|(key, _)| text_of(key) == Some("version")) {
+        // A comment of another language takes a key with it.
+        let said = |key: &str| key == "version" || key.ends_with("\"version\"");
+        if !version && !pairs.iter().any(|(key, _)| text_of(key).is_some_and(said)) {
             let help = "add `version: 1`".to_owned();
             self.report
                 .error(root.span, "the policy has no `version`", "", Some(help));
@@ -139,7 +156,11 @@ impl Reader<'_, '_> {
     }
 
     fn default(&mut self, value: &Node<'_>) {
-        let Some(word) = self.report.text(value, "`default`") else {
+        let word = match &value.value {
+            Value::Scalar(word, Kind::Bool) => Some(&**word),
+            _ => self.report.text(value, "`default`"),
+        };
+        let Some(word) = word else {
             return;
         };
         match word {
@@ -151,7 +172,8 @@ impl Reader<'_, '_> {
             _ if word.starts_with(ALLOW_PUBLIC_ON) => {
                 let ports = self.report.parsed(value, "`default`", |word| {
                     let ports = word.strip_prefix(ALLOW_PUBLIC_ON).unwrap_or_default();
-                    entry::parse_ports(ports).map_err(|bad| bad.shift(ALLOW_PUBLIC_ON.len()))
+                    entry::ports_or(ports, "every port is `allow-public` alone")
+                        .map_err(|bad| bad.shift(ALLOW_PUBLIC_ON.len()))
                 });
                 if let Some(ports) = ports {
                     self.policy.default = Default::AllowPublic(ports);
@@ -159,19 +181,10 @@ impl Reader<'_, '_> {
                 }
             }
             _ => {
-                let help = match word {
-                    "allow" | "open" | "public" | "accept" | "permit" => {
-                        Some("`allow-public` allows every public destination".to_owned())
-                    }
-                    _ => did_you_mean(word, &["deny", "allow-public"]),
-                };
                 let label = "`deny`, `allow-public` or `allow-public:PORT[,PORT…]`";
-                self.report.error(
-                    value.span,
-                    format!("`{}` is not a default", shown(word)),
-                    label,
-                    help,
-                );
+                let message = format!("`{}` is not a default", shown(word));
+                let help = Some(advice::default(word));
+                self.report.error(value.span, message, label, help);
             }
         }
     }
@@ -182,6 +195,14 @@ impl Reader<'_, '_> {
         } else {
             "`deny`"
         };
+        if let Value::Scalar(word, _) = &value.value
+            && let Some(help) = advice::hosts(word, side == Side::Allow)
+            && !word.is_empty()
+        {
+            let label = format!("this is {}", value.value.describe());
+            let message = format!("{what} has to be a list");
+            return self.report.error(value.span, message, label, Some(help));
+        }
         for item in self.report.list(value, what) {
             let Some(entry) = self.entry(item, side) else {
                 continue;
@@ -213,7 +234,9 @@ impl Reader<'_, '_> {
                 }
                 Err(bad) => {
                     for mut bad in bad {
-                        if entry::several_hosts(text) {
+                        if let Some(help) = advice::entry(text) {
+                            bad.help = Some(help);
+                        } else if entry::several_hosts(text) {
                             bad.help = Some("write an entry for each host".to_owned());
                         }
                         self.report.bad(item, text, bad);
@@ -233,7 +256,15 @@ impl Reader<'_, '_> {
             }
             other => {
                 let label = format!("this is {}", other.describe());
-                let help = "write `HOST[:PORT]`, or a mapping with `host` or `address`".to_owned();
+                let help = match other {
+                    Value::Scalar(port, Kind::Number) if port.parse::<u16>().is_ok() => {
+                        format!("write the host in front of its port: `HOST:{port}`")
+                    }
+                    Value::Scalar(number, Kind::Number) => advice::network(number)
+                        .unwrap_or_else(|| "an address has four numbers".to_owned()),
+                    Value::List(_) => "write the entry without brackets around it".to_owned(),
+                    _ => "write `HOST[:PORT]`, or a mapping with `host` or `address`".to_owned(),
+                };
                 self.report.error(
                     item.span,
                     "an entry is a text or a mapping",
@@ -267,10 +298,7 @@ impl Reader<'_, '_> {
                 return None;
             }
             (None, None) => {
-                let help = pairs
-                    .iter()
-                    .find_map(|(key, _)| did_you_mean(text_of(key)?, &["host", "address"]))
-                    .or_else(|| space_after_colon(pairs, side));
+                let help = meant::entry(pairs, side);
                 let at = pairs.first().map_or(item.span, |(key, _)| key.span);
                 self.report
                     .error(at, "the entry has neither `host` nor `address`", "", help);
@@ -362,7 +390,19 @@ impl Reader<'_, '_> {
     fn entry_ports(&mut self, value: &Node<'_>) -> Option<Ports> {
         match &value.value {
             Value::Scalar(word, Kind::String) if word == "any" => Some(Ports::Any),
-            _ => self.ports(value, "`ports`").map(Ports::listed),
+            Value::Scalar(word, kind @ (Kind::String | Kind::Bool))
+                if let Some(help) = advice::ports(word, EVERY_PORT) =>
+            {
+                let label = if *kind == Kind::Bool {
+                    "this is a truth value"
+                } else {
+                    "this is a text"
+                };
+                let message = "`ports` has to be a list";
+                self.report.error(value.span, message, label, Some(help));
+                None
+            }
+            _ => self.ports(value, "`ports`", EVERY_PORT).map(Ports::listed),
         }
     }
 
@@ -373,14 +413,30 @@ impl Reader<'_, '_> {
         what: &str,
         parse: impl Fn(&str) -> Result<T, BadEntry>,
     ) -> Option<Vec<T>> {
+        if let Value::Map(pairs) = &value.value
+            && let Some(text) = meant::text(pairs, what)
+        {
+            let message = format!("{what} has to be a list");
+            let help = Some(format!("write `[\"{}\"]`", shown(&text)));
+            self.report
+                .error(value.span, message, "this is a mapping", help);
+            return None;
+        }
         let items = self.report.list(value, what);
-        let parsed: Vec<_> = items
-            .iter()
-            .map(|item| {
-                self.report
-                    .parsed(item, &format!("an item of {what}"), &parse)
-            })
-            .collect();
+        let parsed = items.iter().map(|item| {
+            let what_one = format!("an item of {what}");
+            match &item.value {
+                Value::Map(pairs) if let Some(text) = meant::text(pairs, what) => {
+                    let message = format!("{what_one} has to be a text");
+                    let help = Some(format!("write `{}`", shown(&text)));
+                    self.report
+                        .error(item.span, message, "this is a mapping", help);
+                    None
+                }
+                _ => self.report.parsed(item, &what_one, &parse),
+            }
+        });
+        let parsed: Vec<_> = parsed.collect();
         let parsed: Option<Vec<_>> = parsed.into_iter().collect();
         parsed.filter(|parsed| !parsed.is_empty())
     }
@@ -402,9 +458,10 @@ impl Reader<'_, '_> {
             .map(Vec::into_boxed_slice)
     }
 
-    fn ports(&mut self, value: &Node<'_>, what: &str) -> Option<Vec<u16>> {
+    fn ports(&mut self, value: &Node<'_>, what: &str, every: &str) -> Option<Vec<u16>> {
         let items = self.report.list(value, what);
-        let ports: Vec<_> = items.iter().map(|item| self.report.port(item)).collect();
+        let port = |item: &Node<'_>| self.report.port_or(item, every);
+        let ports: Vec<_> = items.iter().map(port).collect();
         let ports: Option<Vec<_>> = ports.into_iter().collect();
         ports.filter(|ports| !ports.is_empty())
     }
@@ -412,14 +469,13 @@ impl Reader<'_, '_> {
     fn host_gateway(&mut self, value: &Node<'_>) {
         self.policy.host_gateway = match &value.value {
             Value::List(_) => self
-                .ports(value, "`host_gateway`")
+                .ports(value, "`host_gateway`", advice::WHOLE_HOST)
                 .map(HostGatewayPorts::listed),
             Value::Scalar(word, Kind::String) if word == "deny" => None,
             Value::Scalar(word, Kind::String) if word == "allow" => Some(HostGatewayPorts::ANY),
             other => {
                 let help = match other {
-                    Value::Scalar(word, Kind::String) => did_you_mean(word, &["deny", "allow"]),
-                    Value::Scalar(port, Kind::Number) => Some(format!("write `[{port}]`")),
+                    Value::Scalar(word, _) => advice::host_gateway(word),
                     _ => None,
                 };
                 let label = "`deny`, `allow` or a list of ports";
@@ -443,7 +499,7 @@ impl Reader<'_, '_> {
                 .error(value.span, "`filesystem` is a mapping", label, Some(help));
         };
         for (key, value) in self.report.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
-            let items = self.report.list(value, "a list of paths");
+            let items = self.report.list(value, &format!("`{key}`"));
             let paths: Vec<_> = items.iter().filter_map(|item| self.path(item)).collect();
             match key {
                 "read" => self.policy.filesystem.read = paths,
@@ -459,118 +515,14 @@ impl Reader<'_, '_> {
             self.report.error(item.span, "this is not a path", "", None);
             return None;
         }
+        if let Some(sign) = advice::not_expanded(path) {
+            let message = format!("a path of `filesystem` has no `{sign}`");
+            let label = "this is not expanded";
+            let help = "write the path out; a file that is really called so cannot be named";
+            let help = Some(help.to_owned());
+            self.report.error(item.span, message, label, help);
+            return None;
+        }
         Some(path.to_owned())
     }
-
-    fn tests(&mut self, value: &Node<'_>) {
-        for item in self.report.list(value, "`tests`") {
-            let rule = RuleId::new(Arc::clone(self.report.file()), item.span.line);
-            let case = self.case(item, rule);
-            if case.is_some() {
-                self.spans.tests.push(item.span);
-            }
-            self.policy.tests.extend(case);
-        }
-    }
-
-    fn case(&mut self, item: &Node<'_>, rule: RuleId) -> Option<Case> {
-        let before = self.report.count();
-        let fields = match &item.value {
-            Value::Map(pairs) => self.report.fields(pairs, TEST_KEYS, "a test"),
-            _ => Vec::new(),
-        };
-        // A mistyped key is told of once.
-        if fields.is_empty() && self.report.count() > before {
-            return None;
-        }
-        let asked = |(key, _): &&(&str, &Node<'_>)| matches!(*key, "allow" | "deny");
-        let (1, Some((expected, destination))) = (
-            fields.iter().filter(asked).count(),
-            fields.iter().find(asked),
-        ) else {
-            let help = "write `- allow: HOST[:PORT]` or `- deny: HOST[:PORT]`".to_owned();
-            let message = "a test has one `allow` or one `deny`";
-            self.report.error(item.span, message, "", Some(help));
-            return None;
-        };
-        let expected = match *expected {
-            "allow" => Expected::Allow,
-            _ => Expected::Deny,
-        };
-        let text = self.report.text(destination, "a destination")?;
-        // Also for `deny`: what nobody can ask for is denied in vain.
-        let to = match Destination::from_user(text) {
-            Ok(to) => to,
-            Err(malformed) => {
-                let (span, flaw) = (destination.span, malformed.flaw().to_string());
-                self.report
-                    .error(span, "this is not a destination", flaw, None);
-                return None;
-            }
-        };
-        if let Some(path) = Destination::path_of_url(text) {
-            let help = format!("write it as `request: GET {path}`, or leave it out");
-            let message = "the path of this URL is not looked at";
-            self.report.warning(
-                destination.span,
-                message,
-                "a destination has none",
-                Some(help),
-            );
-        }
-        let mut case = Case::new(rule, expected, text, to);
-        for (key, value) in fields {
-            match key {
-                "by" => {
-                    case.by = self.report.parsed(value, "`by`", |text| {
-                        ProgramPattern::plain(text, false).ok_or_else(|| {
-                            let help = "write its path, such as `/usr/bin/curl`";
-                            BadEntry::new(0..text.len(), "this names no executable", "", help)
-                        })?;
-                        Ok(Program {
-                            executable: text.to_owned(),
-                            ancestors: Vec::new(),
-                        })
-                    });
-                }
-                "request" => {
-                    case.request = self.report.parsed(value, "`request`", |text| {
-                        let request = text.split_once(' ');
-                        match request.filter(|(_, target)| target.starts_with('/')) {
-                            Some((method, target)) => Ok((method.into(), target.into())),
-                            None => {
-                                let help = "write `METHOD PATH`, such as `GET /v1/items`";
-                                let message = "a request has a method and a path";
-                                Err(BadEntry::new(0..text.len(), message, "", help))
-                            }
-                        }
-                    });
-                }
-                "resolves_to" => {
-                    case.resolves_to = self.all_parsed(value, "`resolves_to`", |text| {
-                        text.parse().map_err(|_| {
-                            let message = "this is not an IP address";
-                            BadEntry::new(0..text.len(), message, "", "")
-                        })
-                    });
-                }
-                _ => {}
-            }
-        }
-        Some(case)
-    }
-}
-
-/// What to do about `- HOST: PORT`, which YAML takes for a mapping.
-fn space_after_colon(pairs: &[(Node<'_>, Node<'_>)], side: Side) -> Option<String> {
-    let [(key, value)] = pairs else {
-        return None;
-    };
-    let Value::Scalar(ports, Kind::Number | Kind::String) = &value.value else {
-        return None;
-    };
-    let meant = format!("{}:{ports}", text_of(key)?);
-    entry::parse_entry(&meant, side)
-        .ok()
-        .map(|_| format!("an entry has no space after the colon: `{meant}`"))
 }

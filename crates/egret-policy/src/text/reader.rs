@@ -1,6 +1,7 @@
 //! Reading values out of a tree: what every reader of policies reports in the same words.
 
-use crate::report::{Report, did_you_mean};
+use crate::report::{Report, Span};
+use crate::text::advice;
 use crate::text::entry::{self, BadEntry};
 use crate::text::yaml::{Kind, Node, Value};
 
@@ -16,7 +17,7 @@ impl Report<'_> {
         what: &str,
     ) -> Vec<(&'static str, &'n Node<'s>)> {
         let mut fields: Vec<(&'static str, &Node<'_>)> = Vec::new();
-        let mut lines: Vec<(&'static str, u32)> = Vec::new();
+        let mut places: Vec<(&'static str, Span)> = Vec::new();
         for (key, value) in pairs {
             let Some(word) = text_of(key) else {
                 let label = format!("this is {}", key.value.describe());
@@ -25,19 +26,19 @@ impl Report<'_> {
             };
             let Some(&name) = known.iter().find(|name| **name == word) else {
                 let listed = || format!("{what} can have {}", list_of(known));
-                let help = || did_you_mean(word, known).unwrap_or_else(listed);
+                let help = || advice::key(word, known).unwrap_or_else(listed);
                 let help = (!self.is_full()).then(help);
                 let message = format!("{what} has no key `{}`", shown(word));
                 self.error(key.span, message, "unknown key", help);
                 continue;
             };
-            if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == name) {
+            if let Some((_, first)) = places.iter().find(|(seen, _)| *seen == name) {
                 let message = format!("`{name}` stands here twice");
-                let label = format!("it is in line {line} already");
+                let label = format!("it is in {} already", self.place(*first, key.span));
                 self.error(key.span, message, label, None);
                 continue;
             }
-            lines.push((name, key.span.line));
+            places.push((name, key.span));
             fields.push((name, value));
         }
         fields
@@ -67,15 +68,21 @@ impl Report<'_> {
 
     fn not_a_list<'n, 's>(&mut self, value: &Node<'_>, what: &str) -> &'n [Node<'s>] {
         let label = format!("this is {}", value.value.describe());
-        let source = self.source().get(value.span.range());
-        let block = matches!(value.value, Value::Map(_))
-            && !source.is_some_and(|source| source.starts_with('{'));
-        let help = match block {
-            true => "begin each item with `- `",
-            false => "put it in brackets: `[...]`",
+        let written = self.source().get(value.span.range()).unwrap_or_default();
+        let dash = written.strip_prefix('-');
+        let help = match (&value.value, dash) {
+            (Value::Map(pairs), _) if !written.starts_with('{') => as_item(pairs),
+            (Value::Scalar(..), Some(item)) if !item.starts_with(['-', ' ']) => {
+                "write a blank after each `-`".to_owned()
+            }
+            _ => format!("put it in brackets: `{}`", advice::bracketed(written)),
         };
-        let help = Some(help.to_owned());
-        self.error(value.span, format!("{what} has to be a list"), label, help);
+        self.error(
+            value.span,
+            format!("{what} has to be a list"),
+            label,
+            Some(help),
+        );
         &[]
     }
 
@@ -102,8 +109,12 @@ impl Report<'_> {
             Value::Scalar(text, Kind::String) => Some(text),
             other => {
                 let label = format!("this is {}", other.describe());
-                let help = matches!(other, Value::Scalar(_, Kind::Bool | Kind::Number))
-                    .then(|| "put it in quotes".to_owned());
+                let help = match other {
+                    Value::Scalar(_, Kind::Bool | Kind::Number) => Some("put it in quotes"),
+                    Value::List(_) => one_each(what),
+                    _ => None,
+                };
+                let help = help.map(str::to_owned);
                 self.error(value.span, format!("{what} has to be a text"), label, help);
                 None
             }
@@ -134,6 +145,11 @@ impl Report<'_> {
 
     /// A port, which is a number.
     pub(crate) fn port(&mut self, item: &Node<'_>) -> Option<u16> {
+        self.port_or(item, "")
+    }
+
+    /// A port, where `every` says how every port is written.
+    pub(crate) fn port_or(&mut self, item: &Node<'_>, every: &str) -> Option<u16> {
         let text = match &item.value {
             Value::Scalar(text, Kind::Number) => text,
             Value::Scalar(text, Kind::String) => {
@@ -141,18 +157,23 @@ impl Report<'_> {
                     .parse::<u16>()
                     .ok()
                     .map(|port| format!("write {port} without quotes"));
-                self.error(item.span, "a port is a number", "this is a text", number);
+                let help = number.or_else(|| advice::port(text, every));
+                self.error(item.span, "a port is a number", "this is a text", help);
                 return None;
             }
             other => {
                 let label = format!("this is {}", other.describe());
-                self.error(item.span, "a port is a number", label, None);
+                let help = match other {
+                    Value::Scalar(word, Kind::Bool) => advice::port(word, every),
+                    _ => None,
+                };
+                self.error(item.span, "a port is a number", label, help);
                 return None;
             }
         };
         let port = crate::destination::parse_port(text).ok();
         if port.is_none() {
-            self.bad(item, text, entry::bad_port(0..text.len(), text));
+            self.bad(item, text, entry::bad_port(0..text.len(), text, every));
         }
         port
     }
@@ -170,6 +191,7 @@ impl Report<'_> {
     /// Reports what is wrong with a text, underlining the part if the text stands in the source as it is.
     pub(crate) fn bad(&mut self, node: &Node<'_>, text: &str, bad: BadEntry) {
         let written = self.source().get(node.span.range()).unwrap_or_default();
+        let help = advice::written(written).or(bad.help);
         let span = match written.find(text) {
             Some(at) if at <= 1 && !text.is_empty() => {
                 let empty = bad.part.is_empty();
@@ -178,7 +200,33 @@ impl Report<'_> {
             }
             _ => node.span,
         };
-        self.error(span, bad.message, bad.label, bad.help);
+        self.error(span, bad.message, bad.label, help);
+    }
+}
+
+/// How a mapping is written as the one item of a list.
+fn as_item(pairs: &Pairs<'_>) -> String {
+    let keys: Vec<_> = pairs.iter().filter_map(|(key, _)| text_of(key)).collect();
+    let lines: Vec<_> = keys
+        .iter()
+        .take(4)
+        .map(|key| format!("{}: …", shown(key)))
+        .collect();
+    let help = match lines.len() {
+        1 => "begin each item with `- `",
+        _ => "begin the item with `- `, and line its keys up",
+    };
+    format!("{help}:\n- {}", lines.join("\n  "))
+}
+
+/// What to do where several stand in place of one text.
+fn one_each(what: &str) -> Option<&'static str> {
+    match what {
+        "`host`" | "`address`" => Some("write an entry for each"),
+        "a destination" => Some("write a test for each destination"),
+        "`by`" => Some("write a test for each program"),
+        "`request`" => Some("write a test for each request"),
+        _ => None,
     }
 }
 
@@ -219,7 +267,7 @@ pub(crate) fn can_be_a_name(name: &str) -> bool {
 pub(crate) const MAX_POLICY_NAME: usize = 128;
 
 /// Control characters and marks that change the direction of text.
-fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

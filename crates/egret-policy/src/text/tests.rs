@@ -59,13 +59,13 @@ fn what_is_wrong_is_named_with_its_place() {
         ("version: 1\ndefault: off",                   &["2:10 `off` is not a default"]),
         ("version: 1\ndefault: allow-public:443,0",    &["2:27 `0` is not a port"]),
         ("version: 1\ndefault: 'allow-public:'",       &["2:24 a port is missing"]),
-        ("version: 1\ndefault: false",                 &["2:10 `default` has to be a text"]),
+        ("version: 1\ndefault: false",                 &["2:10 `false` is not a default"]),
         ("version: 1\nname: 7",                        &["2:7 `name` has to be a text"]),
         ("version: 1\nname: \"a\\u001bb\"",            &["2:7 this cannot name a policy"]),
         ("version: 1\nhost_gateway: 80",               &["2:15 this does not say what is open of the host"]),
         ("version: 1\nhost_gateway: no",               &["2:15 this does not say what is open of the host"]),
         ("version: 1\nhost_gateway: []",               &["2:15 `host_gateway` is empty"]),
-        ("version: 1\nfilesystem: {read: [], rite: [a]}", &["2:20 a list of paths is empty", "2:24 `filesystem` has no key `rite`"]),
+        ("version: 1\nfilesystem: {read: [], rite: [a]}", &["2:20 `read` is empty", "2:24 `filesystem` has no key `rite`"]),
         ("version: 1\ntests: [{allow: a.b, deny: a.b}, {deny: 'a.b:0'}]", &["2:9 a test has one `allow` or one `deny`", "2:41 this is not a destination"]),
         ("version: 1\ntests: [{by: /x}, {allow: a.b, by: x, request: GET, resolves_to: [a.b]}, {allow: a.b, port: 1}]", &["2:9 a test has one `allow` or one `deny`", "2:36 this names no executable", "2:48 a request has a method and a path", "2:67 this is not an IP address", "2:87 a test has no key `port`"]),
         // YAML that policies have no use for, and YAML that is none.
@@ -134,10 +134,94 @@ fn what_is_wrong_comes_with_what_to_do() {
         ("version: 1\nallow: [{hosts: a.b}]",             "did you mean `host`?"),
         ("version: 1\nallow: ['a.b,c.d']",                "write an entry for each host"),
         ("version: 1\nallow: ['a.b:443,c.d:443']",        "write an entry for each host"),
-        ("version: 1\ndeny:\n  host: x",                  "begin each item with `- `"),
-        ("version: 1\ndeny: {host: x}",                   "put it in brackets: `[...]`"),
+        ("version: 1\ndeny:\n  host: x",                  "begin each item with `- `:\n- host: …"),
+        ("version: 1\ndeny:\n  host: x\n  ports: [1]",   "begin the item with `- `, and line its keys up:\n- host: …\n  ports: …"),
+        ("version: 1\ndeny: {host: x}",                   "put it in brackets: `[{host: x}]`"),
+        ("version: 1\nallow: a.b:80,443",                 "put it in brackets: `[\"a.b:80,443\"]`"),
+        ("version: 1\nallow: a.b, c.d",                   "put it in brackets: `[a.b, c.d]`"),
         ("version: 1\nallow: ['127.0.0.1:3000']",         "a service on the host that runs the sandbox is `host.docker.internal`, opened by `host_gateway: [PORT]` or --allow-docker-gateway=PORT"),
-        ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", "put it in brackets: `[...]`"),
+        ("version: 1\nallow: [{host: a.b, http: {GET: /x}}]", "write `[\"GET /x\"]`"),
+        ("version: 1\nallow: [{host: a.b, http: GET /x}]",   "put it in brackets: `[GET /x]`"),
+        ("version: 1\nallow: [{host: a.b, http: [{method: GET, path: /x}]}]", "write `GET /x`"),
+        ("version: 1\nallow: [{host: a.b, by: [{path: /x}]}]", "write `/x`"),
+        // Words that mean everything, or nothing.
+        ("version: 1\nallow: all",                        "every public destination is `default: allow-public`"),
+        ("version: 1\nallow: none",                       "leave it out: what no entry allows is denied already"),
+        ("version: 1\ndeny: '*'",                         "leave it out: what no entry allows is denied already"),
+        ("version: 1\ndefault: Deny",                     "did you mean `deny`?"),
+        ("version: 1\ndefault: public",                   "`deny` refuses what no entry allows; `allow-public` allows every public destination"),
+        ("version: 1\ndefault: true",                     "`deny` refuses what no entry allows; `allow-public` allows every public destination"),
+        ("version: 1\ndefault: allow-public:any",         "every port is `allow-public` alone"),
+        ("version: 1\nhost_gateway: any",                 "`host_gateway: allow` opens every port of it, `host_gateway: [5432]` this one only"),
+        ("version: 1\nhost_gateway: [true]",              "`host_gateway: allow` opens every port of it, `host_gateway: [5432]` this one only"),
+        ("version: 1\nhost_gateway: no",                  "write `deny`"),
+        ("version: 1\nhost_gateway: '5432,80'",           "write `[5432, 80]`"),
+        // Ports.
+        ("version: 1\nallow: [{host: a.b, ports: all}]",  "every port is `ports: any`"),
+        ("version: 1\nallow: [{host: a.b, ports: ['*']}]", "every port is `ports: any`"),
+        ("version: 1\nallow:\n- host: a.b\n  ports: *",   "every port is `ports: any`"),
+        ("version: 1\nallow: [{host: a.b, ports: true}]", "every port is `ports: any`"),
+        ("version: 1\nallow: [{host: a.b, ports: 80-90}]", "ranges are not known: list the ports"),
+        ("version: 1\nallow: [{host: a.b, ports: [https]}]", "https is 443"),
+        ("version: 1\nallow: [{host: a.b, ports: 443}]",  "put it in brackets: `[443]`"),
+        ("version: 1\nallow: ['a.b:*']",                  "every port is `ports: any`, in the long form of an entry"),
+        ("version: 1\nallow: ['a.b:1-65535']",            "every port is `ports: any`, in the long form of an entry"),
+        ("version: 1\nallow: ['a.b:443/tcp']",            "write 443: no protocol stands behind a port"),
+        // Hosts and addresses.
+        ("version: 1\nallow: ['192.168.1.*:22']",         "write `192.168.1.0/24`"),
+        ("version: 1\nallow: ['10.*.*.*']",               "write `10.0.0.0/8`"),
+        ("version: 1\nallow: ['*.example.*']",            "name the domains: an entry for each, such as `example.com`"),
+        ("version: 1\nallow: [1.2.3]",                    "an address has four numbers; a network is `1.2.3.0/24`"),
+        ("version: 1\nallow: [10.1]",                     "an address has four numbers; a network is `10.1.0.0/16`"),
+        ("version: 1\nallow: [5432]",                     "write the host in front of its port: `HOST:5432`"),
+        ("version: 1\nallow: [169.254.169.254]",          "a metadata service hands out the credentials of the machine to whoever asks, and is never opened"),
+        ("version: 1\nallow: [0.0.0.0]",                  "every address is `0.0.0.0/0`"),
+        ("version: 1\nallow:\n- [2001:db8::1]:443",       "write `\"[2001:db8::1]:443\"`"),
+        ("version: 1\nallow: [{address: '10.0.0.5:22'}]", "write `address: 10.0.0.5` and `ports: [22]`"),
+        ("version: 1\nallow: [{host: 'http://a.b:8080/x'}]", "write `host: a.b` and `ports: [8080]`"),
+        ("version: 1\nallow: [{host: [a, b]}]",           "write an entry for each"),
+        ("version: 1\nallow: [{ip: 10.0.0.5}]",           "did you mean `address`?"),
+        ("version: 1\nallow: [{domain: a.b}]",            "did you mean `host`?"),
+        ("version: 1\nallow: [github.com: [443, 22]]",    "an entry has no space after the colon: `github.com:443,22`"),
+        ("version: 1\nallow: [github.com: ]",             "an entry has no colon at its end: `github.com`"),
+        ("version: 1\nallow:\n- host: a.b\n- ports: [1]", "if they belong to the entry above, leave the `-` out and line them up with its keys"),
+        // Requests and programs.
+        ("version: 1\nallow: [{host: a.b, http: ['GET,  HEAD /x']}]", "write `GET,HEAD /x`"),
+        ("version: 1\nallow: [{host: a.b, http: [GET|POST /x]}]", "write `GET,POST /x`"),
+        ("version: 1\nallow: [{host: a.b, by: [~/bin/x]}]", "write the whole path in place of `~`"),
+        ("version: 1\nallow: [{host: a.b, by: ['**/curl']}]", "write `/**/curl`"),
+        // Keys, tests and files.
+        ("version: 1\nhosts: [a.b]",                      "did you mean `allow`?"),
+        ("version: 1\ndenied: [a.b]",                     "did you mean `deny`?"),
+        ("version: 1\nports: [1]",                        "`ports` belongs to an entry: `- host: HOST` with `ports` below `host`"),
+        ("version: 1\ntests: [{allow: [a, b]}]",          "write a test for each destination"),
+        ("version: 1\ntests: [{allow: a.b, by: [/x]}]",   "write a test for each program"),
+        ("version: 1\ntests: [{allow: '*.a.b'}]",         "a test asks about one host: write `HOST[:PORT]`"),
+        ("version: 1\ntests: [{allow: a.b, request: get /x}]", "write `GET`"),
+        ("version: 1\nfilesystem: {hide: ['*.env']}",     "write the path out; a file that is really called so cannot be named"),
+        ("permissions: {allow: []}",                      "docs/guide/policy.md says how they are written here"),
+        ("network: {allowedDomains: [a.b]}\nfilesystem: {denyRead: [x]}", "docs/guide/policy.md says how they are written here"),
+        // Blanks and signs.
+        ("version:1\nallow: [a.b]",                       "write a blank after the colon: `version: 1`"),
+        ("version: 1\nallow: [{host: a.b, reason: a: b}]", "put the text in quotes"),
+        ("version: 1\nallow:\n- host: a.b\n  reason: a: b", "put the text in quotes: `\"a: b\"`"),
+        ("version: 1\nallow:\n  -a.b",                    "write a blank after each `-`"),
+        ("version: 1\nallow: ['host:a.b']",               "write a blank after the colon: `host: a.b`"),
+        ("version: 1\nallow:\n- host:a.b\n  ports: [1]",  "write a blank after the colon: `host: a.b`"),
+        ("version: 1\nallow:\n- host: a.b\n  ports:[1]",  "write a blank after the colon: `ports: [1]`"),
+        ("version: 1\nallow: [{host: a.b,ports:[1]}]",    "write `: ` here"),
+        ("version: 1\nallow:\n  - a.b\n - c.d",           "begin it in column 3, as line 3"),
+        ("version: 1\nallow:\n  - a.b\n    - c.d",        "the next line is read as a part of this: line it up with this one"),
+        ("version: 1\nallow:\n  - host: a.b\n     ports: [1]", "begin it in column 5, as line 3"),
+        ("version: 1\nallow:\n  - a.b\n deny: [c.d]",     "begin it in column 1, as line 2"),
+        ("version: 1\nallow: [a.b\ndeny: [c.d]",          "put `]` where it ends"),
+        ("version: 1\nname: \"a\nallow: [c.d]",           "put another one where it ends"),
+        ("version: 1\nallow:\n\u{a0}\u{a0}- a.b",         "there is a no-break space (U+00A0) here: write a blank, or nothing"),
+        ("version: 1\nallow: [\"a.b\u{200b}\"]",           "there is a character that cannot be seen (U+200B) here: write a blank, or nothing"),
+        ("{\n// words\n\"version\": 1}",                  "a comment begins with `#`, in JSON too"),
+        ("// words\nversion: 1",                          "a comment begins with `#`, in JSON too"),
+        ("version: 1\nallow:\n  - a.b // words",          "a comment begins with `#`, in JSON too"),
+        ("version: 1\nallow:\n- host: a.b\n  http:\n  - * /x", "write `\"* /x\"`"),
     ];
     for (text, expected) in table {
         assert_eq!(errors(text).errors()[0].help(), Some(*expected), "{text}");
@@ -176,6 +260,24 @@ error: `70000` is not a port
 }
 
 #[test]
+fn a_program_is_told_what_a_person_is() {
+    let errors = errors("version: 1\nallow: ['*.com', a..b]");
+    let told = serde_json::to_value(errors.errors()).unwrap();
+    let expected = serde_json::json!([
+        {
+            "level": "error", "message": "`*.com` would match every domain registered under `com`", "file": "p.yaml", "line": 2, "column": 10,
+            "label": "a wildcard directly under a public suffix",
+            "help": "name the domains, or write `default: allow-public` if every public destination is meant",
+        },
+        {
+            "level": "error", "message": "`a..b` is not a host pattern", "file": "p.yaml", "line": 2, "column": 18,
+            "label": "a label is empty (two dots in a row, or a dot in front)",
+        },
+    ]);
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_policy_may_be_json_and_says_what_it_says() {
     let json = "{\n\t\"version\": 1,\n\t\"name\": \"no\",\n\t\"allow\": [\"a.example\", {\"host\": \"b.example\", \"ports\": [1]}],\n\t\
                 \"filesystem\": {\"read\": [\"~/x\"], \"hide\": [\"a\"]}, \"host_gateway\": \"deny\", \"tests\": [{\"deny\": \"c.example\"}]\n}";
@@ -208,7 +310,22 @@ fn what_is_probably_not_meant_is_warned_of() {
         ("allow: ['a.b:22', 'c.d:22', 'e.f:80']\ntests: [{deny: a.b}, {deny: 'c.d:80'}, {deny: g.h}, {deny: https://e.f}]", &["3:9 this test is about port 443, and port 22 is open"]),
         ("tests: [{deny: http://a.b/x}, {deny: http://a.b/}]", &["2:16 the path of this URL is not looked at"]),
         ("allow: [{host: a.b, http: [full]}, {host: a.c, ports: [80], http: [full]}]", &["2:9 `http` on port 443 is not enforced yet, so `egret run` does not take this policy"]),
-        ("allow: [{host: a.b, by: [/x]}, {host: a.b, by: [/y]}, a.b, {host: a.b, by: [/x]}]", &["2:60 a duplicate entry"]),
+        ("allow: [{host: a.b, by: [/x]}, {host: a.b, by: [/y]}, {host: a.b, by: [/x]}]", &["2:55 a duplicate entry"]),
+        ("allow: [all]\ndeny: [none, git]",                    &["2:9 this is a host that is called `all`", "3:8 this is a host that is called `none`"]),
+        ("allow: ['2001:db8::1:443', '2001:db8::1', '[2001:db8::1:443]:22']", &["2:9 this is one address that ends in `:443`, without a port"]),
+        ("allow: ['*.docker.internal', host.docker.internal]",  &["2:9 no pattern opens the host that runs the sandbox"]),
+        ("allow: [{host: a.b, ports: [80], http: [ANY /x, BREW /y, 'PURGE /z', 'GET /u/:id']}]", &["2:9 `ANY` is not a method that is known", "2:9 `BREW` is not a method that is known", "2:9 `:id` in a path means exactly these characters"]),
+        ("allow: [{host: a.b, by: [/usr/bin/curl -s]}]",        &["2:9 `/usr/bin/curl -s` is one path, with a blank in it"]),
+        // What one entry narrows, and another one opens.
+        ("allow: [{host: a.b, ports: [80], http: [full]}, 'a.b:80']", &["2:9 the `http` of this entry restricts nothing"]),
+        ("allow: [{host: a.b, ports: [80], http: [full], by: [/x]}, {host: a.b, by: [/x]}]", &["2:9 the `http` of this entry restricts nothing"]),
+        ("allow: [{host: a.b, ports: [80], http: [full], under: [/x]}, a.b]", &["2:9 the `under` and `http` of this entry restrict nothing"]),
+        ("allow: [{host: x.a.b, by: [/x]}, '**.a.b:80']",       &["2:9 the `by` of this entry keeps no other program out"]),
+        ("allow: [{address: 9.1.0.0/16, by: [/x]}, 9.0.0.0/8]", &["2:9 the `by` of this entry keeps no other program out"]),
+        ("allow: [{host: x.a.b, ports: [80], http: [full]}, '**.a.b']", &[]),
+        ("allow: [{host: a.b, by: [/x]}, 'a.b:22']",            &[]),
+        ("allow: [{host: a.b, by: [/x]}, {host: a.b, ports: [80], http: ['GET /']}]", &[]),
+        ("allow: [{host: a.b, ports: [80], http: ['GET /']}, {host: a.b, by: [/x]}]", &[]),
         ("allow: [a.b]\ndeny: [{host: a.b, by: [/x]}, {host: a.b, ports: [80], http: ['POST /**']}]", &[]),
     ];
     for (text, expected) in table {

@@ -1,6 +1,6 @@
 //! YAML (and so JSON) as a tree in which every node knows where it stands.
 //!
-//! The only module that knows the YAML library. What a policy has no use for is an error rather than ignored:
+//! The only module that knows the YAML library; what a text that is no YAML should have been, [`wrong`] says. What a policy has no use for is an error rather than ignored:
 //! anchors, aliases, tags, directives and further documents. Without aliases a tree is never larger than its text,
 //! so that the limits on octets, nodes and depth bound everything that follows.
 //!
@@ -11,6 +11,9 @@ use std::borrow::Cow;
 use granit_parser::{Event, Parser, ScalarStyle, Span as YamlSpan, options};
 
 use crate::report::{Report, Span};
+use wrong::{INDICATORS, in_front, needs_quotes, not_yaml};
+
+mod wrong;
 
 /// The most octets that a policy may have.
 pub(crate) const MAX_OCTETS: usize = 64 << 20;
@@ -90,7 +93,7 @@ fn read<'a>(report: &mut Report<'a>, mut comments: Option<&mut Vec<Span>>) -> Op
             Err(error) => {
                 let mark = error.marker();
                 let span = mark_span(mark.byte_offset(), mark.line(), report.source());
-                not_yaml(report, span, &error.kind().to_string());
+                not_yaml(report, span, error.kind(), tree.flow(report.source()));
                 return None;
             }
         };
@@ -201,6 +204,13 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// Where the innermost list or mapping that is still open began with a bracket.
+    fn flow(&self, source: &str) -> Option<Span> {
+        let (Open::List(span, _) | Open::Map(span, ..)) = self.open.last()?;
+        let bracket = source.get(span.start as usize..)?.starts_with(['[', '{']);
+        bracket.then_some(*span)
+    }
+
     fn close(&mut self, end: u32) {
         let node = match self.open.pop() {
             Some(Open::List(span, items)) => Node {
@@ -245,98 +255,6 @@ fn no_anchors(report: &mut Report<'_>, span: Span) {
         "here",
         Some(help),
     );
-}
-
-/// Reports why the text is not YAML, with what is to be done about the two commonest reasons.
-fn not_yaml(report: &mut Report<'_>, span: Span, why: &str) {
-    let at = report
-        .source()
-        .get(span.start as usize..)
-        .unwrap_or_default();
-    if at.starts_with(INDICATORS) {
-        return needs_quotes(report, span);
-    }
-    let (tabs, span) = match why.contains("tab") {
-        true => (true, tab_near(report.source(), span).unwrap_or(span)),
-        false => (false, span),
-    };
-    let help = tabs.then(|| "indent with spaces".to_owned());
-    let message = match tabs {
-        true => "YAML is not indented with tabs".to_owned(),
-        false => format!("this is not YAML: {why}"),
-    };
-    report.error(span, message, "", help);
-}
-
-/// What a text may not begin with unless it is quoted, and what patterns and paths do begin with.
-const INDICATORS: [char; 6] = ['*', '&', '!', '@', '`', '%'];
-
-/// The anchor or tag that ends at a place, as far as a host name is long: what was meant with it is a text.
-fn in_front(source: &str, span: Span) -> Option<Span> {
-    let end = span.start as usize;
-    let from = source.floor_char_boundary(end.saturating_sub(256));
-    let indicator = from + source.get(from..end)?.rfind(INDICATORS)?;
-    let written = source.get(indicator..end)?;
-    let whole = !written.contains(char::is_whitespace);
-    whole.then_some(Span {
-        start: u32::try_from(indicator).ok()?,
-        end: span.start,
-        line: span.line,
-    })
-}
-
-fn needs_quotes(report: &mut Report<'_>, span: Span) {
-    let rest = report
-        .source()
-        .get(span.start as usize..)
-        .unwrap_or_default();
-    let ends = [' ', '\t', '\r', '\n', ',', ']', '}'];
-    let text = rest.split(ends).next().unwrap_or_default();
-    let text = text.trim_end_matches(':');
-    let indicator = text.chars().next().unwrap_or_default();
-    let span = Span {
-        end: span
-            .start
-            .saturating_add(u32::try_from(text.len()).unwrap_or(u32::MAX)),
-        ..span
-    };
-    let message = match indicator {
-        '`' => "a text that begins with a backtick needs quotes".to_owned(),
-        _ => format!("a text that begins with `{indicator}` needs quotes"),
-    };
-    // Not at any length, and not with what would need escapes.
-    let plain = text.len() <= 100
-        && text
-            .chars()
-            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '`'));
-    let help = match plain {
-        true => format!("write `\"{text}\"`"),
-        false => "put it in quotes".to_owned(),
-    };
-    report.error(span, message, "", Some(help));
-}
-
-/// The first tab in an indentation, in the line of the error or the next one that is not blank: the error may be that
-/// a value which began before it cannot go on there.
-fn tab_near(source: &str, span: Span) -> Option<Span> {
-    let before = source.get(..span.start as usize)?;
-    let mut start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    for (line, text) in (span.line..).zip(source.get(start..)?.split_inclusive('\n')) {
-        let indent = text.len() - text.trim_start().len();
-        if let Some(tab) = text.get(..indent)?.find('\t') {
-            let start = u32::try_from(start + tab).ok()?;
-            return Some(Span {
-                start,
-                end: start + 1,
-                line,
-            });
-        }
-        if line > span.line && indent < text.len() {
-            return None;
-        }
-        start += text.len();
-    }
-    None
 }
 
 fn span_of(at: YamlSpan, source: &str) -> Span {

@@ -143,7 +143,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("network: {mode: non}",                       &["1:17 with `mode: non`, ToolHive does not isolate the network, which Egret always does: did you mean `none`?"]),
         ("privileged: true",                           &["1:13 a sandbox of Egret's is never privileged: leave `privileged` out"]),
         ("privileged: 'yes'",                          &["1:13 `privileged` has to be `true` or `false`"]),
-        ("network: {outbound: {allow_host: a.b}}",     &["1:34 `allow_host` has to be a list: put it in brackets: `[...]`"]),
+        ("network: {outbound: {allow_host: a.b}}",     &["1:34 `allow_host` has to be a list: put it in brackets: `[a.b]`"]),
         ("network: {outbound: {allow_host: ['a.b:443', '*', 'a*.b.example', '**.b.example']}}", &[
             "1:39 `allow_host` takes hosts without ports: write `a.b` here and 443 in `allow_port`",
             "1:47 ToolHive knows a `*` only as the whole first label: for every host write `insecure_allow_all: true`",
@@ -151,7 +151,7 @@ fn what_is_wrong_is_named_with_its_place() {
             "1:68 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it"]),
         ("network: {outbound: {allow_host: [localhost]}}", &["1:35 `localhost` cannot be allowed: a service on the host that runs the sandbox is `host.docker.internal`, opened by `host_gateway: [PORT]` or --allow-docker-gateway=PORT"]),
         ("network: {outbound: {allow_host: [169.254.169.254, 10.0.0.0/8, 'https://a.b']}}", &[
-            "1:35 `169.254.169.254` can never be allowed",
+            "1:35 `169.254.169.254` can never be allowed: a metadata service hands out the credentials of the machine to whoever asks, and is never opened",
             "1:60 a host stands here, without a path, and not a network: write `example.com`, or one address",
             "1:71 a host stands here, without a path, and not a network: write `example.com`, or one address"]),
         ("network: {outbound: {allow_host: [a.b], allow_port: [0, 443.5, '443', 70000]}}", &[
