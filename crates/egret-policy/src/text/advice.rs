@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 
 use crate::destination::parse_port;
 use crate::report::did_you_mean;
-use crate::text::native::is_key;
+use crate::text::native::{home_of, is_key};
 use crate::text::reader::{is_hidden, shown};
 
 pub(crate) const COMMENTS: &str = "a comment begins with `#`, in JSON too";
@@ -55,11 +55,9 @@ pub(crate) fn key(word: &str, known: &[&str]) -> Option<String> {
         return Some(format!("did you mean `{key}`?"));
     }
     // Only a whole policy can have this one.
-    match known.contains(&"host_gateway") && is_key(word) {
-        true => Some(format!(
-            "`{word}` belongs to an entry: `- host: HOST` with `{word}` below `host`"
-        )),
-        false => did_you_mean(word, known),
+    match home_of(word).filter(|_| known.contains(&"host_gateway")) {
+        Some(home) => Some(format!("`{word}` belongs to {home}")),
+        None => did_you_mean(word, known),
     }
 }
 
@@ -188,13 +186,22 @@ pub(crate) fn default(word: &str) -> String {
     })
 }
 
-/// What opens every port of the host.
-pub(crate) const WHOLE_HOST: &str =
-    "`host_gateway: allow` opens every port of it, `host_gateway: [5432]` this one only";
+/// What can be open of the host.
+pub(crate) const OF_THE_HOST: &str =
+    "`host_gateway: allow` opens every port of it, `[5432]` this one, and `deny` none";
 
-/// What is meant by a word or a number in place of what is open of the host.
-pub(crate) fn host_gateway(word: &str) -> Option<String> {
-    all_or_nothing(word, WHOLE_HOST, "write `deny`").or_else(|| ports(word, WHOLE_HOST))
+/// What is meant by a text in place of what is open of the host.
+pub(crate) fn host_gateway(word: &str) -> String {
+    match is_among(word, EVERYTHING) {
+        true => OF_THE_HOST.to_owned(),
+        false => ports(word, OF_THE_HOST).unwrap_or_else(|| OF_THE_HOST.to_owned()),
+    }
+}
+
+/// What is meant by a word for everything, where a list narrows.
+pub(crate) fn narrows(word: &str, what: &str) -> Option<String> {
+    let narrows = matches!(what, "`by`" | "`under`" | "`http`") && is_among(word, EVERYTHING);
+    narrows.then(|| format!("leave {what} out: without it there is no limit"))
 }
 
 /// Names of ports that people write.
@@ -241,6 +248,14 @@ pub(crate) fn port(text: &str, every: &str) -> Option<String> {
         .map(|_| "ranges are not known: list the ports".to_owned())
 }
 
+/// The key for ports that stand behind a host.
+pub(crate) fn ports_key(text: &str) -> String {
+    match port(text, "any").as_deref() {
+        Some("any") => "`ports: any`".to_owned(),
+        _ => format!("`ports: [{}]`", shown(text)),
+    }
+}
+
 /// What is meant by a text in place of a list of ports.
 pub(crate) fn ports(text: &str, every: &str) -> Option<String> {
     if let Some(help) = port(text, every) {
@@ -274,11 +289,12 @@ pub(crate) fn network(text: &str) -> Option<String> {
     })
 }
 
-/// The address and the port in an IPv6 address that may have been meant so, such as `2001:db8::1:443`.
-pub(crate) fn address_and_port(text: &str) -> Option<(Ipv6Addr, u16)> {
+/// What to write in place of an IPv6 address that may have a port in it, such as `2001:db8::1:443`.
+pub(crate) fn port_in_brackets(text: &str) -> Option<String> {
     let (address, port) = text.rsplit_once(':')?;
+    let address: Ipv6Addr = address.parse().ok()?;
     let port = parse_port(port).ok().filter(|&port| port > 9)?;
-    Some((address.parse().ok()?, port))
+    Some(format!("if {port} is the port, write `[{address}]:{port}`"))
 }
 
 /// The thing in brackets, where that can be shown and means what was meant.

@@ -135,7 +135,7 @@ pub(crate) fn parse_host(text: &str, side: Side) -> Result<What, BadEntry> {
         && !host.contains(':')
     {
         let part = host.len()..text.len();
-        let help = format!("write `host: {host}` and `ports: [{ports}]`");
+        let help = format!("write `host: {host}` and {}", advice::ports_key(ports));
         return Err(BadEntry::new(
             part,
             "in the long form the port has its own key",
@@ -164,8 +164,8 @@ pub(crate) fn parse_address(text: &str, side: Side) -> Result<What, BadEntry> {
         Ok((address, Some(at))) if parse_net(address.text()).is_ok() => {
             let (address, ports) = (address.text(), text.get(at..).unwrap_or_default());
             let help = format!(
-                "write `address: {address}` and `ports: [{}]`",
-                ports.escape_debug()
+                "write `address: {address}` and {}",
+                advice::ports_key(ports)
             );
             let message = "in the long form the port has its own key";
             BadEntry::new(at - 1..text.len(), message, "not here", help)
@@ -457,7 +457,7 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
         if !class.can_be_granted() {
             let message = format!("`{text}` can never be allowed");
             let label = format!("{} {} address", article(class), class.word());
-            let help = never(class, net);
+            let help = never(class, net, text);
             return Err(BadEntry::new(whole, message, label, help));
         }
     }
@@ -466,7 +466,7 @@ fn can_be_granted(net: &IpNet, text: &str) -> Result<(), BadEntry> {
             whole,
             format!("`{text}` can never be allowed"),
             row.source,
-            never(row.class, net),
+            never(row.class, net, text),
         )),
         None => Ok(()),
     }
@@ -480,12 +480,16 @@ fn article(class: Class) -> &'static str {
 }
 
 /// Why something is never granted, or what is in its place.
-fn never(class: Class, net: &IpNet) -> &'static str {
-    match (class, net) {
+fn never(class: Class, net: &IpNet, text: &str) -> String {
+    if let Some(help) = advice::port_in_brackets(text) {
+        return help;
+    }
+    let help = match (class, net) {
         (Class::Loopback, _) => HOST_SERVICE,
         (Class::Metadata, _) => METADATA_SERVICE,
         (Class::Unspecified, IpNet::V4(_)) => "every address is `0.0.0.0/0`",
         (Class::Unspecified, IpNet::V6(_)) => "every address is `::/0`",
         _ => "",
-    }
+    };
+    help.to_owned()
 }

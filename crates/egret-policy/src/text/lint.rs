@@ -17,6 +17,7 @@ use crate::suffix::{Suffix, public_suffix};
 use crate::text::advice;
 use crate::text::entry::Side;
 use crate::text::native::Spans;
+use crate::text::reader::shown;
 
 /// Looks at a policy without errors.
 pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
@@ -143,9 +144,8 @@ fn odd(entry: &Entry, span: Span, side: Side, report: &mut Report<'_>) {
             }
         }
         What::Net(_) => {
-            if let Some((address, port)) = advice::address_and_port(written) {
-                let message = format!("this is one address that ends in `:{port}`, without a port");
-                let help = format!("if {port} is the port, write `[{address}]:{port}`");
+            if let Some(help) = advice::port_in_brackets(written) {
+                let message = format!("`{written}` is one address, without a port");
                 report.warning(span, message, "", Some(help));
             }
         }
@@ -154,9 +154,11 @@ fn odd(entry: &Entry, span: Span, side: Side, report: &mut Report<'_>) {
     for program in entry.programs.iter() {
         let path = program.path.as_str();
         if let Some((front, _)) = path.split_once(' ') {
-            let message = format!("`{path}` is one path, with a blank in it");
-            let help =
-                format!("arguments are not looked at: for the program alone write `{front}`");
+            let message = format!("`{}` is one path, with a blank in it", shown(path));
+            let help = format!(
+                "arguments are not looked at: for the program alone write `{}`",
+                shown(front)
+            );
             report.warning(span, message, "", Some(help));
         }
     }
@@ -184,7 +186,10 @@ fn odd_request(rule: &RequestRule, span: Span, report: &mut Report<'_>) {
             || segment.starts_with('<') && segment.ends_with('>')
     };
     if let Some(segment) = rule.path.as_str().split('/').find(variable) {
-        let message = format!("`{segment}` in a path means exactly these characters");
+        let message = format!(
+            "`{}` in a path means exactly these characters",
+            shown(segment)
+        );
         let help = "for a part that varies write `*`".to_owned();
         report.warning(span, message, "", Some(help));
     }

@@ -83,8 +83,19 @@ const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
 
 /// Whether a policy has this key somewhere.
 pub(crate) fn is_key(word: &str) -> bool {
-    let keys = [KEYS, HOST_KEYS, ADDRESS_KEYS, FILESYSTEM_KEYS, TEST_KEYS];
-    keys.iter().any(|keys| keys.contains(&word))
+    KEYS.contains(&word) || home_of(word).is_some()
+}
+
+/// Where a key belongs that a policy as a whole does not have.
+pub(crate) fn home_of(key: &str) -> Option<&'static str> {
+    let homes = [
+        (HOST_KEYS, "an entry, in line with its `host`"),
+        (ADDRESS_KEYS, "an entry"),
+        (FILESYSTEM_KEYS, "`filesystem`"),
+        (TEST_KEYS, "a test"),
+    ];
+    let home = homes.iter().find(|(keys, _)| keys.contains(&key));
+    home.map(|(_, home)| *home)
 }
 
 impl Reader<'_, '_> {
@@ -413,13 +424,17 @@ impl Reader<'_, '_> {
         what: &str,
         parse: impl Fn(&str) -> Result<T, BadEntry>,
     ) -> Option<Vec<T>> {
-        if let Value::Map(pairs) = &value.value
-            && let Some(text) = meant::text(pairs, what)
-        {
+        let help = match &value.value {
+            Value::Map(pairs) => {
+                meant::text(pairs, what).map(|text| format!("write `[\"{}\"]`", shown(&text)))
+            }
+            Value::Scalar(word, _) => advice::narrows(word, what),
+            Value::List(_) => None,
+        };
+        if help.is_some() {
+            let label = format!("this is {}", value.value.describe());
             let message = format!("{what} has to be a list");
-            let help = Some(format!("write `[\"{}\"]`", shown(&text)));
-            self.report
-                .error(value.span, message, "this is a mapping", help);
+            self.report.error(value.span, message, label, help);
             return None;
         }
         let items = self.report.list(value, what);
@@ -433,7 +448,12 @@ impl Reader<'_, '_> {
                         .error(item.span, message, "this is a mapping", help);
                     None
                 }
-                _ => self.report.parsed(item, &what_one, &parse),
+                _ => self.report.parsed(item, &what_one, |text| {
+                    parse(text).map_err(|bad| BadEntry {
+                        help: advice::narrows(text, what).or(bad.help),
+                        ..bad
+                    })
+                }),
             }
         });
         let parsed: Vec<_> = parsed.collect();
@@ -469,21 +489,21 @@ impl Reader<'_, '_> {
     fn host_gateway(&mut self, value: &Node<'_>) {
         self.policy.host_gateway = match &value.value {
             Value::List(_) => self
-                .ports(value, "`host_gateway`", advice::WHOLE_HOST)
+                .ports(value, "`host_gateway`", advice::OF_THE_HOST)
                 .map(HostGatewayPorts::listed),
             Value::Scalar(word, Kind::String) if word == "deny" => None,
             Value::Scalar(word, Kind::String) if word == "allow" => Some(HostGatewayPorts::ANY),
             other => {
                 let help = match other {
                     Value::Scalar(word, _) => advice::host_gateway(word),
-                    _ => None,
+                    _ => advice::OF_THE_HOST.to_owned(),
                 };
                 let label = "`deny`, `allow` or a list of ports";
                 self.report.error(
                     value.span,
                     "this does not say what is open of the host",
                     label,
-                    help,
+                    Some(help),
                 );
                 None
             }

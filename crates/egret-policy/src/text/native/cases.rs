@@ -53,11 +53,10 @@ impl Reader<'_, '_> {
             Ok(to) => to,
             Err(malformed) => {
                 let (span, flaw) = (destination.span, malformed.flaw().to_string());
-                let help = text
-                    .contains(['*', '/', ','])
-                    .then(|| "a test asks about one host: write `HOST[:PORT]`".to_owned());
+                let help = "a test asks about one host and one port: write `HOST[:PORT]`";
+                let message = "this is not a destination";
                 self.report
-                    .error(span, "this is not a destination", flaw, help);
+                    .error(span, message, flaw, Some(help.to_owned()));
                 return None;
             }
         };

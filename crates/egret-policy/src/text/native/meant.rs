@@ -11,7 +11,7 @@ use crate::text::yaml::{Kind, Node, Value};
 /// What to do about an entry that has neither `host` nor `address`.
 pub(super) fn entry(pairs: &Pairs<'_>, side: Side) -> Option<String> {
     let keys = || pairs.iter().filter_map(|(key, _)| text_of(key));
-    if !pairs.is_empty() && keys().all(|key| HOST_KEYS.contains(&key)) {
+    if keys().next().is_some() && keys().all(|key| HOST_KEYS.contains(&key)) {
         let help =
             "if they belong to the entry above, leave the `-` out and line them up with its keys";
         return Some(help.to_owned());
@@ -19,6 +19,7 @@ pub(super) fn entry(pairs: &Pairs<'_>, side: Side) -> Option<String> {
     keys()
         .find_map(|key| advice::key(key, &["host", "address"]))
         .or_else(|| space_after_colon(pairs, side))
+        .or_else(|| Some("write `host: HOST` or `address: ADDRESS`".to_owned()))
 }
 
 /// What to do about `- HOST: PORT`, which YAML takes for a mapping.
