@@ -110,7 +110,7 @@ pub(crate) async fn open(
     asker: &mut Asker<'_>,
     wanted: Result<Destination, Refused>,
     id: &str,
-    check: impl FnOnce(&Permit) -> Result<(), Denial>,
+    check: impl Fn(&Permit) -> Result<(), Denial>,
     add: impl FnOnce(Record) -> Record,
 ) -> Result<Opened, Refused> {
     let destination = wanted?;
@@ -143,6 +143,8 @@ pub(crate) async fn open(
         to,
         early,
     } = gateway.dialler.dial(permit, &hosts).await?;
+    // Of several entries only those count by now that let it lead there.
+    check(&permit)?;
     let session = slot.enter(destination, addresses.clone());
     session.open.asked_by(asker.shared_program());
     let now = gateway.matcher.load_full();

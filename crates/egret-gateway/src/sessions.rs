@@ -169,7 +169,7 @@ impl Open {
     pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
         let decided = matcher
             .decide(&self.destination, self.program().as_deref(), hosts)
-            .and_then(|permit| {
+            .and_then(|mut permit| {
                 permit.vet(&self.addresses, hosts)?;
                 match self.upgraded.get() {
                     Some((method, target)) => permit.request(method, target)?,
@@ -214,6 +214,11 @@ impl Open {
     /// Remembers the request that made it a connection of another protocol, which is what a new policy is asked about.
     pub(crate) fn upgraded(&self, method: &str, target: &str) {
         let _ = self.upgraded.set((method.to_owned(), target.to_owned()));
+    }
+
+    /// What its destination resolved to.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Why it has to be closed, if it has to.

@@ -161,7 +161,7 @@ struct Cell {
 
 fn judge(matcher: &Matcher, asked: &Asked<'_>, hosts: &HostAddresses) -> (bool, Decided) {
     let decided = matcher.decide(&asked.to, Some(asked.by), hosts);
-    let decided = decided.and_then(|permit| {
+    let decided = decided.and_then(|mut permit| {
         let answer = match permit.lookup() {
             Lookup::Literal(address) => address,
             Lookup::HostGateway(_) => DOCKER_BRIDGE,

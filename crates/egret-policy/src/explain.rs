@@ -138,9 +138,9 @@ impl Matcher {
             steps.push(step(name_of(seen), word(outcome), detail, rule));
         });
         let decision = match decision {
-            Ok(permit) => {
+            Ok(mut permit) => {
                 steps.extend(permitted_programs(&permit, by));
-                finish(&permit, question, &mut steps).map(|()| permit)
+                finish(&mut permit, question, &mut steps).map(|()| permit)
             }
             Err(denial) => {
                 if denial.reason() == Reason::DeniedExecutable {
@@ -189,7 +189,7 @@ impl Matcher {
 
 /// The steps that follow a permit.
 fn finish(
-    permit: &Permit,
+    permit: &mut Permit,
     question: &Question<'_>,
     steps: &mut Vec<ExplainedStep>,
 ) -> Result<(), Denial> {
@@ -241,7 +241,7 @@ fn permitted_programs(permit: &Permit, by: Option<&Program>) -> Option<Explained
 }
 
 fn vet(
-    permit: &Permit,
+    permit: &mut Permit,
     hosts: &HostAddresses,
     resolves_to: Option<&[IpAddr]>,
 ) -> (ExplainedStep, Result<(), Denial>) {

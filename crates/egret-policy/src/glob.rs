@@ -77,6 +77,24 @@ impl PathGlob {
         &self.text
     }
 
+    /// The same in lower case; it is still shown as it was written.
+    pub(crate) fn folded(&self) -> Self {
+        let fold = |piece: &[u8]| {
+            let text = String::from_utf8_lossy(piece).to_lowercase();
+            text.into_bytes().into_boxed_slice()
+        };
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::AnyNumber => Segment::AnyNumber,
+            Segment::Pieces(pieces) => {
+                Segment::Pieces(pieces.iter().map(|piece| fold(piece)).collect())
+            }
+        });
+        Self {
+            text: self.text.clone(),
+            segments: segments.collect(),
+        }
+    }
+
     /// Whether there is a wildcard in it.
     pub(crate) fn has_wildcards(&self) -> bool {
         self.text.contains('*')

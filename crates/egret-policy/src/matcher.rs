@@ -144,7 +144,10 @@ impl Compiled {
                 addresses: entry.addresses.clone(),
                 only_addresses: entry.only_addresses,
                 programs: entry.programs.clone(),
-                requests: entry.requests.clone(),
+                requests: match side {
+                    Side::Allow => entry.requests.clone(),
+                    Side::Deny => entry.requests.folded(),
+                },
             });
             compiled.asks_for_programs |= !entry.programs.are_all();
             let entries = &compiled.entries;
@@ -381,25 +384,43 @@ impl Matcher {
             (Target::Address(address), Some(said)) => {
                 match parse_target(said.trim_start_matches('[').trim_end_matches(']')) {
                     Ok(Target::Address(said)) if said == *address => Ok(()),
-                    Ok(Target::Name(name)) => {
-                        // Whoever speaks: a deny entry for some programs only was asked about the address.
-                        let names = &self.compiled.deny.names;
-                        match names.find(name.as_str(), decided.port(), |_| true) {
-                            Found::Entry(deny) => {
-                                let rule = Some(self.compiled.rule_of(deny.entry).clone());
-                                Err(Denial::of(
-                                    Reason::DeniedRule,
-                                    decided,
-                                    rule,
-                                    Cause::Decision,
-                                ))
-                            }
-                            _ => Ok(()),
-                        }
-                    }
+                    Ok(Target::Name(name)) => self.confirm_named(permit, &name),
                     _ => Err(mismatch()),
                 }
             }
+        }
+    }
+
+    /// Whether a connection to an address may be meant for this name: not if the name is denied, or may receive certain
+    /// requests only and nothing but the default lets the address be reached.
+    fn confirm_named(&self, permit: &Permit, name: &Host) -> Result<(), Denial> {
+        let (decided, compiled) = (permit.destination(), &*self.compiled);
+        let (name, port) = (name.as_str(), decided.port());
+        // Whoever speaks: a deny entry for some programs only was asked about the address.
+        let denies = [&compiled.deny.names, &compiled.deny_requests];
+        let denies = denies.map(|names| names.find(name, port, |_| true));
+        let deny = denies.into_iter().find(Found::is_entry);
+        if let Some(Found::Entry(deny)) = deny {
+            let rule = Some(compiled.rule_of(deny.entry).clone());
+            return Err(Denial::of(
+                Reason::DeniedRule,
+                decided,
+                rule,
+                Cause::Decision,
+            ));
+        }
+        if permit.reason() != Reason::AllowedDefaultPublic {
+            return Ok(());
+        }
+        let every = |entry| compiled.entry(entry).requests.are_all();
+        match compiled.allow.names.find(name, port, |_| true) {
+            Found::Entry(grant) if !grant.entries().any(every) => {
+                let rule = Some(compiled.rule_of(grant.entry).clone());
+                let why = "the name that is spoken may receive certain requests only; connect to it by that name";
+                let cause = Cause::Told(why.into());
+                Err(Denial::of(Reason::DeniedRequest, decided, rule, cause))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -577,23 +598,11 @@ impl Compiled {
         entries.into()
     }
 
-    /// Whether what granted a permit grants every public address.
-    pub(crate) fn grants_public(&self, grant: &Grant) -> bool {
-        grant
-            .entries()
-            .any(|entry| !self.entry(entry).only_addresses)
-    }
-
-    /// Whether what granted a permit also grants an address that is not public, or is not just any public one.
-    pub(crate) fn grants_address(&self, grant: &Grant, to: &Destination, address: IpAddr) -> bool {
-        match to.target() {
-            // The literal itself is what the entry allows.
-            Target::Address(_) => true,
-            Target::Name(_) => grant.entries().any(|entry| {
-                let addresses = &self.entry(entry).addresses;
-                addresses.iter().any(|net| net.contains(&address))
-            }),
-        }
+    /// Whether an entry lets a name resolve to this address, which is of a class that can be granted.
+    pub(crate) fn entry_grants(&self, entry: u32, class: Class, address: IpAddr) -> bool {
+        let entry = self.entry(entry);
+        let any_public = class == Class::Public && !entry.only_addresses;
+        any_public || entry.addresses.iter().any(|net| net.contains(&address))
     }
 }
 

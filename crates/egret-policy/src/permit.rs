@@ -181,7 +181,10 @@ impl Permit {
     /// [`Reason::DeniedResolution`] for an empty answer, [`Reason::DeniedRule`] for an address that a deny entry names,
     /// [`Reason::DeniedHostGatewayAddressMismatch`] for a host-gateway name that stands for something else, and
     /// otherwise the reason of the address's [`Class`].
-    pub fn vet(&self, answer: &[IpAddr], hosts: &HostAddresses) -> Result<Vetted, Denial> {
+    ///
+    /// Of several entries that grant the permit, those remain that let the name resolve to the whole answer: what they say
+    /// of requests is what counts from here on.
+    pub fn vet(&mut self, answer: &[IpAddr], hosts: &HostAddresses) -> Result<Vetted, Denial> {
         if answer.is_empty() {
             return Err(Denial::of(
                 Reason::DeniedResolution,
@@ -201,7 +204,45 @@ impl Permit {
                 addresses.push(address);
             }
         }
+        if let (Lookup::Name(_), Some(grant)) = (self.lookup(), &self.grant)
+            && !grant.more.is_empty()
+        {
+            self.grant = Some(self.narrowed(grant, answer, hosts)?);
+        }
         Ok(Vetted { addresses })
+    }
+
+    /// The entries that let a name resolve to the whole answer. If each lets it resolve to a part, together they do so only
+    /// where none of them is about certain requests: those would be asked elsewhere than it says.
+    fn narrowed(
+        &self,
+        grant: &Grant,
+        answer: &[IpAddr],
+        hosts: &HostAddresses,
+    ) -> Result<Grant, Denial> {
+        let outside = |entry: u32| {
+            let mut answer = answer.iter().map(IpAddr::to_canonical);
+            answer.find(|&address| {
+                let class = hosts.class_of(address);
+                !self.compiled.entry_grants(entry, class, address)
+            })
+        };
+        let whole: Vec<u32> = grant
+            .entries()
+            .filter(|&entry| outside(entry).is_none())
+            .collect();
+        if let [entry, more @ ..] = whole.as_slice() {
+            let (entry, more) = (*entry, more.into());
+            return Ok(Grant { entry, more });
+        }
+        let every = |entry| self.compiled.requests_of(entry).are_all();
+        match outside(grant.entry) {
+            Some(address) if !grant.entries().all(every) => {
+                let reason = not_listed(hosts.class_of(address));
+                Err(self.refuse(reason, address, answer, hosts))
+            }
+            _ => Ok(grant.clone()),
+        }
     }
 
     /// Which requests, for an explanation.
@@ -272,15 +313,14 @@ impl Permit {
                 false if class == Class::Metadata => Err(Reason::DeniedAddressMetadata),
                 false => Err(Reason::DeniedHostGatewayAddressMismatch),
             },
-            Lookup::Literal(_) | Lookup::Name(_) => match class {
-                Class::Public if self.grants_public() => Ok(()),
-                Class::Public | Class::Private | Class::Reserved
-                    if self.grants_address(address) =>
-                {
-                    Ok(())
-                }
-                Class::Public => Err(Reason::DeniedDefault),
-                class => Err(class.denied()),
+            // The literal itself is what the entry allows, or the default.
+            Lookup::Literal(_) => match (class, &self.grant) {
+                (Class::Public, _) | (Class::Private | Class::Reserved, Some(_)) => Ok(()),
+                _ => Err(class.denied()),
+            },
+            Lookup::Name(_) => match class.can_be_granted() && self.grants(class, address) {
+                true => Ok(()),
+                false => Err(not_listed(class)),
             },
         }
     }
@@ -300,10 +340,7 @@ impl Permit {
             _ => self.rule().cloned(),
         };
         let needed = answer.iter().map(IpAddr::to_canonical);
-        let needed = needed.filter(|&address| {
-            let public = hosts.class_of(address) == Class::Public && self.grants_public();
-            !public && !self.grants_address(address)
-        });
+        let needed = needed.filter(|&address| !self.grants(hosts.class_of(address), address));
         let needed: Vec<_> = needed.collect();
         let all_can_be = needed
             .iter()
@@ -317,17 +354,23 @@ impl Permit {
         )
     }
 
-    fn grants_public(&self) -> bool {
-        let grant = self.grant.as_ref();
-        grant.is_none_or(|grant| self.compiled.grants_public(grant))
+    /// Whether a name may resolve to this address.
+    fn grants(&self, class: Class, address: IpAddr) -> bool {
+        match &self.grant {
+            Some(grant) => {
+                let mut entries = grant.entries();
+                entries.any(|entry| self.compiled.entry_grants(entry, class, address))
+            }
+            None => class == Class::Public,
+        }
     }
+}
 
-    fn grants_address(&self, address: IpAddr) -> bool {
-        let granted = |grant| {
-            let to = &self.destination;
-            self.compiled.grants_address(grant, to, address)
-        };
-        self.grant.as_ref().is_some_and(granted)
+/// The reason for an address that no entry lists: for a public one, that there are others that are.
+fn not_listed(class: Class) -> Reason {
+    match class {
+        Class::Public => Reason::DeniedDefault,
+        class => class.denied(),
     }
 }
 

@@ -39,6 +39,15 @@ impl Requests {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &RequestRule> {
         self.0.iter()
     }
+
+    /// The same in lower case, as [`Asked::may_be_meant`] compares it.
+    pub(crate) fn folded(&self) -> Self {
+        let fold = |rule: &RequestRule| RequestRule {
+            methods: rule.methods.clone(),
+            path: rule.path.folded(),
+        };
+        Self(self.0.iter().map(fold).collect())
+    }
 }
 
 impl RequestRule {
@@ -102,7 +111,7 @@ impl RequestRule {
         })
     }
 
-    fn means(&self, method: &str, path: &[Vec<u8>]) -> bool {
+    fn means(&self, method: &str, path: &[String]) -> bool {
         let method = match &self.methods {
             Methods::Any => true,
             Methods::Listed(methods) => methods.iter().any(|listed| **listed == *method),
@@ -207,35 +216,35 @@ fn path_flaw(segment: &str) -> Option<&'static str> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked<'a> {
     method: &'a str,
-    readings: Vec<Vec<Vec<u8>>>,
+    readings: Vec<Vec<String>>,
 }
 
 impl<'a> Asked<'a> {
     /// Reads a request's target in origin form, which may have a query.
     pub(crate) fn read(method: &'a str, target: &str) -> Result<Self, &'static str> {
-        let path = target.split('?').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let Some(path) = path.strip_prefix('/') else {
             return Err("the target is no path");
         };
+        if query.split(['&', ';']).any(is_method) {
+            return Err("its query has `_method`, which some servers take for the method");
+        }
         let segments: Vec<_> = path.split('/').map(decode).collect::<Result<_, _>>()?;
-        if !is_plain(&segments) {
-            return Err(NOT_PLAIN);
+        let with_slashes = segments.iter().flat_map(|segment| segment.split('/'));
+        let with_slashes: Vec<_> = with_slashes.map(str::to_owned).collect();
+        let mut readings = vec![segments, with_slashes];
+        // Some servers take what is behind a `;` away before they look at the path.
+        let without = |segments: &Vec<String>| -> Vec<String> {
+            let name = |segment: &String| segment.split(';').next().unwrap_or_default().to_owned();
+            segments.iter().map(name).collect()
+        };
+        readings.extend(readings.iter().map(without).collect::<Vec<_>>());
+        readings.sort();
+        readings.dedup();
+        match readings.iter().all(|reading| is_plain(reading)) {
+            true => Ok(Self { method, readings }),
+            false => Err(NOT_PLAIN),
         }
-        let mut readings = vec![segments];
-        if let Some(segments) = readings.first()
-            && segments.iter().any(|segment| segment.contains(&b'/'))
-        {
-            let slashes: Vec<_> = segments
-                .iter()
-                .flat_map(|segment| segment.split(|&b| b == b'/'))
-                .map(<[u8]>::to_vec)
-                .collect();
-            if !is_plain(&slashes) {
-                return Err(NOT_PLAIN);
-            }
-            readings.push(slashes);
-        }
-        Ok(Self { method, readings })
     }
 
     /// Whether each of its readings is meant by some of these.
@@ -243,26 +252,39 @@ impl<'a> Asked<'a> {
         &self,
         by: impl Iterator<Item = &'r Requests> + Clone,
     ) -> bool {
-        self.readings
-            .iter()
-            .all(|path| by.clone().any(|rules| self.meant(rules, path)))
+        let meant = |rules: &Requests, path: &[String]| {
+            rules.are_all() || rules.iter().any(|rule| rule.means(self.method, path))
+        };
+        let mut readings = self.readings.iter();
+        readings.all(|path| by.clone().any(|rules| meant(rules, path)))
     }
 
-    /// Whether one of its readings is meant.
+    /// Whether one of its readings is meant, as the most obliging of servers would read it: whatever the case, and with or
+    /// without a slash, dots or blanks at the end. To be asked with [`Requests::folded`].
     pub(crate) fn may_be_meant(&self, by: &Requests) -> bool {
-        self.readings.iter().any(|path| self.meant(by, path))
-    }
-
-    fn meant(&self, by: &Requests, path: &[Vec<u8>]) -> bool {
-        by.are_all() || by.iter().any(|rule| rule.means(self.method, path))
+        let method = self.method.to_ascii_uppercase();
+        self.readings.iter().any(|path| {
+            let fold = |segment: &String| segment.trim_end_matches(['.', ' ']).to_lowercase();
+            let mut path: Vec<_> = path.iter().map(fold).collect();
+            path.pop_if(|last| last.is_empty());
+            let bare = by.iter().any(|rule| rule.means(&method, &path));
+            path.push(String::new());
+            bare || by.iter().any(|rule| rule.means(&method, &path))
+        })
     }
 }
 
 const NOT_PLAIN: &str =
     "its path has `.`, `..` or nothing between slashes, which servers read in different ways";
 
+/// Whether a part of a query is the method to some frameworks.
+fn is_method(part: &str) -> bool {
+    let key = part.split('=').next().unwrap_or_default();
+    decode(key).is_ok_and(|key| key.eq_ignore_ascii_case("_method"))
+}
+
 /// Decodes the percent-encoding of one segment (RFC 3986, section 2.1).
-fn decode(segment: &str) -> Result<Vec<u8>, &'static str> {
+fn decode(segment: &str) -> Result<String, &'static str> {
     let mut octets = segment.bytes();
     let mut decoded = Vec::with_capacity(segment.len());
     while let Some(octet) = octets.next() {
@@ -278,12 +300,14 @@ fn decode(segment: &str) -> Result<Vec<u8>, &'static str> {
                 };
                 u8::try_from(high * 16 + low).unwrap_or_default()
             }
-            b'#' => return Err("its path has a `#`"),
             plain => plain,
         };
         match octet {
             0..=0x1f | 0x7f => return Err("its path has a control character"),
             b'\\' => return Err("its path has a backslash, which some servers take for a slash"),
+            b'?' | b'#' => {
+                return Err("its path has a `?` or `#`, at which some servers cut it off");
+            }
             octet => decoded.push(octet),
         }
     }
@@ -293,16 +317,15 @@ fn decode(segment: &str) -> Result<Vec<u8>, &'static str> {
     });
     match twice {
         true => Err("its path is encoded twice"),
-        false => Ok(decoded),
+        false => String::from_utf8(decoded).map_err(|_| "its path is not UTF-8"),
     }
 }
 
-/// Whether there are no segments that servers take away: `.`, `..`, empty ones, also with parameters behind a `;`.
-fn is_plain(segments: &[Vec<u8>]) -> bool {
+/// Whether there are no segments that servers take away: `.`, `..`, empty ones but for the last.
+fn is_plain(segments: &[String]) -> bool {
     let last = segments.len().saturating_sub(1);
     segments.iter().enumerate().all(|(at, segment)| {
-        let name = segment.split(|&b| b == b';').next().unwrap_or_default();
-        !matches!(name, b"." | b"..") && (at == last || !name.is_empty())
+        !matches!(segment.as_str(), "." | "..") && (at == last || !segment.is_empty())
     })
 }
 
@@ -340,6 +363,9 @@ mod tests {
             (&["GET /abc"],                "GET",     "/%61bc",           true ),
             (&["GET /a/*/c"],              "GET",     "/a/x%2Fy/c",       false), // one reading has a segment more
             (&["GET /a/**"],               "GET",     "/a/x%2fy/c",       true ),
+            (&["GET /*/*.css"],            "GET",     "/a/b;x.css",       false), // to some servers /a/b
+            (&["GET /*/*.css"],            "GET",     "/a/b.css;v=1",     false),
+            (&["GET /a/*"],                "GET",     "/a/b;v=1",         true ),
         ];
         for (texts, method, target, expected) in table {
             let Ok(rules) = texts
@@ -362,20 +388,25 @@ mod tests {
 
     #[test]
     fn one_reading_is_enough_for_a_refusal() {
-        let refused = rules(&["DELETE /admin/*"]);
-        for target in ["/admin/x", "/admin%2fx", "/%61dmin/x", "/admin/x?y"] {
-            assert!(
-                Asked::read("DELETE", target)
-                    .unwrap()
-                    .may_be_meant(&refused),
-                "{target}"
-            );
+        #[rustfmt::skip]
+        let targets = [
+            "/admin/x", "/admin%2fx", "/%61dmin/x", "/admin/x?y", "/ADMIN/x", "/admin/x/", "/admin./x%20", "/admin;a/x;b", "/admin/x..",
+        ];
+        for rule in ["DELETE /admin/*", "DELETE /Admin/*/"] {
+            let refused = rules(&[rule]).folded();
+            let refuses = |method, target| {
+                let asked = Asked::read(method, target).unwrap();
+                asked.may_be_meant(&refused)
+            };
+            for target in targets {
+                assert!(
+                    refuses("DELETE", target) && refuses("delete", target),
+                    "{target}"
+                );
+            }
+            assert!(!refuses("GET", "/admin/x"));
+            assert!(!refuses("DELETE", "/admin/x/y"));
         }
-        assert!(
-            !Asked::read("GET", "/admin/x")
-                .unwrap()
-                .may_be_meant(&refused)
-        );
     }
 
     #[test]

@@ -61,10 +61,10 @@ impl Dialler {
     /// Resolves, vets and connects.
     pub(crate) async fn dial(
         &self,
-        permit: Permit,
+        mut permit: Permit,
         hosts: &HostAddresses,
     ) -> Result<Dialled, Refused> {
-        let vetted = self.vet(&permit, hosts).await?;
+        let vetted = self.vet(&mut permit, hosts).await?;
         let targets: Vec<SocketAddr> = vetted.iter().collect();
         let addresses: Vec<IpAddr> = targets.iter().map(SocketAddr::ip).collect();
         let reached = match &self.via {
@@ -107,7 +107,7 @@ impl Dialler {
         })
     }
 
-    async fn vet(&self, permit: &Permit, hosts: &HostAddresses) -> Result<Vetted, Refused> {
+    async fn vet(&self, permit: &mut Permit, hosts: &HostAddresses) -> Result<Vetted, Refused> {
         let vetted = match permit.lookup() {
             Lookup::Literal(address) => permit.vet(&[address], hosts)?,
             Lookup::HostGateway(_) => permit.vet(hosts.gateway(), hosts)?,

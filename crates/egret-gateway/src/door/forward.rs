@@ -146,12 +146,21 @@ async fn carry(
     let with_body = framing != Framing::Length(0);
     loop {
         let since = Instant::now();
-        let found = match reuse(gateway, upstreams, &mut asker, &destination, request, &id).await {
+        let found = match reuse(
+            gateway,
+            upstreams,
+            &mut asker,
+            &destination,
+            (request, framing),
+            &id,
+        )
+        .await
+        {
             Ok(Some(upstream)) => Ok((upstream, true)),
             Ok(None) => {
                 let add = described(request, target);
                 let wanted = Ok(destination.clone());
-                let check = |permit: &Permit| permitted(permit, request, target);
+                let check = |permit: &Permit| permitted(permit, request, target, framing);
                 let opened = flow::open(gateway, &mut asker, wanted, &id, check, add).await;
                 opened.map(|opened| (Upstream::from(opened), false))
             }
@@ -177,6 +186,7 @@ async fn carry(
             target,
             host: &host,
             bound: false,
+            last: upstream.tunnel.permit.inspects() && with_body,
         };
         let mut traffic = Traffic::default();
         let ends = Ends {
@@ -296,7 +306,7 @@ async fn reuse(
     upstreams: &mut Vec<Upstream>,
     asker: &mut Asker<'_>,
     destination: &Destination,
-    request: &Request,
+    (request, framing): (&Request, Framing),
     id: &str,
 ) -> Result<Option<Upstream>, Refused> {
     while let Some(at) = upstreams
@@ -318,10 +328,10 @@ async fn reuse(
             .asked_by(asker.shared_program());
         let hosts = gateway.hosts.load_full();
         let matcher = gateway.matcher.load_full();
-        let permit = matcher.decide(destination, asker.program(), &hosts)?;
+        let mut permit = matcher.decide(destination, asker.program(), &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
         let path = origin_form(request.target());
-        permitted(&permit, request, path)?;
+        permitted(&permit, request, path, framing)?;
         let mut record = gateway
             .record(Event::Decision, id)
             .door(Door::Forward)

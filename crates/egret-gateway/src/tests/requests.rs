@@ -13,7 +13,7 @@ deny: [{{host: {HOST}, ports: [{port}], http: [GET /v1/secret/**]}}]"
 }
 
 #[rustfmt::skip]
-const TABLE: [(&str, &str, &str, &str); 12] = [
+const TABLE: [(&str, &str, &str, &str); 20] = [
     ("GET",    "/v1/x?q=/../",        "",                              "ok"),
     ("POST",   "/v1/items",           "",                              "ok"),
     ("GET",    "/v1/%78",             "",                              "ok"),
@@ -26,6 +26,14 @@ const TABLE: [(&str, &str, &str, &str); 12] = [
     ("GET",    "/v1/secret%2fx",      "",                              "denied.request"),
     ("GET",    "/v1/x",               "X-HTTP-Method-Override: PUT",   "denied.request"),
     ("GET",    "/v1/x",               "x-original-url: /v2",           "denied.request"),
+    ("GET",    "/v1/x",               "X_HTTP_METHOD_OVERRIDE: PUT",   "denied.request"),
+    ("GET",    "/v1/x",               "Destination: /v2",              "denied.request"),
+    ("POST",   "/v1/items?_method=PUT", "",                            "denied.request"),
+    ("POST",   "/v1/items?a&%5FMethod=PUT", "",                        "denied.request"),
+    ("GET",    "/v1/Secret/x",        "",                              "denied.request"),
+    ("GET",    "/v1/secret;a=1/x",    "",                              "denied.request"),
+    ("GET",    "/v1/secret./x",       "",                              "denied.request"),
+    ("GET",    "/v1/x%3F/../../v2",   "",                              "denied.request"),
 ];
 
 fn head(method: &str, target: &str, port: u16, field: &str) -> String {
@@ -109,6 +117,82 @@ async fn every_request_in_a_tunnel_is_decided_on_and_recorded() {
     assert_eq!(allowed.door, Some(Door::Connect));
     assert_eq!(allowed.method.as_deref(), Some("POST"));
     assert!(allowed.dialled.is_some());
+}
+
+/// A server that leaves bodies unread and takes them for requests, and keeps the targets that it was asked for.
+async fn careless() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = seen.clone();
+    let port = server(move |mut stream| {
+        let kept = kept.clone();
+        async move {
+            let mut bytes = Vec::new();
+            loop {
+                let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+                    match stream.read_buf(&mut bytes).await {
+                        Ok(1..) => continue,
+                        _ => return,
+                    }
+                };
+                let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+                bytes.drain(..end + 4);
+                let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                kept.lock().unwrap().push(target);
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                if stream.write_all(answer).await.is_err() || head.contains("connection: close") {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    (port, seen)
+}
+
+#[tokio::test]
+async fn a_body_that_the_server_leaves_unread_is_no_request() {
+    let (port, seen) = careless().await;
+    let world = world(port).await;
+    for inner in [
+        format!("GET /v2/whole HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n"),
+        format!("GET /v2/part HTTP/1.1\r\nHost: {HOST}:{port}\r\nX-Rest: "),
+    ] {
+        for (method, path) in [("GET", "/v1/a"), ("POST", "/v1/items")] {
+            let length = format!("Content-Length: {}", inner.len());
+            let chunked = format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
+            for (field, body) in [
+                (length.as_str(), &inner),
+                ("Transfer-Encoding: chunked", &chunked),
+            ] {
+                let absolute = format!("http://{HOST}:{port}{path}");
+                let mut forward = TcpStream::connect(world.proxy).await.unwrap();
+                let first = head(method, &absolute, port, field) + body;
+                forward.write_all(first.as_bytes()).await.unwrap();
+                Answer::read(&mut forward, false).await;
+                // What comes next on the client's connection goes to the server by a new one.
+                let next = head(
+                    "GET",
+                    &absolute.replace("items", "a"),
+                    port,
+                    "Connection: close",
+                );
+                if forward.write_all(next.as_bytes()).await.is_ok() {
+                    until_end(&mut forward).await;
+                }
+                let mut tunnel = world.tunnel(&format!("{HOST}:{port}")).await;
+                let first =
+                    head(method, path, port, field) + body + &head("GET", "/v1/a", port, "");
+                tunnel.write_all(first.as_bytes()).await.unwrap();
+                until_end(&mut tunnel).await;
+            }
+        }
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() >= 16, "{seen:?}");
+    assert!(
+        seen.iter().all(|target| target.starts_with("/v1/")),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ impl ToldPolicy {
             .collect();
         let best: Vec<_> = by_this
             .iter()
-            .filter(|entry| entry.what == by_this[0].what)
+            .filter(|entry| entry.specificity() == by_this[0].specificity())
             .collect();
         let gateway = self
             .host_gateway
@@ -232,6 +232,31 @@ impl ToldPolicy {
                 });
             }
         }
+        // Of entries that name the same, those count that let it lead to the whole answer.
+        let mut best = best;
+        if literal.is_none() && !is_host_name {
+            let lets = |entry: &Told, address: &IpAddr| {
+                let listed = entry
+                    .addresses
+                    .iter()
+                    .any(|net| net.parse::<IpNet>().unwrap().contains(address));
+                listed || class_of(*address) == Class::Public
+            };
+            let whole =
+                |entry: &&&&Told| asked.resolves_to.iter().all(|address| lets(entry, address));
+            let some: Vec<_> = best.iter().filter(whole).copied().collect();
+            match some.is_empty() && best.iter().any(|entry| entry.http.is_some()) {
+                true => {
+                    let outside = asked
+                        .resolves_to
+                        .iter()
+                        .find(|address| !lets(best[0], address));
+                    return Err(class_of(*outside.unwrap()).denied().code());
+                }
+                false if some.is_empty() => {}
+                false => best = some,
+            }
+        }
         let refused = |entry: &Told| entry.means_request(&asked.request);
         if self
             .deny
@@ -255,7 +280,7 @@ fn decided(matcher: &Matcher, asked: &Asked) -> Result<Vec<IpAddr>, &'static str
     let to = Destination::parse(&asked.host, &asked.port.to_string()).unwrap();
     let admitted = matcher
         .decide(&to, asked.by.as_ref(), &hosts)
-        .and_then(|permit| {
+        .and_then(|mut permit| {
             let answer = match permit.lookup() {
                 Lookup::Literal(address) => vec![address],
                 Lookup::HostGateway(_) => vec![DOCKER_BRIDGE],

@@ -234,7 +234,7 @@ fn vetted(matcher: &Matcher, to: &str, answer: &[&str], hosts: &HostAddresses) -
         .map(|address| address.parse().unwrap())
         .collect();
     let decided = matcher.decide(&to, None, hosts);
-    let vetted = decided.and_then(|permit| permit.vet(&answer, hosts).map(|_| permit.reason()));
+    let vetted = decided.and_then(|mut permit| permit.vet(&answer, hosts).map(|_| permit.reason()));
     vetted.unwrap_or_else(|denial| denial.reason())
 }
 
@@ -299,7 +299,7 @@ deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
 #[test]
 fn vetted_addresses_are_those_of_the_answer_once_each() {
     let matcher = matcher("version: 1\nallow: [a.example]");
-    let permit = matcher
+    let mut permit = matcher
         .decide(
             &Destination::from_user("a.example").unwrap(),
             None,
@@ -349,6 +349,65 @@ fn what_is_spoken_has_to_be_what_was_decided() {
             .confirm(&permit, spoken)
             .map_or_else(|denial| denial.reason().code(), |()| "ok");
         assert_eq!(said, expected, "{to} {spoken:?}");
+    }
+}
+
+#[test]
+fn requests_are_those_of_the_entries_that_lead_there() {
+    let matcher = matcher(
+        "version: 1
+allow:
+- {host: h.example, ports: [80], addresses: [10.0.0.0/8], http: [GET /health]}
+- {host: h.example, ports: [80]}
+- {host: p.example, ports: [80], only_addresses: [10.0.0.0/8], http: [GET /health]}
+- {host: p.example, ports: [80], http: [POST /x]}",
+    );
+    #[rustfmt::skip]
+    let table: &[(&str, &[&str], &str, &str)] = &[
+        ("h.example:80", &["1.1.1.1"],             "PUT /y",      "ok"),
+        ("h.example:80", &["10.0.0.1"],            "GET /health", "ok"),
+        ("h.example:80", &["10.0.0.1"],            "PUT /y",      "denied.request"),
+        ("h.example:80", &["10.0.0.1", "1.1.1.1"], "PUT /y",      "denied.request"),
+        ("p.example:80", &["10.0.0.1"],            "GET /health", "ok"),
+        ("p.example:80", &["10.0.0.1"],            "POST /x",     "denied.request"),
+        ("p.example:80", &["1.1.1.1"],             "POST /x",     "ok"),
+        ("p.example:80", &["1.1.1.1"],             "GET /health", "denied.request"),
+        ("p.example:80", &["1.1.1.1", "10.0.0.1"], "GET /health", "denied.default"),
+    ];
+    for (to, answer, request, expected) in table {
+        let to = Destination::from_user(to).unwrap();
+        let answer: Vec<IpAddr> = answer.iter().map(|text| text.parse().unwrap()).collect();
+        let (method, target) = request.split_once(' ').unwrap();
+        let decided = matcher.decide(&to, None, &hosts()).and_then(|mut permit| {
+            permit.vet(&answer, &hosts())?;
+            permit.request(method, target)
+        });
+        let reason = decided.map_or_else(|denial| denial.reason().code(), |()| "ok");
+        assert_eq!(reason, *expected, "{to} {answer:?} {request}");
+    }
+}
+
+#[test]
+fn an_address_is_no_way_to_a_name_of_which_requests_are_listed() {
+    let matcher = matcher(
+        "version: 1
+default: allow-public
+allow: [{host: a.example, http: [GET /**]}, {host: b.example, by: [/x]}]
+deny: [{host: d.example, http: ['POST /**']}]",
+    );
+    let permit = matcher
+        .decide(&Destination::from_user("9.9.9.9").unwrap(), None, &hosts())
+        .unwrap();
+    #[rustfmt::skip]
+    let table = [
+        ("a.example", "denied.request"), ("b.example", "ok"), ("c.example", "ok"), ("d.example", "denied.rule"),
+    ];
+    for (name, expected) in table {
+        for spoken in [Spoken::Sni(Some(name)), Spoken::Host(Some(name))] {
+            let said = matcher.confirm(&permit, spoken);
+            let said = said.map_or_else(|denial| denial.reason().code(), |()| "ok");
+            assert_eq!(said, expected, "{name}");
+        }
     }
 }
 
@@ -419,7 +478,7 @@ deny: [b.example, d.example, 9.0.0.0/8, host.egret.internal, 1.0.0.0/8, 172.17.0
             .collect();
         let denial = match matcher.decide(&to, None, &hosts()) {
             Err(denial) => denial,
-            Ok(permit) => permit.vet(&answer, &hosts()).unwrap_err(),
+            Ok(mut permit) => permit.vet(&answer, &hosts()).unwrap_err(),
         };
         let hint = denial
             .hint()

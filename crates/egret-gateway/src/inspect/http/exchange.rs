@@ -32,6 +32,9 @@ pub(crate) struct Line<'a> {
     pub(crate) host: &'a str,
     /// Whether the client's connection ends when the server's does.
     pub(crate) bound: bool,
+    /// Whether the server's connection carries no further request: so it has to be where requests are decided on and this
+    /// one has a body, for a server that leaves the body unread would take it for the next request.
+    pub(crate) last: bool,
 }
 
 /// What the two connections are good for after an exchange.
@@ -95,7 +98,7 @@ pub(crate) async fn exchange(
         server,
         server_input,
         request,
-        line.bound,
+        line,
         limits,
         pool,
         &mut traffic.down,
@@ -152,7 +155,7 @@ async fn respond(
     server: &TcpStream,
     input: &mut Input,
     request: &Request,
-    bound: bool,
+    line: &Line<'_>,
     limits: &Limits,
     pool: &Pool,
     moved: &mut u64,
@@ -195,7 +198,8 @@ async fn respond(
     }
     let framing = response.framing(request.method()).map_err(bad_answer)?;
     let until_close = framing == Framing::UntilClose;
-    let server_stays = request.minor == 1 && response.keeps_alive() && !until_close;
+    let bound = line.bound;
+    let server_stays = request.minor == 1 && response.keeps_alive() && !until_close && !line.last;
     let client_stays =
         request.minor == 1 && request.keeps_alive() && !until_close && (server_stays || !bound);
     let mut first = response_head(&response, client_stays, false);
@@ -271,6 +275,8 @@ fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
     );
     if request.asks_for_websocket() {
         head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+    } else if line.last {
+        head.extend_from_slice(b"connection: close\r\n");
     }
     head.extend_from_slice(b"\r\n");
     head

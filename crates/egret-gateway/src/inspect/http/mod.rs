@@ -22,7 +22,7 @@ use crate::flow::{Ending, Traffic, Tunnel};
 use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::relay::{self, Half};
-use head::{BadHead, Request};
+use head::{BadHead, Framing, Request};
 
 pub(crate) use exchange::{After, Broken, Ends, Line, exchange};
 pub(crate) use input::{Input, NoRequest};
@@ -132,7 +132,7 @@ fn check<'a>(
     gateway: &Gateway,
     tunnel: &'a Tunnel,
     request: &'a Request,
-) -> Result<(head::Framing, Line<'a>, Permit), Refused> {
+) -> Result<(Framing, Line<'a>, Permit), Refused> {
     let destination = tunnel.permit.destination();
     method_allowed(request, destination)?;
     let host = required_host(request)?;
@@ -151,45 +151,74 @@ fn check<'a>(
     };
     // The policy may have been replaced since the connection was opened.
     let program = tunnel.session.open.program();
-    let permit = matcher.decide(destination, program.as_deref(), &gateway.hosts.load())?;
-    permitted(&permit, request, target)?;
+    let hosts = gateway.hosts.load();
+    let mut permit = matcher.decide(destination, program.as_deref(), &hosts)?;
+    // With what it resolved to: of several entries, only those that let it lead there count.
+    permit.vet(tunnel.session.open.addresses(), &hosts)?;
+    permitted(&permit, request, target, framing)?;
     Ok((
         framing,
         Line {
             target,
             host: host.unwrap_or_default(),
             bound: true,
+            last: permit.inspects() && framing != Framing::Length(0),
         },
         permit,
     ))
 }
 
 /// Puts a request to the permit of its destination. `target` is in origin form.
-pub(crate) fn permitted(permit: &Permit, request: &Request, target: &str) -> Result<(), Denial> {
+pub(crate) fn permitted(
+    permit: &Permit,
+    request: &Request,
+    target: &str,
+    framing: Framing,
+) -> Result<(), Denial> {
     permit.request(request.method(), target)?;
-    let overrides = |(name, _): &(&str, &[u8])| {
-        let meant = |other: &&&str| other.eq_ignore_ascii_case(name);
-        OVERRIDES.iter().find(meant).copied()
+    if !permit.inspects() {
+        return Ok(());
+    }
+    let refuse = |message: String| {
+        let destination = permit.destination().to_string();
+        Err(Denial::new(Reason::DeniedRequest, destination, message))
     };
-    match request.fields().find_map(|field| overrides(&field)) {
-        Some(field) if permit.inspects() => {
-            let message = format!(
-                "the field {field} asks for another request than the policy was asked about"
-            );
-            let destination = permit.destination().to_string();
-            Err(Denial::new(Reason::DeniedRequest, destination, message))
-        }
-        _ => Ok(()),
+    if let Some((field, _)) = request.fields().find(|(name, _)| overrides(name)) {
+        return refuse(format!(
+            "the field {field} can ask for another request than the policy was asked about"
+        ));
+    }
+    match request.asks_for_websocket() && framing != Framing::Length(0) {
+        true => refuse("a request for a WebSocket has no body".to_owned()),
+        false => Ok(()),
     }
 }
 
-/// Fields with which a client asks some servers for another method or path than it wrote into its request line.
-const OVERRIDES: [&str; 5] = [
+/// Whether a field can ask a server, or what stands before its application, for another method or path than is in the
+/// request line. Underscores are what many make of hyphens.
+fn overrides(name: &str) -> bool {
+    let name = name.replace('_', "-");
+    OVERRIDES
+        .iter()
+        .any(|other| other.eq_ignore_ascii_case(&name))
+}
+
+const OVERRIDES: [&str; 14] = [
     "X-HTTP-Method-Override",
     "X-HTTP-Method",
     "X-Method-Override",
+    "X-Original-Method",
+    "X-Forwarded-Method",
     "X-Original-URL",
+    "X-Original-URI",
     "X-Rewrite-URL",
+    "X-Override-URL",
+    "X-Forwarded-Uri",
+    "X-Forwarded-Prefix",
+    "X-Script-Name",
+    "Script-Name",
+    // Where WebDAV's MOVE and COPY lead (RFC 4918, section 10.3).
+    "Destination",
 ];
 
 /// Where requests are decided on one by one, each is on record before it goes out.

@@ -51,20 +51,22 @@ fn decides(policy: &Policy, rows: &[(&str, &str)]) {
             Some(_) => words.map(|address| address.parse().unwrap()).collect(),
             None => vec!["93.184.216.34".parse().unwrap()],
         };
-        let decided = matcher.decide(&to, by.as_ref(), &hosts).and_then(|permit| {
-            match to.target() {
-                // Which addresses are the host's, no policy says.
-                _ if permit.reason() == Reason::AllowedHostGateway => {}
-                Target::Address(address) => drop(permit.vet(&[*address], &hosts)?),
-                Target::Name(_) => drop(permit.vet(&answer, &hosts)?),
-            }
-            if let Some((method, target)) = request {
-                permit.request(method, target)?;
-            } else if permit.inspects() {
-                return Ok("inspect".to_owned());
-            }
-            Ok(permit.reason().to_string())
-        });
+        let decided = matcher
+            .decide(&to, by.as_ref(), &hosts)
+            .and_then(|mut permit| {
+                match to.target() {
+                    // Which addresses are the host's, no policy says.
+                    _ if permit.reason() == Reason::AllowedHostGateway => {}
+                    Target::Address(address) => drop(permit.vet(&[*address], &hosts)?),
+                    Target::Name(_) => drop(permit.vet(&answer, &hosts)?),
+                }
+                if let Some((method, target)) = request {
+                    permit.request(method, target)?;
+                } else if permit.inspects() {
+                    return Ok("inspect".to_owned());
+                }
+                Ok(permit.reason().to_string())
+            });
         let said = decided.unwrap_or_else(|denial| denial.reason().to_string());
         assert_eq!(said, *expected, "{asked}");
     }
