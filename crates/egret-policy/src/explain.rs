@@ -122,16 +122,35 @@ pub struct Question<'a> {
 }
 
 impl Matcher {
-    /// Explains a decision.
+    /// Explains a decision. Where nobody says which program asks, some program has to be allowed for it to be allowed.
     pub fn explain(&self, question: &Question<'_>) -> Explanation {
+        if let Some(program) = question.by {
+            return self.explain_for(question, Asker::Program(program));
+        }
+        let explained = self.explain_for(question, Asker::Anyone);
+        if !self.asks_for_programs() {
+            return explained;
+        }
+        // What entries say of different programs does not add up: it has to be one of them.
+        let programs = self.programs_about(question.to);
+        let ask = |program: &Program| self.explain_for(question, Asker::Program(program));
+        let unnamed = self.explain_for(question, Asker::Unknown);
+        let mut all = programs.iter().map(ask).chain([unnamed]);
+        let allowed = all.find(|one| one.verdict != Verdict::Deny);
+        match (allowed, explained.verdict) {
+            (Some(one), Verdict::Deny) => one,
+            (None, Verdict::Allow | Verdict::Inspect) => {
+                let first = programs.first().map_or(Asker::Unknown, Asker::Program);
+                self.explain_for(question, first)
+            }
+            _ => explained,
+        }
+    }
+
+    fn explain_for(&self, question: &Question<'_>, asker: Asker<'_>) -> Explanation {
         let Question {
-            to,
-            by,
-            request,
-            hosts,
-            ..
+            to, request, hosts, ..
         } = *question;
-        let asker = by.map_or(Asker::Anyone, Asker::Program);
         let mut steps = vec![step("destination", "pass", understood(to), None)];
         let decision = self.decide_seen(to, asker, hosts, &mut |seen, outcome, rule| {
             let detail = describe(seen, outcome, rule.is_some(), to, hosts);
@@ -139,7 +158,7 @@ impl Matcher {
         });
         let decision = match decision {
             Ok(mut permit) => {
-                steps.extend(permitted_programs(&permit, by));
+                steps.extend(permitted_programs(&permit, asker));
                 finish(&mut permit, question, &mut steps).map(|()| permit)
             }
             Err(denial) => {
@@ -199,6 +218,11 @@ fn finish(
     steps.push(step("spoken", "unknown", spoken(permit), None));
     match (question.request, permit.inspects()) {
         (None, true) => {
+            if let Err(denial) = permit.allows_some_request() {
+                let detail = "no request is allowed".to_owned();
+                steps.push(step("request", "deny", detail, denial.rule()));
+                return Err(denial);
+            }
             let detail = format!(
                 "every request is decided on: {}",
                 permit.requests_in_words()
@@ -225,14 +249,14 @@ fn finish(
 }
 
 /// What there is to say about the program, where the entry that allows is about some programs only.
-fn permitted_programs(permit: &Permit, by: Option<&Program>) -> Option<ExplainedStep> {
+fn permitted_programs(permit: &Permit, by: Asker<'_>) -> Option<ExplainedStep> {
     let programs = permit.programs_in_words()?;
     let (outcome, detail) = match by {
-        Some(program) => (
+        Asker::Program(program) => (
             "allow",
             format!("{} is one of {programs}", program.executable),
         ),
-        None => (
+        Asker::Anyone | Asker::Unknown => (
             "unknown",
             format!("the program has to be one of {programs}"),
         ),
@@ -258,11 +282,16 @@ fn vet(
         (Lookup::Name(_), None) => None,
     };
     let Some(answer) = answer else {
+        let target = permit.destination().target();
         let detail = match permit.lookup() {
             Lookup::HostGateway(name) => format!("every address of {name} has to be the host's"),
+            _ if let Err(denial) = permit.leads_somewhere(hosts) => {
+                let detail = format!("there is no address that {target} may resolve to");
+                return (step("resolve", "deny", detail, denial.rule()), Err(denial));
+            }
             _ => format!(
-                "every address that {} resolves to has to be public, or in `addresses` of the entry",
-                permit.destination().target()
+                "every address that {target} resolves to {}",
+                permit.addresses_in_words()
             ),
         };
         return (step("resolve", "unknown", detail, None), Ok(()));

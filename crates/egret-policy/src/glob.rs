@@ -95,6 +95,11 @@ impl PathGlob {
         }
     }
 
+    /// A path that it matches.
+    pub(crate) fn example(&self) -> String {
+        self.text.replace("**", "any").replace('*', "any")
+    }
+
     /// Whether there is a wildcard in it.
     pub(crate) fn has_wildcards(&self) -> bool {
         self.text.contains('*')

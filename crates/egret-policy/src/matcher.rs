@@ -17,7 +17,7 @@ use crate::matcher::patterns::NameTable;
 use crate::names::{Special, special};
 use crate::permit::Permit;
 use crate::policy::{Default, Entry, HostGatewayPorts, What};
-use crate::program::{Asker, Program, Programs};
+use crate::program::{Asker, Program, ProgramPattern, Programs};
 use crate::reason::Reason;
 use crate::request::Requests;
 use crate::rule::RuleId;
@@ -202,6 +202,11 @@ impl Matcher {
         hosts: &HostAddresses,
     ) -> Result<Permit, Denial> {
         self.decide_seen(to, by.into(), hosts, &mut |_, _, _| {})
+    }
+
+    /// See [`Compiled::programs_about`].
+    pub(crate) fn programs_about(&self, to: &Destination) -> Vec<Program> {
+        self.compiled.programs_about(to)
     }
 
     /// Whether some entry is about certain programs only, so that it matters who asks.
@@ -514,6 +519,9 @@ fn is_spelling_of(said: &str, name: &Host) -> bool {
         .eq_ignore_ascii_case(name.as_str())
 }
 
+/// Programs that are asked about where nobody says which one it is.
+const MOST_PROGRAMS: usize = 1_000;
+
 impl Compiled {
     pub(crate) fn rule_of(&self, entry: u32) -> &RuleId {
         &self.entry(entry).rule
@@ -525,6 +533,10 @@ impl Compiled {
 
     pub(crate) fn requests_of(&self, entry: u32) -> &Requests {
         &self.entry(entry).requests
+    }
+
+    pub(crate) fn addresses_of(&self, entry: u32) -> &[IpNet] {
+        &self.entry(entry).addresses
     }
 
     pub(crate) fn programs_of(&self, entry: u32) -> &Programs {
@@ -551,6 +563,33 @@ impl Compiled {
         self.host_gateway
             .as_ref()
             .is_some_and(|ports| ports.contain(port))
+    }
+
+    /// Programs that entries about a destination tell apart, at most so many as are worth asking about.
+    pub(crate) fn programs_about(&self, to: &Destination) -> Vec<Program> {
+        let (mut entries, port) = (Vec::new(), to.port());
+        let tables = [&self.allow, &self.deny];
+        match to.target() {
+            Target::Name(name) => {
+                let names = tables.map(|tables| &tables.names);
+                for names in names.into_iter().chain([&self.deny_requests]) {
+                    names.find_all(name.as_str(), port, |_| true, &mut entries);
+                }
+            }
+            Target::Address(address) => {
+                for tables in tables {
+                    tables.nets.find_all(*address, port, |_| true, &mut entries);
+                }
+            }
+        }
+        let patterns = entries
+            .into_iter()
+            .flat_map(|entry| self.entry(entry).programs.iter());
+        let examples = patterns.flat_map(ProgramPattern::examples);
+        let mut programs: Vec<_> = examples.take(MOST_PROGRAMS).collect();
+        programs.sort();
+        programs.dedup();
+        programs
     }
 
     fn allows(&self, to: &Destination, by: Asker<'_>, only_exact: bool) -> Found {
@@ -596,6 +635,12 @@ impl Compiled {
             names.find_all(name.as_str(), to.port(), meant, &mut entries);
         }
         entries.into()
+    }
+
+    /// Whether what granted a permit lets a name resolve to any public address.
+    pub(crate) fn grants_public(&self, grant: &Grant) -> bool {
+        let any = |entry| !self.entry(entry).only_addresses;
+        grant.entries().any(any)
     }
 
     /// Whether an entry lets a name resolve to this address, which is of a class that can be granted.

@@ -5,7 +5,7 @@
 //! between deciding and dialling does not change it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::addr::{Class, HostAddresses};
@@ -245,6 +245,52 @@ impl Permit {
         }
     }
 
+    /// Whether there is a request that it allows, as far as its rules' own examples show.
+    pub(crate) fn allows_some_request(&self) -> Result<(), Denial> {
+        if self.grants_every_request() {
+            let probe = self.request("GET", "/any/other/path");
+            return probe.or_else(|_| self.request("OTHER", "/any/other/path"));
+        }
+        let rules = self.grant.iter().flat_map(Grant::entries);
+        let rules = rules.flat_map(|entry| self.compiled.requests_of(entry).iter());
+        let mut asked = rules.map(|rule| {
+            let (method, target) = rule.example();
+            self.request(method, &target)
+        });
+        let first = asked.next().unwrap_or(Ok(()));
+        first.or_else(|denial| asked.find(Result::is_ok).unwrap_or(Err(denial)))
+    }
+
+    /// Whether there is an address that its name may resolve to, as far as its entries' own show.
+    pub(crate) fn leads_somewhere(&self, hosts: &HostAddresses) -> Result<(), Denial> {
+        let nets = self.grant.iter().flat_map(Grant::entries);
+        let nets = nets.flat_map(|entry| self.compiled.addresses_of(entry));
+        let listed = nets.flat_map(|net| [net.network(), net.broadcast()]);
+        let mut examples = PUBLIC.map(IpAddr::V4).into_iter().chain(listed);
+        let mut refused = None;
+        let found = examples.any(|address| match self.admits(address, hosts) {
+            Ok(()) => true,
+            Err(reason) => {
+                let first = || self.refuse(reason, address, &[address], hosts);
+                refused.get_or_insert_with(first);
+                false
+            }
+        });
+        match (found, refused) {
+            (false, Some(denial)) => Err(denial),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an address has to be, as the end of a sentence.
+    pub(crate) fn addresses_in_words(&self) -> &'static str {
+        let grant = self.grant.as_ref();
+        match grant.is_some_and(|grant| !self.compiled.grants_public(grant)) {
+            true => "has to be in `only_addresses` of the entry",
+            false => "has to be public, or in `addresses` of the entry",
+        }
+    }
+
     /// Which requests, for an explanation.
     pub(crate) fn requests_in_words(&self) -> String {
         let all = |entries: &mut dyn Iterator<Item = u32>| {
@@ -383,6 +429,14 @@ fn in_words(items: impl Iterator<Item = String>) -> String {
 }
 
 const MOST_SHOWN: usize = 12;
+
+/// Public addresses, not all of which anybody is likely to deny.
+const PUBLIC: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(1, 1, 1, 1),
+    Ipv4Addr::new(31, 13, 24, 1),
+    Ipv4Addr::new(93, 184, 215, 14),
+    Ipv4Addr::new(185, 199, 108, 1),
+];
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -111,6 +111,20 @@ impl ProgramPattern {
         plain.then_some(Self { path, descendants })
     }
 
+    /// Programs that it means.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = Program> {
+        let path = self.path.example();
+        let started = self.descendants.then(|| Program {
+            executable: "/any/other/program".to_owned(),
+            ancestors: vec![path.clone()],
+        });
+        let itself = Program {
+            executable: path,
+            ancestors: Vec::new(),
+        };
+        std::iter::once(itself).chain(started)
+    }
+
     fn means(&self, program: &Program) -> bool {
         let matches = |path: &String| {
             path.strip_prefix('/').is_some_and(|path| {

@@ -111,6 +111,15 @@ impl RequestRule {
         })
     }
 
+    /// A request that it means: a method and a target.
+    pub(crate) fn example(&self) -> (&str, String) {
+        let method = match &self.methods {
+            Methods::Any => "GET",
+            Methods::Listed(methods) => methods.first().map_or("GET", |method| method),
+        };
+        (method, self.path.example())
+    }
+
     fn means(&self, method: &str, path: &[String]) -> bool {
         let method = match &self.methods {
             Methods::Any => true,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::pattern::Pattern;
-use crate::{Lookup, Policy};
+use crate::{Lookup, Policy, Question};
 
 fn matcher(policy: &str) -> Matcher {
     match Policy::parse("policy.yaml", policy.as_bytes()) {
@@ -384,6 +384,41 @@ allow:
         });
         let reason = decided.map_or_else(|denial| denial.reason().code(), |()| "ok");
         assert_eq!(reason, *expected, "{to} {answer:?} {request}");
+    }
+}
+
+#[test]
+fn what_is_left_open_is_as_it_would_have_to_be_for_one_and_the_same() {
+    #[rustfmt::skip]
+    let table = [
+        // What a policy allows, the question, and what comes out.
+        ("allow: [{host: a.t, by: [/x]}]",                                                              "", "Allow"),
+        ("allow: [{host: a.t, by: [/x]}]\ndeny: [{host: a.t, by: [/x]}]",                               "", "Deny"),
+        ("allow: [{host: a.t, by: [/u/curl]}]\ndeny: [{host: a.t, by: [/u/*]}]",                        "", "Deny"),
+        ("allow: [{host: a.t, by: [/u/*]}]\ndeny: [{host: a.t, by: [/u/curl]}]",                        "", "Allow"),
+        ("allow: [{host: a.t, by: [/a], http: [GET /a]}, '.t.example', '*.t']",                         "POST /x", "Allow"), // by others
+        ("allow: [{host: a.t, by: [/a], http: [GET /a]}]",                                              "POST /x", "Deny"),
+        ("default: allow-public\nallow: [{host: a.t, by: [/a], only_addresses: [10.0.0.0/8]}]",         "", "Allow"),
+        ("allow: [{host: a.t, http: [GET /a]}]",                                                        "", "Inspect"),
+        ("allow: [{host: a.t, http: [GET /a]}]\ndeny: [{host: a.t, http: ['* /**']}]",                  "", "Deny"),
+        ("allow: [a.t]\ndeny: [{host: a.t, http: ['* /**']}]",                                          "", "Deny"),
+        ("allow: [{host: a.t, only_addresses: [10.0.0.0/8]}]\ndeny: [10.0.0.0/8]",                      "", "Deny"),
+        ("allow: [{host: a.t, under: [/x]}]\ndeny: [{host: a.t, by: [/x]}]",                            "", "Allow"),
+    ];
+    for (policy, request, expected) in table {
+        let matcher = matcher(&format!("version: 1\n{policy}"));
+        let explanation = matcher.explain(&Question {
+            to: &Destination::from_user("a.t").unwrap(),
+            by: None,
+            request: request.split_once(' '),
+            resolves_to: None,
+            hosts: &hosts(),
+        });
+        assert_eq!(
+            format!("{:?}", explanation.verdict),
+            expected,
+            "{policy} {request}: {explanation:#?}"
+        );
     }
 }
 
