@@ -162,6 +162,10 @@ fn network_policy(
     if found.len().saturating_mul(programs.len()) > MAX_GRANTS {
         return too_many(at.span, draft);
     }
+    draft.note(
+        "an executable is told by its path; OpenShell also refuses it once its content has changed since its first \
+         connection",
+    );
     let programs = Programs::new(programs);
     let note: Arc<str> = name.into();
     endpoints.extend(found.into_iter().map(|endpoint| Endpoint {
@@ -215,15 +219,22 @@ fn binary_path(path: &str) -> Result<ProgramPattern, BadEntry> {
 }
 
 fn write(endpoint: Endpoint, draft: &mut Draft<'_, '_>) {
-    if endpoint.ports.is_empty() {
-        return;
-    }
     let ports = Ports::listed(endpoint.ports);
     let like = |entry: Entry| Entry {
         programs: endpoint.programs.clone(),
         note: endpoint.note.clone(),
         ..entry
     };
+    if !endpoint.denied.is_empty() {
+        let denied = Ports::listed(endpoint.denied);
+        for what in &endpoint.whats {
+            let entry = draft.entry(what.clone(), denied.clone(), endpoint.span);
+            draft.add(Side::Deny, like(entry), endpoint.span);
+        }
+    }
+    if ports.as_slice().is_empty() {
+        return;
+    }
     for (at, rules) in endpoint.refused {
         for what in &endpoint.whats {
             let entry = draft.entry(what.clone(), ports.clone(), at);
@@ -278,9 +289,16 @@ fn filesystem(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
                     let help = "name the directories that the program writes to".to_owned();
                     draft.report.error(root.span, message, "", Some(help));
                 }
-                let written = paths.into_iter().map(|(_, path)| path);
-                let written = written.filter(|path| !is_the_sandboxs_own(path));
-                draft.policy.filesystem.write = written.map(str::to_owned).collect();
+                let all = paths.into_iter().map(|(_, path)| path);
+                let (own, written): (Vec<_>, Vec<_>) =
+                    all.partition(|path| is_the_sandboxs_own(path));
+                draft.policy.filesystem.write = written.into_iter().map(str::to_owned).collect();
+                if !own.is_empty() {
+                    draft.note(format!(
+                        "of `read_write`, {} left out: every sandbox of Egret's has its own /tmp, /var/tmp, /run, /dev, /proc and /sys",
+                        left_out(&own)
+                    ));
+                }
             }
         }
     }
@@ -295,6 +313,16 @@ fn filesystem(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
         "`filesystem_policy` speaks of this machine's files here: `read_write` paths are writable, and everything else can be \
          read, but for what holds secrets, where OpenShell shows only what is listed",
     );
+}
+
+fn left_out(paths: &[&str]) -> String {
+    const MOST: usize = 8;
+    let named: Vec<_> = paths.iter().take(MOST).map(|path| shown(path)).collect();
+    match (paths.len().checked_sub(MOST), paths) {
+        (None | Some(0), [one]) => format!("{} is", shown(one)),
+        (None | Some(0), _) => format!("{} are", named.join(", ")),
+        (Some(more), _) => format!("{} and {more} more are", named.join(", ")),
+    }
 }
 
 /// The most paths of a policy, and the most octets of a path.

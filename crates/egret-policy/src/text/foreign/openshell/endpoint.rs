@@ -23,12 +23,22 @@ pub(super) struct Endpoint {
     pub(super) span: Span,
     /// A name or an address; networks, for an endpoint that is nothing else.
     pub(super) whats: Vec<What>,
+    /// Whether OpenShell means every name by it, and every address.
+    pub(super) of_any_host: bool,
     /// None, for an endpoint that nothing is left of.
     pub(super) ports: Vec<u16>,
+    /// The ports on which it is named and leads nowhere, and of these those that are denied, so that nobody else's entry
+    /// leads there in its place.
+    pub(super) shut: Vec<u16>,
+    pub(super) denied: Vec<u16>,
+    /// Its `allowed_ips`, in order, each once.
+    pub(super) listed: Vec<IpNet>,
     pub(super) addresses: Vec<IpNet>,
     /// Whether it may resolve to these only.
     pub(super) only_addresses: bool,
     pub(super) programs: Programs,
+    /// Whether OpenShell looks at its requests, too.
+    pub(super) is_inspected: bool,
     /// The requests that it takes; not said where they are not looked at.
     pub(super) requests: Option<Vec<RequestRule>>,
     /// The requests that are refused whatever else takes them, each list with its place.
@@ -127,8 +137,11 @@ pub(super) fn read(item: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Endpoin
         draft.report.error(item.span, message, "", Some(help));
         return None;
     }
-    if leads.spares_control_plane {
-        leave_out_control_plane(item, &mut ports, draft);
+    let mut shut = Vec::new();
+    if leads.leads_nowhere {
+        shut = std::mem::take(&mut ports);
+    } else if leads.spares_control_plane {
+        shut = leave_out_control_plane(item, &mut ports, draft);
     }
     if let (Some(What::Net(_)), Some((at, _))) = (leads.whats.first(), refused.first()) {
         let message = "`deny_rules` for an address are not implemented yet";
@@ -138,10 +151,15 @@ pub(super) fn read(item: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Endpoin
     Some(Endpoint {
         span: item.span,
         whats: leads.whats,
+        of_any_host: field("host").is_none(),
         ports,
+        shut,
+        denied: Vec::new(),
+        listed: leads.listed,
         addresses: leads.addresses,
         only_addresses: leads.only_addresses,
         programs: Programs::default(),
+        is_inspected: protocol == Some(Protocol::Rest),
         requests,
         refused,
         note: None,
@@ -264,7 +282,10 @@ fn allowed_ips(list: &Node<'_>, draft: &mut Draft<'_, '_>) -> Option<Vec<IpNet>>
         .iter()
         .map(|item| draft.report.parsed(item, "an address", allowed_net))
         .collect();
-    nets.into_iter().collect()
+    let mut nets: Vec<_> = nets.into_iter().collect::<Option<_>>()?;
+    nets.sort_unstable();
+    nets.dedup();
+    Some(nets)
 }
 
 /// The most networks of an endpoint.
@@ -295,8 +316,11 @@ struct Leads {
     whats: Vec<What>,
     addresses: Vec<IpNet>,
     only_addresses: bool,
+    listed: Vec<IpNet>,
     /// Whether OpenShell keeps the ports of control planes shut all the same.
     spares_control_plane: bool,
+    /// Whether what it lists leaves nothing of it.
+    leads_nowhere: bool,
 }
 
 fn leads(
@@ -320,6 +344,7 @@ fn leads(
     let exact = pattern.is_exact();
     let the_host = exact && special_str(pattern.as_str()) == Some(Special::HostGateway);
     let constrained = !nets.is_empty();
+    let listed = nets.clone();
     let addresses = match (the_host, nets.is_empty()) {
         (true, true) => Vec::new(),
         (true, false) => {
@@ -330,7 +355,8 @@ fn leads(
         (false, true) if exact => {
             draft.note(
                 "a host that is written out may resolve to private addresses, as in OpenShell, but not to those of this \
-                 machine, of metadata services, or that are reserved",
+                 machine, of metadata services, or that are reserved; in a converted policy these are the `addresses` of \
+                 each such entry: remove them where a host is public",
             );
             PRIVATE.to_vec()
         }
@@ -341,6 +367,8 @@ fn leads(
         whats: vec![what],
         addresses,
         only_addresses: constrained && !the_host,
+        listed,
+        leads_nowhere: false,
     })
 }
 
@@ -362,10 +390,12 @@ fn without_host(
         "an endpoint without `host` opens the addresses of its `allowed_ips`, and not the names that resolve to them",
     );
     Some(Leads {
-        whats: nets.into_iter().map(What::Net).collect(),
+        whats: nets.iter().copied().map(What::Net).collect(),
         addresses: Vec::new(),
         only_addresses: false,
+        listed: nets,
         spares_control_plane: true,
+        leads_nowhere: false,
     })
 }
 
@@ -385,16 +415,18 @@ fn to_address(
     let what = draft.report.parsed(host, "`host`", |text| {
         entry::parse_address(text, Side::Allow)
     })?;
-    if !nets.is_empty() && !nets.iter().any(|net| net.contains(&address)) {
+    let leads_nowhere = !nets.is_empty() && !nets.iter().any(|net| net.contains(&address));
+    if leads_nowhere {
         let message = "this opens nothing: the address is not among its `allowed_ips`";
         draft.report.warning(host.span, message, "", None);
-        return None;
     }
     Some(Leads {
         whats: vec![what],
         addresses: Vec::new(),
         only_addresses: false,
+        listed: nets,
         spares_control_plane: true,
+        leads_nowhere,
     })
 }
 
@@ -407,6 +439,12 @@ fn host_pattern(text: &str) -> Result<What, BadEntry> {
         let help = "write `host: host.docker.internal`, which is the same host";
         let message = "Egret does not know the host by this name";
         return Err(BadEntry::new(whole, message, "", help));
+    }
+    if text.starts_with('.') || text.ends_with('.') {
+        let message = "a host neither begins nor ends with a dot here";
+        let label = "OpenShell finds no name that is written so";
+        let help = "leave the dot out; `**.example.com` means every name below";
+        return Err(BadEntry::new(whole, message, label, help));
     }
     if text.contains('*') && text.split('.').count() <= 2 {
         let message = format!(
@@ -447,21 +485,27 @@ const fn v4([a, b, c, d]: [u8; 4], len: u8) -> IpNet {
 /// Ports of etcd, of Kubernetes' API and of its nodes, which OpenShell never opens to what could be a private network.
 const CONTROL_PLANE: [u16; 5] = [2379, 2380, 6443, 10250, 10255];
 
-fn leave_out_control_plane(item: &Node<'_>, ports: &mut Vec<u16>, draft: &mut Draft<'_, '_>) {
-    let shut: Vec<_> = ports
-        .iter()
-        .filter(|port| CONTROL_PLANE.contains(port))
-        .map(u16::to_string)
-        .collect();
+/// Returns the ports that it leaves out.
+fn leave_out_control_plane(
+    item: &Node<'_>,
+    ports: &mut Vec<u16>,
+    draft: &mut Draft<'_, '_>,
+) -> Vec<u16> {
+    let (shut, open) = ports
+        .drain(..)
+        .partition(|port| CONTROL_PLANE.contains(port));
+    *ports = open;
+    let shut: Vec<u16> = shut;
     if !shut.is_empty() {
+        let ports: Vec<_> = shut.iter().map(u16::to_string).collect();
         let message = format!(
             "port {} stays shut: OpenShell keeps it for control planes",
-            shut.join(" and ")
+            ports.join(" and ")
         );
         let help = "a policy of Egret's own can open it".to_owned();
         draft.report.warning(item.span, message, "", Some(help));
-        ports.retain(|port| !CONTROL_PLANE.contains(port));
     }
+    shut
 }
 
 /// The text of a field, if it is one.

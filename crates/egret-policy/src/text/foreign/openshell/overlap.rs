@@ -1,16 +1,83 @@
 //! Endpoints that mean the same destination.
 //!
-//! OpenShell adds up the rules of all of them, and one that does not look at requests adds nothing to those that do. In
-//! Egret the most specific pattern applies, and an entry that does not look at requests takes all of them. Where that
-//! would open more, the plain endpoint gives way.
+//! - **Requests:** OpenShell adds up the rules of all of them, and one that does not look at requests adds nothing to
+//!   those that do. In Egret the most specific pattern applies, and an entry that does not look at requests takes all of
+//!   them. Where that would open more, the plain endpoint gives way.
+//! - **Addresses:** OpenShell takes no policy in which they differ in `allowed_ips` (`openshell-policy`, `ambiguity`);
+//!   where it does not check, one of the lists holds for all of them. In Egret they would add up.
+//! - **Ports of control planes:** refused to every program for which the host is written out or listed, even where a
+//!   wildcard opens them.
 
 use super::endpoint::Endpoint;
 use crate::pattern::{Lead, Pattern};
 use crate::policy::What;
 use crate::text::foreign::Draft;
 
-/// Leaves out what plain endpoints would open past the rules of others, and notes what is narrower.
+/// Leaves out what endpoints would open past the rules, addresses and shut ports of others, and notes what is narrower.
 pub(super) fn settle(endpoints: &mut [Endpoint], draft: &mut Draft<'_, '_>) {
+    refuse_different_addresses(endpoints, draft);
+    keep_shut(endpoints);
+    give_way(endpoints, draft);
+}
+
+fn refuse_different_addresses(endpoints: &[Endpoint], draft: &mut Draft<'_, '_>) {
+    for (at, one) in endpoints.iter().enumerate() {
+        if draft.report.is_full() {
+            return;
+        }
+        let mut before = endpoints.iter().take(at);
+        let differs = before.find(|other| {
+            other.listed != one.listed
+                && one.all_ports().any(|port| other.names_port(port))
+                && may_share_a_destination(one, other)
+        });
+        if let Some(other) = differs {
+            let place = draft.report.place(other.span, one.span);
+            let message = format!(
+                "this endpoint and the one in {place} are for the same host and port, and differ in `allowed_ips`"
+            );
+            let label = "OpenShell refuses such a policy, too";
+            let help = "give both the same list, or different ports".to_owned();
+            draft.report.error(one.span, message, label, Some(help));
+        }
+    }
+}
+
+/// Denies shut ports of names that the pattern of another endpoint opens.
+fn keep_shut(endpoints: &mut [Endpoint]) {
+    for at in 0..endpoints.len() {
+        let Some(one) = endpoints.get(at) else {
+            continue;
+        };
+        let opened = |port: &&u16| {
+            let mut others = endpoints.iter();
+            others.any(|other| {
+                other.ports.binary_search(port).is_ok() && closer(one, other).is_some()
+            })
+        };
+        let denied = one.shut.iter().filter(opened).copied().collect();
+        if let Some(one) = endpoints.get_mut(at) {
+            one.denied = denied;
+        }
+    }
+}
+
+impl Endpoint {
+    fn all_ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.iter().chain(&self.shut).copied()
+    }
+
+    fn names_port(&self, port: u16) -> bool {
+        self.ports.binary_search(&port).is_ok() || self.shut.binary_search(&port).is_ok()
+    }
+}
+
+/// As OpenShell sees it, to which an endpoint without a host is for all of them.
+fn may_share_a_destination(one: &Endpoint, other: &Endpoint) -> bool {
+    one.of_any_host || other.of_any_host || closer(one, other).is_some()
+}
+
+fn give_way(endpoints: &mut [Endpoint], draft: &mut Draft<'_, '_>) {
     let ruled: Vec<_> = endpoints
         .iter()
         .enumerate()
@@ -29,7 +96,8 @@ pub(super) fn settle(endpoints: &mut [Endpoint], draft: &mut Draft<'_, '_>) {
             let Some(closer) = closer(one, ruling) else {
                 continue;
             };
-            if one.requests.is_some() {
+            // What has rules and no `protocol` is plain to OpenShell.
+            if one.requests.is_some() && (one.is_inspected || !ruling.is_inspected) {
                 if closer != Closer::Neither {
                     draft.note(
                         "where host patterns overlap, the rules of the most specific one apply alone; OpenShell adds them up",

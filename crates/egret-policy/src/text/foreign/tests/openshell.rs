@@ -30,7 +30,7 @@ network_policies:
   database:
     endpoints:
       - {host: db.corp.example, port: 5432, protocol: tcp}
-      - {host: "*.corp.example", port: 5432, allowed_ips: [10.2.0.0/16, 10.9.9.9]}
+      - {host: "*.data.example", port: 5432, allowed_ips: [10.2.0.0/16, 10.9.9.9]}
     binaries: [{path: "/usr/bin/psql*"}]
 "#;
 
@@ -118,23 +118,23 @@ fn programs_endpoints_and_requests_have_to_match() {
                 "denied.address.loopback",
             ),
             (
-                "x.corp.example:5432 by /usr/bin/psql -> 10.2.3.4",
+                "x.data.example:5432 by /usr/bin/psql -> 10.2.3.4",
                 "allowed.rule",
             ),
             (
-                "x.corp.example:5432 by /usr/bin/psql -> 10.9.9.9",
+                "x.data.example:5432 by /usr/bin/psql -> 10.9.9.9",
                 "allowed.rule",
             ),
             (
-                "x.corp.example:5432 by /usr/bin/psql -> 10.9.9.8",
+                "x.data.example:5432 by /usr/bin/psql -> 10.9.9.8",
                 "denied.address.private",
             ),
             (
-                "x.corp.example:5432 by /usr/bin/psql -> 10.2.3.4 93.184.216.34",
+                "x.data.example:5432 by /usr/bin/psql -> 10.2.3.4 93.184.216.34",
                 "denied.default",
             ), // only these
             (
-                "x.corp.example:5432 by /usr/bin/psql/x -> 10.2.3.4",
+                "x.data.example:5432 by /usr/bin/psql/x -> 10.2.3.4",
                 "denied.executable",
             ),
         ],
@@ -257,7 +257,7 @@ fn endpoints_of_the_same_place_never_open_more_than_there() {
         parsed.notes
     );
     assert!(
-        parsed.notes[1].starts_with("the endpoint in line 3 opens nothing where the one in line 4"),
+        parsed.notes[2].starts_with("the endpoint in line 3 opens nothing where the one in line 4"),
         "{:?}",
         parsed.notes
     );
@@ -274,6 +274,126 @@ fn endpoints_of_the_same_place_never_open_more_than_there() {
             ("x.a.example:80 by /a POST /", "denied.request"),
         ],
     );
+}
+
+#[test]
+fn endpoints_that_overlap_have_the_same_addresses() {
+    let two = |first: &str, second: &str, programs: &str| {
+        format!(
+            "version: 1\nnetwork_policies:\n  p: {{endpoints: [{{{first}}}], binaries: [{{path: /a}}]}}\n  q: {{endpoints: [{{{second}}}], binaries: [{{path: {programs}}}]}}"
+        )
+    };
+    let private = "allowed_ips: [10.1.0.0/16]";
+    #[rustfmt::skip]
+    let table = [
+        ("host: db.a.example, port: 80",                 "host: db.a.example, ports: [8080, 80]", true ),
+        ("host: db.a.example, port: 80",                 "host: '*.a.example', port: 80",         true ),
+        ("host: '*.a.example', port: 80",                "host: db.a.example, port: 80",          true ),
+        ("host: 'd*.a.example', port: 80",               "host: '*.a.example', port: 80",         true ),
+        ("host: db.a.example, port: 80, allowed_ips: [10.2.0.0/16]", "host: db.a.example, port: 80", true ),
+        ("host: db.a.example, port: 80, protocol: rest, access: full", "host: db.a.example, port: 80", true ),
+        ("host: db.a.example, port: 80",                 "port: 80",                              true ),
+        ("port: 80, allowed_ips: [10.2.0.0/16]",         "port: 80",                              true ),
+        ("host: 10.1.2.3, port: 80",                     "port: 80",                              true ),
+        ("host: 10.9.9.9, port: 80, allowed_ips: [10.8.0.0/16]", "port: 80",                      true ),
+        ("host: 10.1.2.3, port: 80",                     "host: 10.1.2.3, port: 80",              true ),
+        ("host: a.example, port: 6443",                  "host: a.example, port: 6443",           true ),
+        ("host: db.a.example, port: 81",                 "host: db.a.example, port: 80",          false),
+        ("host: dc.a.example, port: 80",                 "host: db.a.example, port: 80",          false),
+        ("host: db.a.example, port: 80, allowed_ips: [10.1.2.3/16]", "host: '*.a.example', port: 80", false),
+    ];
+    for (one, listing, refused) in table {
+        // Whichever comes first, and whichever programs they name: one may have started the other.
+        let listing = format!("{listing}, {private}");
+        for text in [two(one, &listing, "/a"), two(&listing, one, "/b")] {
+            match crate::Policy::parse("p", text.as_bytes()) {
+                Ok(_) => assert!(!refused, "{text}"),
+                Err(errors) => assert!(
+                    refused
+                        && super::said(&errors)[0].ends_with(
+                            "this endpoint and the one in line 3 are for the same host and port, and differ in `allowed_ips`: give both the same list, or different ports"
+                        ),
+                    "{text}\n{errors}"
+                ),
+            }
+        }
+    }
+    check(
+        &read(
+            &two(
+                &format!("host: db.a.example, port: 80, {private}"),
+                &format!("host: '*.a.example', port: 80, {private}"),
+                "/b",
+            ),
+            None,
+        ),
+        &[
+            ("db.a.example:80 by /a -> 10.1.2.3", "allowed.rule"),
+            ("db.a.example:80 by /b -> 10.1.2.3", "allowed.rule"),
+            (
+                "db.a.example:80 by /a -> 10.2.2.3",
+                "denied.address.private",
+            ),
+            ("db.a.example:80 by /b -> 93.184.216.34", "denied.default"),
+            ("x.a.example:80 by /b -> 93.184.216.34", "denied.default"),
+        ],
+    );
+}
+
+#[test]
+fn what_leads_nowhere_is_not_opened_by_a_wider_pattern() {
+    let parsed = read(
+        r#"
+version: 1
+network_policies:
+  p:
+    endpoints:
+      - {host: k8s.a.example, ports: [443, 6443]}
+      - {host: other.a.example, ports: [443, 10250]}
+    binaries: [{path: /a}]
+  q:
+    endpoints: [{host: "*.a.example", ports: [443, 6443]}]
+    binaries: [{path: /a}, {path: /b}]
+"#,
+        None,
+    );
+    check(
+        &parsed,
+        &[
+            ("k8s.a.example:6443 by /a", "denied.rule"),
+            ("k8s.a.example:6443 by /x</a", "denied.rule"),
+            ("k8s.a.example:6443 by /b", "allowed.rule"),
+            (
+                "k8s.a.example:6443 by /b -> 10.0.0.1",
+                "denied.address.private",
+            ),
+            ("k8s.a.example:443 by /a -> 10.0.0.1", "allowed.rule"),
+            ("x.a.example:6443 by /a", "allowed.rule"),
+            ("other.a.example:6443 by /a", "allowed.rule"),
+            ("other.a.example:10250 by /a", "denied.port"),
+        ],
+    );
+    // What has rules and no `protocol` is plain there, and what its rules allow is not allowed by them.
+    let rest = "protocol: rest, enforcement: enforce, path: '/v1/**'";
+    for (first, second) in [(0, 1), (1, 0)] {
+        let ends = [
+            "{host: a.example, port: 80, rules: [{allow: {method: '*', path: /x}}]}".to_owned(),
+            format!(
+                "{{host: a.example, port: 80, {rest}, rules: [{{allow: {{method: GET, path: /v1/a}}}}]}}"
+            ),
+        ];
+        let text = format!(
+            "version: 1\nnetwork_policies: {{p: {{endpoints: [{}, {}], binaries: [{{path: /a}}]}}}}",
+            ends[first], ends[second]
+        );
+        check(
+            &read(&text, None),
+            &[
+                ("a.example:80 by /a GET /v1/a", "allowed.rule"),
+                ("a.example:80 by /a GET /x", "denied.request"),
+            ],
+        );
+    }
 }
 
 #[test]
@@ -332,9 +452,17 @@ fn what_differs_is_told() {
         (endpoint(&format!("{rest}, access: full, allow_encoded_slash: true")), &["note: `allow_encoded_slash`"]),
         ("version: 1\nprocess: {run_as_user: sandbox}\nlandlock: {}".to_owned(), &["note: `process` has no effect", "note: Egret does not confine files by Landlock alone"]),
         ("version: 1\nfilesystem_policy: {read_only: [/usr]}".to_owned(), &["note: `filesystem_policy` speaks of this machine's files here"]),
+        ("version: 1\nfilesystem_policy: {read_write: [/tmp, /srv, /dev/null]}".to_owned(), &["note: of `read_write`, /tmp, /dev/null are left out: every sandbox of Egret's has its own /tmp,", "note: `filesystem_policy` speaks"]),
+        ("version: 1\nfilesystem_policy: {read_write: [/run/x]}".to_owned(), &["note: of `read_write`, /run/x is left out:", "note: `filesystem_policy` speaks"]),
     ];
     for (text, expected) in table {
-        let told = told(&read(text, None));
+        let mut told = told(&read(text, None));
+        // Said of every policy with programs.
+        let hashes = told
+            .iter()
+            .position(|told| told.contains("its content has changed"));
+        assert_eq!(hashes.is_some(), text.contains("binaries"), "{text}");
+        hashes.map(|at| told.remove(at));
         let begin = told.len() == expected.len()
             && told
                 .iter()
@@ -364,6 +492,8 @@ fn what_is_wrong_is_named_with_its_place() {
         ("host: a.example, port: 70000",                     "`70000` is not a port"),
         ("host: a.example, port: 1, acces: full",            "an endpoint has no key `acces`: did you mean `access`?"),
         ("host: '*', port: 1",                               "`*` would match a whole top-level domain: write a wildcard such as `*.example.com`"),
+        ("host: .a.example, port: 1",                        "a host neither begins nor ends with a dot here: leave the dot out; `**.example.com` means every name below"),
+        ("host: a.example., port: 1",                        "a host neither begins nor ends with a dot here: leave the dot out; `**.example.com` means every name below"),
         ("host: '*.com', port: 1",                           "`*.com` would match a whole top-level domain: write a wildcard such as `*.example.com`"),
         ("host: 'a.b*.example.com', port: 1",                "`a.b*.example.com` is not a host pattern"),
         ("host: 'a*b*.example.com', port: 1",                "`a*b*.example.com` is not a host pattern"),
