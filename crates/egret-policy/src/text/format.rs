@@ -15,6 +15,7 @@ use std::vec;
 
 use crate::policy::{Language, Policy};
 use crate::report::{PolicyErrors, Report, Span};
+use crate::text::native;
 use crate::text::write::{self, Collection, Comment, Item};
 use crate::text::yaml::{self, Kind, Node, Value};
 
@@ -123,40 +124,19 @@ impl Place {
         }
     }
 
-    fn keys(self) -> &'static [&'static str] {
-        match self {
-            Self::Policy => POLICY_KEYS,
-            Self::Entries => ENTRY_KEYS,
-            Self::Filesystem => FILESYSTEM_KEYS,
-            Self::Tests => TEST_KEYS,
+    /// Where a key stands among the others: the order in which the reader knows them.
+    fn order(self, key: &str) -> usize {
+        let known: &[&[&str]] = match self {
+            Self::Policy => &[native::KEYS],
+            Self::Entries => &[native::HOST_KEYS, native::ADDRESS_KEYS],
+            Self::Filesystem => &[native::FILESYSTEM_KEYS],
+            Self::Tests => &[native::TEST_KEYS],
             Self::Elsewhere => &[],
-        }
+        };
+        let place = |keys: &&[&str]| keys.iter().position(|known| *known == key);
+        known.iter().find_map(place).unwrap_or(usize::MAX)
     }
 }
-
-const POLICY_KEYS: &[&str] = &[
-    "version",
-    "name",
-    "default",
-    "allow",
-    "deny",
-    "host_gateway",
-    "filesystem",
-    "tests",
-];
-const ENTRY_KEYS: &[&str] = &[
-    "host",
-    "address",
-    "ports",
-    "addresses",
-    "only_addresses",
-    "reason",
-    "by",
-    "under",
-    "http",
-];
-const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
-const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
 
 /// What a value stands in.
 #[derive(Clone, Copy)]
@@ -299,11 +279,7 @@ impl<'a> Reader<'a> {
             ));
         }
         let foot = self.after(inside, around, items.last_mut().map(|(_, item)| item));
-        let known = place.keys();
-        items.sort_by_key(|(name, _)| {
-            let at = known.iter().position(|known| *known == name.as_ref());
-            at.unwrap_or(known.len())
-        });
+        items.sort_by_key(|(name, _)| place.order(name));
         self.collection(node, items, foot)
     }
 

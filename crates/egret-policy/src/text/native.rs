@@ -55,7 +55,7 @@ struct Reader<'r, 's> {
     spans: Spans,
 }
 
-const KEYS: &[&str] = &[
+pub(crate) const KEYS: &[&str] = &[
     "version",
     "name",
     "default",
@@ -65,7 +65,7 @@ const KEYS: &[&str] = &[
     "filesystem",
     "tests",
 ];
-const HOST_KEYS: &[&str] = &[
+pub(crate) const HOST_KEYS: &[&str] = &[
     "host",
     "ports",
     "addresses",
@@ -75,11 +75,11 @@ const HOST_KEYS: &[&str] = &[
     "under",
     "http",
 ];
-const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "under", "http"];
+pub(crate) const ADDRESS_KEYS: &[&str] = &["address", "ports", "reason", "by", "under", "http"];
 /// How every port is said in `ports`.
 const EVERY_PORT: &str = "every port is `ports: any`";
-const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
-const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
+pub(crate) const FILESYSTEM_KEYS: &[&str] = &["read", "write", "hide"];
+pub(crate) const TEST_KEYS: &[&str] = &["allow", "deny", "by", "request", "resolves_to"];
 
 /// Whether a policy has this key somewhere.
 pub(crate) fn is_key(word: &str) -> bool {
