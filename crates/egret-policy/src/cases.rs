@@ -85,32 +85,61 @@ impl Case {
     }
 }
 
+/// Ports on which a destination may be reachable where a test says that it is not.
+pub(crate) struct Elsewhere<'a> {
+    matcher: &'a Matcher,
+    ports: Vec<u16>,
+    hosts: HostAddresses,
+}
+
 /// Ports that are tried for a test without one.
 const MOST_PORTS: usize = 64;
 
-impl Policy {
+impl<'a> Elsewhere<'a> {
+    /// The lowest ports that `policy`, which `matcher` is compiled from, opens.
+    pub(crate) fn new(policy: &Policy, matcher: &'a Matcher) -> Self {
+        let listed = policy.allow.iter().flat_map(|entry| entry.ports.as_slice());
+        let gateway = policy
+            .host_gateway
+            .iter()
+            .flat_map(HostGatewayPorts::listed_ports);
+        let ports: BTreeSet<u16> = listed.chain(gateway).copied().collect();
+        Self {
+            matcher,
+            ports: ports
+                .into_iter()
+                .filter(|&port| port != 0)
+                .take(MOST_PORTS)
+                .collect(),
+            hosts: HostAddresses::new([]),
+        }
+    }
+
     /// A port on which a destination can be reached, where a test says that it cannot and names no port: 443 is what is
     /// tested then, which is less than a reader may think.
-    pub(crate) fn reached_elsewhere(&self, case: &Case, matcher: &Matcher) -> Option<u16> {
+    pub(crate) fn reached(&self, case: &Case) -> Option<u16> {
         let port = Destination::from_authority(&case.text, None);
         if case.expected == Expected::Allow || port.is_ok() || case.text.contains("://") {
             return None;
         }
-        let listed = self.allow.iter().flat_map(|entry| entry.ports.as_slice());
-        let gateway = self
-            .host_gateway
-            .iter()
-            .flat_map(HostGatewayPorts::listed_ports);
-        let ports: BTreeSet<u16> = listed
-            .chain(gateway)
-            .copied()
-            .filter(|&port| port != 0)
-            .collect();
-        let hosts = HostAddresses::new([]);
-        ports.into_iter().take(MOST_PORTS).find(|&port| {
+        self.ports.iter().copied().find(|&port| {
             let to = Destination::new(case.to.target().clone(), port);
-            to.is_ok_and(|to| case.run(matcher, &to, &hosts).verdict != Verdict::Deny)
+            to.is_ok_and(|to| case.run(self.matcher, &to, &self.hosts).verdict != Verdict::Deny)
         })
+    }
+}
+
+impl Policy {
+    /// Says what the programs of tests are known by: what `end` has for the path of a link.
+    pub fn follow_tested(&mut self, end: impl Fn(&str) -> Option<String>) {
+        for program in self.tests.iter_mut().filter_map(|case| case.by.as_mut()) {
+            let paths = std::iter::once(&mut program.executable).chain(&mut program.ancestors);
+            for path in paths {
+                if let Some(end) = end(path) {
+                    *path = end;
+                }
+            }
+        }
     }
 
     /// Runs the tests that the policy carries, in the order of the file.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
+use crate::cases::Elsewhere;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::matcher::{Found, Grant};
@@ -68,8 +69,9 @@ fn tests_of_one_port(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
         return;
     }
     let matcher = policy.compile();
+    let elsewhere = Elsewhere::new(policy, &matcher);
     for (case, &span) in policy.tests.iter().zip(&spans.tests) {
-        if let Some(port) = policy.reached_elsewhere(case, &matcher) {
+        if let Some(port) = elsewhere.reached(case) {
             let message = format!("this test is about port 443, and port {port} is open");
             let help = format!("write `{}:{port}` to test that", case.text);
             report.warning(span, message, "", Some(help));
