@@ -31,6 +31,7 @@ mod request;
 mod rule;
 mod suffix;
 mod text;
+mod visible;
 
 pub use addr::{Class, HostAddresses, class_of};
 pub use cases::Tested;
@@ -50,3 +51,4 @@ pub use report::{Diagnostic, PolicyErrors, Severity};
 pub use rule::RuleId;
 pub use text::format::format_policy;
 pub use text::schema::POLICY_SCHEMA;
+pub use visible::{is_hidden, visible, visible_lines};

@@ -9,9 +9,12 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::visible::{visible, visible_lines};
+
 /// One error or warning about a policy, with the place it is about.
 ///
-/// Displays as several lines, without colour and without a line break at the end. Serialises with `level`, `message`,
+/// Displays as several lines, without colour and without a line break at the end. Shown, it has nothing of the file in it
+/// that a terminal would act on ([`visible`]); serialised, it is as it is. Serialises with `level`, `message`,
 /// `file`, `line` and `column` (both from 1, the column in characters), and, where there is something to say, `label`
 /// (about the part that is underlined) and `help`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,22 +79,27 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let place: Element<'_> = match &self.excerpt {
+        let (file, message) = (visible(&self.file), visible_lines(&self.message));
+        let label = visible_lines(&self.label);
+        let excerpt = self
+            .excerpt
+            .as_ref()
+            .map(|(line, part)| visible_part(line, part));
+        let place: Element<'_> = match &excerpt {
             Some((line, part)) => {
-                let annotation = AnnotationKind::Primary
-                    .span(part.clone())
-                    .label(self.label.as_str());
+                let annotation = AnnotationKind::Primary.span(part.clone()).label(&*label);
                 let snippet = Snippet::source(line.as_str()).line_start(self.line as usize);
-                snippet.path(&*self.file).annotation(annotation).into()
+                snippet.path(&*file).annotation(annotation).into()
             }
             None => {
-                let origin = Origin::path(&*self.file).line(self.line as usize);
+                let origin = Origin::path(&*file).line(self.line as usize);
                 origin.char_column(self.column as usize).into()
             }
         };
-        let mut group = level.primary_title(self.message.as_str()).element(place);
-        if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help.as_str()));
+        let help = self.help.as_deref().map(visible_lines);
+        let mut group = level.primary_title(&*message).element(place);
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(&**help));
         }
         renderer.decor_style(DecorStyle::Ascii).render(&[group])
     }
@@ -134,7 +142,8 @@ impl PolicyErrors {
         if self.left_out > 0 {
             parts.push(format!(
                 "error: {}: {} more errors are not shown",
-                self.file, self.left_out
+                visible(&self.file),
+                self.left_out
             ));
         }
         parts.join("\n\n")
@@ -335,6 +344,17 @@ impl<'a> Report<'a> {
     }
 }
 
+/// A line and a part of it as they are shown. A tab is left to the renderer, which makes blanks of it.
+fn visible_part(line: &str, part: &Range<usize>) -> (String, Range<usize>) {
+    let shown = |range: Range<usize>| visible_lines(line.get(range).unwrap_or_default());
+    let mut text = shown(0..part.start).into_owned();
+    let start = text.len();
+    text.push_str(&shown(part.clone()));
+    let end = text.len();
+    text.push_str(&shown(part.end..line.len()));
+    (text, start..end)
+}
+
 /// A sentence in which a word of the file stands may be as long as the file: then its middle is left out.
 fn shortened(text: String) -> String {
     if text.len() <= LONGEST_LINE {
@@ -361,4 +381,57 @@ pub(crate) fn did_you_mean(unknown: &str, known: &[&str]) -> Option<String> {
     let nearest = known.iter().min_by_key(distance)?;
     let far = distance(&nearest) > 1 + nearest.len() / 4;
     (!far).then(|| format!("did you mean `{nearest}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Policy;
+    use crate::visible::is_hidden;
+
+    #[test]
+    fn what_is_shown_has_nothing_that_a_terminal_obeys() {
+        #[rustfmt::skip]
+        let table = [
+            ("version: 1 # \u{9b}2J",                                   r"# \u{9b}2J"),
+            ("version: 1\nallow: [\u{85}]",                             r"[\u{85}]"),
+            ("version: 1\nalow\u{202e}: [] # \u{2066}",                 r"alow\u{202e}: [] # \u{2066}"),
+            ("version: 1\nallow: [{host: a.test, by: [\"/\u{feff}\"]}]", r#"["/\u{feff}"]"#),
+            ("version: 1\nallow:\n- {host: \u{200b}a.test, reason: \"x\u{202e}\"}", r#""x\u{202e}""#),
+        ];
+        for (source, expected) in table {
+            let errors = Policy::parse("p\u{1b}[2J\n.yaml", source.as_bytes()).unwrap_err();
+            let shown = errors.to_string();
+            assert!(!shown.contains(|c| c != '\n' && is_hidden(c)), "{shown:?}");
+            assert!(shown.contains(expected), "{shown}");
+            assert!(shown.contains(r"--> p\u{1b}[2J\n.yaml:"), "{shown}");
+            let coloured = errors.render(true);
+            let other = |c| !matches!(c, '\n' | '\u{1b}') && is_hidden(c);
+            assert!(!coloured.contains(other), "{coloured:?}");
+            assert!(!coloured.contains("\u{1b}[2J"), "{coloured:?}");
+        }
+    }
+
+    #[test]
+    fn the_underline_is_where_it_was_meant() {
+        let source = "version: 1\nallow:\n- {host: a.test, reason: \"\u{202e}\u{200b}\"} # \u{9b}";
+        let errors = Policy::parse(
+            "p.yaml",
+            "version: 1\nallow: [a.test] # \u{2066}é\nalow: [\u{202e}]".as_bytes(),
+        );
+        let shown = errors.unwrap_err().to_string();
+        let errors = Policy::parse("p.yaml", source.replace(" # \u{9b}", "").as_bytes());
+        let shown = format!("{shown}\n{}", errors.unwrap_err());
+        let lines: Vec<_> = shown.lines().collect();
+        let under = |part: &str| {
+            let at = lines.iter().position(|line| line.contains(part)).unwrap();
+            (
+                lines[at].find(part),
+                lines[at + 1].find('^'),
+                lines[at + 1].matches('^').count(),
+            )
+        };
+        assert_eq!(under("alow:").0, under("alow:").1, "{shown}");
+        let (text, marks, length) = under(r#""\u{202e}\u{200b}""#);
+        assert_eq!((text, length), (marks, 18), "{shown}");
+    }
 }

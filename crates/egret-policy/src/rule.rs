@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::visible::visible;
+
 /// Where an entry of a policy stands: a file (or a flag such as `--allow`) and a line in it.
 ///
-/// It is how the audit log, `explain` and every refusal name the entry that decided. Cheap to clone.
+/// It is how the audit log, `explain` and every refusal name the entry that decided. Displays on one line, whatever the
+/// file is called. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RuleId {
     file: Arc<str>,
@@ -37,9 +40,10 @@ impl RuleId {
 
 impl fmt::Display for RuleId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = visible(&self.file);
         match self.line {
-            0 => f.write_str(&self.file),
-            line => write!(f, "{}:{line}", self.file),
+            0 => f.write_str(&file),
+            line => write!(f, "{file}:{line}"),
         }
     }
 }

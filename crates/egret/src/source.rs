@@ -5,6 +5,7 @@ use crate::files::is_writable;
 use egret_policy::{HostGatewayPorts, Language, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -216,18 +217,22 @@ impl PolicySource {
 
 /// A process runs what is at the end of a link, and is known by that: `/usr/bin/python3` is `/usr/bin/python3.11`. Links are
 /// followed as they are now; what is not there outside is not there in a sandbox either.
-fn follow_links(policy: &mut Policy) {
-    let followed: Vec<_> = policy
-        .executables()
-        .filter_map(|path| {
-            let end = Path::new(path).canonicalize().ok()?;
-            Some((path.to_owned(), end.into_os_string().into_string().ok()?))
-        })
-        .filter(|(path, end)| path != end)
+pub(crate) fn follow_links(policy: &mut Policy) {
+    let named: BTreeSet<&str> = policy.executables().collect();
+    let followed: Vec<_> = named
+        .into_iter()
+        .filter_map(|path| Some((path.to_owned(), end_of_link(path)?)))
         .collect();
     for (path, end) in followed {
         policy.add_executable_alias(&path, &end);
     }
+}
+
+/// What an executable's path leads to on this machine, if that is another path.
+pub(crate) fn end_of_link(path: &str) -> Option<String> {
+    let end = Path::new(path).canonicalize().ok()?;
+    let end = end.into_os_string().into_string().ok()?;
+    (end != path).then_some(end)
 }
 
 #[cfg(test)]

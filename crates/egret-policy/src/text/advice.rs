@@ -7,7 +7,8 @@ use std::net::Ipv6Addr;
 use crate::destination::parse_port;
 use crate::report::did_you_mean;
 use crate::text::native::{home_of, is_key};
-use crate::text::reader::{is_hidden, shown};
+use crate::text::reader::shown;
+use crate::visible::is_hidden;
 
 pub(crate) const COMMENTS: &str = "a comment begins with `#`, in JSON too";
 

@@ -352,7 +352,7 @@ impl Reader<'_, '_> {
                     self.report.error(value.span, message, "", Some(help));
                 }
                 "addresses" | "only_addresses" => addresses = self.addresses(value, key),
-                "reason" => note = self.report.text(value, "`reason`").map(Arc::from),
+                "reason" => note = self.report.words(value, "`reason`").map(Arc::from),
                 "http" if side == Side::Deny && keys == ADDRESS_KEYS => {
                     let help = "say which requests are allowed, under `allow`".to_owned();
                     self.report.error(

@@ -4,6 +4,7 @@ use crate::report::{Report, Span};
 use crate::text::advice;
 use crate::text::entry::{self, BadEntry};
 use crate::text::yaml::{Kind, Node, Value};
+use crate::visible::is_hidden;
 
 /// The pairs of a mapping.
 pub(crate) type Pairs<'s> = [(Node<'s>, Node<'s>)];
@@ -119,6 +120,20 @@ impl Report<'_> {
                 None
             }
         }
+    }
+
+    /// A text for people, of one line or several. It is shown where decisions are, so nothing in it may be hidden.
+    pub(crate) fn words<'n>(&mut self, value: &'n Node<'_>, what: &str) -> Option<&'n str> {
+        let text = self.text(value, what)?;
+        let hidden = |c: &char| is_hidden(*c) && !matches!(c, '\n' | '\t');
+        if let Some(c) = text.chars().find(hidden) {
+            let label = format!("U+{:04X} is in it", u32::from(c));
+            let message = format!("{what} has a character that cannot be seen");
+            let help = "leave such characters out".to_owned();
+            self.error(value.span, message, label, Some(help));
+            return None;
+        }
+        Some(text)
     }
 
     /// A text that may be missing or empty, which is the same.
@@ -265,9 +280,3 @@ pub(crate) fn can_be_a_name(name: &str) -> bool {
 
 /// The most octets in a policy's name.
 pub(crate) const MAX_POLICY_NAME: usize = 128;
-
-/// Control characters and marks that change the direction of text.
-pub(crate) fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}

@@ -1,8 +1,8 @@
 //! `egret policy check`: whether policies can be used, and what is wrong or probably not meant.
 
 use super::{
-    BAD_INPUT, Bad, FINE, Loaded, cannot_print, colour_for, counted, load, one_standard_input,
-    print, refuse_input, shown, tell, tell_all,
+    BAD_INPUT, Bad, FINE, Loaded, Page, cannot_print, counted, load, one_standard_input,
+    print_json, refuse_input, shown, tell_all,
 };
 use crate::cli::Output;
 use clap::Args;
@@ -37,10 +37,10 @@ pub(super) fn check(args: &Check) -> u8 {
         false => BAD_INPUT,
     };
     let printed = match args.output {
-        Output::Json => print(&format!(
-            "{:#}\n",
-            json!({ "files": checked.iter().map(|(file, result)| in_json(file, result)).collect::<Vec<_>>() })
-        )),
+        Output::Json => {
+            let files = checked.iter().map(|(file, result)| in_json(file, result));
+            print_json(&json!({ "files": files.collect::<Vec<_>>() }))
+        }
         Output::Text => checked
             .iter()
             .try_for_each(|(file, result)| in_text(file, result)),
@@ -69,8 +69,10 @@ fn in_text(file: &str, result: &Result<Loaded, Bad>) -> io::Result<()> {
                 0 => String::new(),
                 count => format!(", {}", counted(count)),
             };
-            print(&format!("{}: valid, {entries}{warnings}\n", shown(file)))
+            let mut page = Page::for_stdout();
+            writeln!(page, "{}: valid, {entries}{warnings}", shown(file));
+            page.print()
         }
-        Err(bad) => tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+        Err(bad) => bad.tell(),
     }
 }

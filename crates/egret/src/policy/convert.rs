@@ -2,9 +2,11 @@
 //!
 //! What is narrower here than there stands above the policy, so that whoever reads it knows, and is said to the user.
 
-use super::{FINE, cannot_print, colour_for, parse, print, refuse_input, tell, tell_all};
+use super::{
+    FINE, Page, cannot_print, parse, print_data, print_json, refuse_input, shown, tell_all,
+};
 use crate::cli::Output;
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use clap::Args;
 use egret_policy::{Language, Parsed};
 use serde_json::json;
@@ -39,11 +41,11 @@ pub(super) fn convert(args: &Convert) -> u8 {
     let printed = match args.output {
         Output::Json => {
             let converted = json!({ "policy": text, "language": language, "notes": notes, "warnings": warnings });
-            print(&format!("{converted:#}\n"))
+            print_json(&converted)
         }
         Output::Text => tell_all(&warnings)
             .and_then(|()| tell_notes(language, &notes))
-            .and_then(|()| print(&text)),
+            .and_then(|()| print_data(&text)),
     };
     printed.map_or_else(|error| cannot_print(&error), |()| FINE)
 }
@@ -56,7 +58,7 @@ fn comments(parsed: &Parsed, file: &str) -> Vec<String> {
     let from = parsed.language.name();
     let from = match file {
         "-" => format!("Converted from a policy for {from}."),
-        path => format!("Converted from {path}, a policy for {from}."),
+        path => format!("Converted from {}, a policy for {from}.", shown(path)),
     };
     let differs = (!parsed.notes.is_empty()).then(|| "What differs from there:".to_owned());
     let notes = parsed.notes.iter().map(|note| format!("- {note}"));
@@ -64,16 +66,16 @@ fn comments(parsed: &Parsed, file: &str) -> Vec<String> {
 }
 
 fn tell_notes(language: Language, notes: &[String]) -> io::Result<()> {
-    let bold = match colour_for(&io::stderr()) {
-        true => AnsiColor::Cyan.on_default().bold(),
-        false => Style::new(),
+    let mut page = Page::for_stderr();
+    let own =
+        "this is in Egret's own language already; `egret policy fmt` keeps its comments".to_owned();
+    let notes = match language {
+        Language::Native => std::slice::from_ref(&own),
+        _ => notes,
     };
-    if language == Language::Native {
-        return tell(&format!(
-            "{bold}note{bold:#}: this is in Egret's own language already; `egret policy fmt` keeps its comments\n"
-        ));
+    for note in notes {
+        page.paint(AnsiColor::Cyan.on_default().bold(), "note");
+        writeln!(page, ": {note}");
     }
-    notes
-        .iter()
-        .try_for_each(|note| tell(&format!("{bold}note{bold:#}: {note}\n")))
+    page.tell()
 }

@@ -1,15 +1,13 @@
 //! `egret policy diff`: what becomes reachable with another policy, and what no longer is.
 
 use super::{
-    BAD_INPUT, FINE, REFUSED, cannot_print, colour_for, load, one_standard_input, print,
+    BAD_INPUT, FINE, Page, REFUSED, cannot_print, load, one_standard_input, print_json,
     refuse_input,
 };
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use egret_policy::{Change, Difference};
-use std::fmt::Write as _;
-use std::io;
 
 /// Arguments of `egret policy diff`.
 #[derive(Debug, Args)]
@@ -40,14 +38,11 @@ pub(super) fn diff(args: &Diff) -> u8 {
         }
     };
     let difference = old.diff(&new);
-    let text = match args.output {
-        Output::Json => match serde_json::to_string_pretty(&difference) {
-            Ok(text) => format!("{text}\n"),
-            Err(error) => return cannot_print(&error.into()),
-        },
-        Output::Text => in_words(&difference, colour_for(&io::stdout())),
+    let printed = match args.output {
+        Output::Json => print_json(&difference),
+        Output::Text => in_words(&difference, Page::for_stdout()).print(),
     };
-    match (print(&text), difference.is_none()) {
+    match (printed, difference.is_none()) {
         (Err(error), _) => cannot_print(&error),
         (Ok(()), true) if difference.complete => FINE,
         // What could not be compared is not called alike.
@@ -56,20 +51,18 @@ pub(super) fn diff(args: &Diff) -> u8 {
     }
 }
 
-fn in_words(difference: &Difference, colour: bool) -> String {
-    let paint = |style: Style| if colour { style } else { Style::new() };
-    let mut text = String::new();
+fn in_words(difference: &Difference, mut page: Page) -> Page {
     let mut list = |title: &str, sign: char, style: Style, changes: &[Change]| {
         if changes.is_empty() {
             return;
         }
-        let style = paint(style);
-        let _ = writeln!(text, "{title}:");
+        writeln!(page, "{title}:");
         for change in changes {
-            let _ = writeln!(text, "{style}  {sign} {}{style:#}", what(change));
+            page.paint(style, format_args!("  {sign} {}", what(change)));
+            writeln!(page);
             let old = decided(&change.old.reason.to_string(), change.old.rule.as_ref());
             let new = decided(&change.new.reason.to_string(), change.new.rule.as_ref());
-            let _ = writeln!(text, "      was {old}; is {new}");
+            writeln!(page, "      was {old}; is {new}");
         }
     };
     let green = AnsiColor::Green.on_default();
@@ -77,19 +70,22 @@ fn in_words(difference: &Difference, colour: bool) -> String {
     list("Becomes reachable", '+', green, &difference.gained);
     list("No longer reachable", '-', red, &difference.lost);
     if !difference.filesystem.is_empty() {
-        text.push_str("Files:\n");
+        writeln!(page, "Files:");
         for change in &difference.filesystem {
             let (list, path) = (change.list, change.path.escape_debug());
             let sign = if change.change == "added" { '+' } else { '-' };
-            let _ = writeln!(text, "  {sign} {list}: {path}");
+            writeln!(page, "  {sign} {list}: {path}");
         }
     }
     if !difference.complete {
-        text.push_str("The wildcards inside names are too many for all their combinations to be tried: there may be more.\n");
-    } else if text.is_empty() {
-        text.push_str("The two decide alike.\n");
+        writeln!(
+            page,
+            "The wildcards inside names are too many for all their combinations to be tried: there may be more."
+        );
+    } else if difference.is_none() {
+        writeln!(page, "The two decide alike.");
     }
-    text
+    page
 }
 
 /// What is decided differently, in words.
@@ -150,7 +146,7 @@ mod tests {
         let new = policy(
             "version: 1\nallow: ['**.a.test:443', {host: c.test, by: [/bin/x], ports: [1]}]\nfilesystem: {write: [x]}",
         );
-        let text = in_words(&old.diff(&new), false);
+        let page = in_words(&old.diff(&new), Page::new(false));
         let expected = "\
 Becomes reachable:
   + **.a.test, such as any.any.a.test, port 443
@@ -163,7 +159,8 @@ No longer reachable:
 Files:
   + write: x
 ";
-        assert_eq!(text, expected);
-        assert_eq!(in_words(&old.diff(&old), false), "The two decide alike.\n");
+        assert_eq!(page.as_str(), expected);
+        let page = in_words(&old.diff(&old), Page::new(false));
+        assert_eq!(page.as_str(), "The two decide alike.\n");
     }
 }

@@ -1,15 +1,16 @@
 //! `egret policy explain`: what a policy decides about a destination, step by step.
 
 use super::{
-    Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, counted, load, print, refuse_input, tell,
+    Bad, FINE, Loaded, Page, REFUSED, cannot_print, counted, load_as_run, print_json, refuse_input,
 };
 use crate::cli::Output;
+use crate::source;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use egret_policy::{
     Destination, Explanation, HostAddresses, HostGatewayPorts, Program, Question, Reason, Verdict,
+    visible,
 };
-use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 
@@ -87,18 +88,14 @@ pub(super) fn explain(args: &Explain) -> u8 {
     let Loaded {
         mut policy,
         warnings,
-    } = match load(&args.file) {
+    } = match load_as_run(&args.file) {
         Ok(loaded) => loaded,
         Err(bad) => return refuse_input(&bad, args.output),
     };
     // One line: the warnings themselves are not what was asked for.
     if args.output == Output::Text
         && !warnings.is_empty()
-        && let Err(error) = tell(&format!(
-            "{}: egret policy check {}\n",
-            counted(warnings.len()),
-            args.file
-        ))
+        && let Err(error) = tell_count(warnings.len(), &args.file)
     {
         return cannot_print(&error);
     }
@@ -110,8 +107,8 @@ pub(super) fn explain(args: &Explain) -> u8 {
         .by
         .split_first()
         .map(|(executable, ancestors)| Program {
-            executable: executable.clone(),
-            ancestors: ancestors.to_vec(),
+            executable: as_it_runs(executable),
+            ancestors: ancestors.iter().map(|path| as_it_runs(path)).collect(),
         });
     let explanation = match Destination::from_user(&args.destination) {
         Ok(to) => policy.compile().explain(&Question {
@@ -123,65 +120,69 @@ pub(super) fn explain(args: &Explain) -> u8 {
         }),
         Err(malformed) => Explanation::of_malformed(&malformed),
     };
-    let text = match args.output {
-        Output::Json => match serde_json::to_string_pretty(&explanation) {
-            Ok(text) => format!("{text}\n"),
-            Err(error) => return cannot_print(&error.into()),
-        },
-        Output::Text => explained(&explanation, &args.destination, colour_for(&io::stdout())),
+    let printed = match args.output {
+        Output::Json => print_json(&explanation),
+        Output::Text => {
+            let mut page = Page::for_stdout();
+            explained(&explanation, &args.destination, &mut page);
+            page.print()
+        }
     };
-    match (print(&text), explanation.verdict) {
+    match (printed, explanation.verdict) {
         (Err(error), _) => cannot_print(&error),
         (Ok(()), Verdict::Allow | Verdict::Inspect) => FINE,
         (Ok(()), Verdict::Deny) => REFUSED,
     }
 }
 
+/// A process is known by what is at the end of a link.
+fn as_it_runs(executable: &str) -> String {
+    source::end_of_link(executable).unwrap_or_else(|| executable.to_owned())
+}
+
+fn tell_count(warnings: usize, file: &str) -> io::Result<()> {
+    let mut page = Page::for_stderr();
+    let warnings = counted(warnings);
+    writeln!(page, "{warnings}: egret policy check {}", visible(file));
+    page.tell()
+}
+
 /// The explanation for a person: the verdict first, then how it came about, then what would change it.
-fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
-    let paint = |style: Style| if colour { style } else { Style::new() };
-    let bold = paint(Style::new().bold());
-    let dim = paint(Style::new().dimmed());
+fn explained(explanation: &Explanation, asked: &str, page: &mut Page) {
+    let bold = Style::new().bold();
+    let dim = Style::new().dimmed();
     let (word, verdict) = match explanation.verdict {
         Verdict::Inspect => (
             "allowed, if its requests are",
-            paint(AnsiColor::Green.on_default().bold()),
+            AnsiColor::Green.on_default().bold(),
         ),
-        Verdict::Allow => ("allowed", paint(AnsiColor::Green.on_default().bold())),
-        Verdict::Deny => ("denied", paint(AnsiColor::Red.on_default().bold())),
+        Verdict::Allow => ("allowed", AnsiColor::Green.on_default().bold()),
+        Verdict::Deny => ("denied", AnsiColor::Red.on_default().bold()),
     };
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "{bold}{}{bold:#} is {verdict}{word}{verdict:#} ({})",
-        asked.escape_debug(),
-        explanation.reason
-    );
+    page.paint(bold, asked.escape_debug());
+    write!(page, " is ");
+    page.paint(verdict, word);
+    write!(page, " ({})", explanation.reason);
     if let Some(rule) = &explanation.rule {
-        let _ = write!(text, " by {rule}");
+        write!(page, " by {rule}");
     }
-    let _ = writeln!(text, "\n{}", explanation.reason.meaning());
+    writeln!(page, "\n{}", explanation.reason.meaning());
     if let Some(note) = &explanation.note {
-        let _ = writeln!(text, "reason given: {}", note.escape_debug());
+        writeln!(page, "reason given: {}", note.escape_debug());
     }
-    text.push('\n');
+    writeln!(page);
     for step in &explanation.steps {
-        let _ = write!(
-            text,
-            "  {:<13} {:<8} {dim}{}{dim:#}",
-            step.step, step.outcome, step.detail
-        );
+        write!(page, "  {:<13} {:<8} ", step.step, step.outcome);
+        page.paint(dim, visible(&step.detail));
         if let Some(rule) = &step.rule {
-            let _ = write!(text, " {dim}({rule}){dim:#}");
+            write!(page, " ");
+            page.paint(dim, format_args!("({rule})"));
         }
-        text.push('\n');
+        writeln!(page);
         for judged in &step.addresses {
-            let _ = writeln!(
-                text,
-                "  {:<22} {dim}{} is {}{dim:#}",
-                "", judged.address, judged.class
-            );
+            write!(page, "  {:<22} ", "");
+            page.paint(dim, format_args!("{} is {}", judged.address, judged.class));
+            writeln!(page);
         }
     }
     let unknown = |name: Option<&str>| {
@@ -203,19 +204,20 @@ fn explained(explanation: &Explanation, asked: &str, colour: bool) -> String {
             [] => String::new(),
             ways => format!("; {} now", ways.join(", ")),
         };
-        let _ = writeln!(text, "\nWhat is unknown is checked when connecting{now}.");
+        writeln!(page, "\nWhat is unknown is checked when connecting{now}.");
     }
     if let Some(hint) = &explanation.hint {
         let to = match explanation.reason {
             Reason::DeniedAddressLoopback => "To reach a service of this machine:",
             _ => "To allow it:",
         };
-        let _ = writeln!(text, "\n{bold}{to}{bold:#} {}", hint.change());
+        writeln!(page);
+        page.paint(bold, to);
+        writeln!(page, " {}", visible(hint.change()));
         if let Some(flag) = hint.flag() {
-            let _ = writeln!(text, "  or run with {flag}");
+            writeln!(page, "  or run with {}", visible(flag));
         }
     }
-    text
 }
 
 #[cfg(test)]
@@ -244,8 +246,9 @@ mod tests {
                 resolves_to: None,
                 hosts: &HostAddresses::new([]),
             });
-            let text = explained(&explanation, to, false);
-            assert!(text.ends_with(end), "{text}");
+            let mut page = Page::new(false);
+            explained(&explanation, to, &mut page);
+            assert!(page.as_str().ends_with(end), "{}", page.as_str());
         }
     }
 }

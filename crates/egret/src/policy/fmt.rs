@@ -1,11 +1,12 @@
 //! `egret policy fmt`: policies in the layout of the documentation.
 //!
 //! A file is replaced in one step, by a new one that was written beside it: whoever reads it meanwhile, or after a crash,
-//! finds the old text or the new one, and an error leaves it as it was. Owner and permissions stay. A link stays a link.
+//! finds the old text or the new one, and an error leaves it as it was. Owner and permissions stay. A link stays a link; a
+//! file that has several names (hard links) is not written, for it would no longer be one file.
 
 use super::{
-    BAD_INPUT, Bad, FINE, REFUSED, cannot_print, colour_for, one_standard_input, print,
-    read_limited, refuse_input, shown, source_name, tell,
+    BAD_INPUT, Bad, FINE, Page, REFUSED, cannot_print, one_standard_input, print_data, print_json,
+    read_limited, refuse_input, shown, source_name,
 };
 use crate::cli::Output;
 use crate::failure::Failure;
@@ -66,7 +67,7 @@ pub(super) fn fmt(args: &Fmt) -> u8 {
         Output::Json => {
             let files = done.iter().map(|(file, result)| in_json(file, result));
             let files: Vec<_> = files.collect();
-            print(&format!("{:#}\n", json!({ "files": files })))
+            print_json(&json!({ "files": files }))
         }
         Output::Text => done
             .iter()
@@ -87,16 +88,18 @@ fn in_json(file: &str, result: &Result<Formatted, Bad>) -> serde_json::Value {
 
 fn in_text(file: &str, result: &Result<Formatted, Bad>, check: bool) -> io::Result<()> {
     match result {
-        Ok(Formatted { text, .. }) if file == "-" && !check => print(text),
+        Ok(Formatted { text, .. }) if file == "-" && !check => print_data(text),
         Ok(Formatted { changed, .. }) => {
             let became = match (changed, check) {
                 (true, true) => "not formatted",
                 (true, false) => "formatted",
                 (false, _) => "already formatted",
             };
-            print(&format!("{}: {became}\n", shown(file)))
+            let mut page = Page::for_stdout();
+            writeln!(page, "{}: {became}", shown(file));
+            page.print()
         }
-        Err(bad) => tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+        Err(bad) => bad.tell(),
     }
 }
 
@@ -114,12 +117,24 @@ fn formatted(file: &str, before: &[u8]) -> Result<Formatted, Bad> {
 fn format_file(path: &str, check: bool) -> Result<Formatted, Bad> {
     let place = Place::open(path).map_err(|error| cannot("read", path, &error))?;
     if !place.before.is_file() {
-        let message = format!("cannot format {path}: it is no file; `-` is standard input");
+        let message = format!(
+            "cannot format {}: it is no file; `-` is standard input",
+            shown(path)
+        );
         return Err(Bad::File(message));
     }
     let text = read_limited(path, &place.file)?;
     let formatted = formatted(path, &text)?;
     if formatted.changed && !check {
+        if place.before.nlink() > 1 {
+            let message = format!(
+                "cannot write {}: it has {} names (hard links), and the new text would come under this one only; \
+                 `egret policy fmt -` prints it",
+                shown(path),
+                place.before.nlink()
+            );
+            return Err(Bad::File(message));
+        }
         place
             .replace(formatted.text.as_bytes())
             .map_err(|error| cannot("write", path, &error))?;
@@ -128,7 +143,7 @@ fn format_file(path: &str, check: bool) -> Result<Formatted, Bad> {
 }
 
 fn cannot(what: &str, path: &str, error: &dyn Error) -> Bad {
-    Bad::File(Failure::because(format!("cannot {what} {path}"), error).to_string())
+    Bad::File(Failure::because(format!("cannot {what} {}", shown(path)), error).to_string())
 }
 
 /// A file that may be replaced: where links lead to, by its directory, so that it stays the same one whatever becomes
@@ -199,12 +214,17 @@ impl Place {
         let now = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         let opened = self.file.metadata()?;
         let same = (now.st_dev, now.st_ino) == (self.before.dev(), self.before.ino())
-            && (opened.mtime(), opened.mtime_nsec(), opened.size())
-                == (
-                    self.before.mtime(),
-                    self.before.mtime_nsec(),
-                    self.before.size(),
-                );
+            && (
+                opened.mtime(),
+                opened.mtime_nsec(),
+                opened.size(),
+                opened.nlink(),
+            ) == (
+                self.before.mtime(),
+                self.before.mtime_nsec(),
+                self.before.size(),
+                self.before.nlink(),
+            );
         match same {
             true => Ok(()),
             false => Err(io::Error::other(
@@ -245,6 +265,29 @@ mod tests {
         let mode = std::fs::metadata(&file).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_several_names_stays_one_file() {
+        let directory = directory("names");
+        let (one, other) = (directory.join("p.yaml"), directory.join("q.yaml"));
+        std::fs::write(&one, UGLY).unwrap();
+        std::fs::hard_link(&one, &other).unwrap();
+        let path = one.to_str().unwrap();
+        assert!(format_file(path, true).is_ok_and(|it| it.changed));
+        let Err(Bad::File(message)) = format_file(path, false) else {
+            panic!("a link was broken");
+        };
+        assert!(message.contains("it has 2 names (hard links)"), "{message}");
+        assert_eq!(std::fs::read_to_string(&one).unwrap(), UGLY);
+        std::fs::write(&one, NICE).unwrap();
+        assert!(format_file(path, false).is_ok_and(|it| !it.changed));
+        let names = std::fs::metadata(&other).unwrap().nlink();
+        assert_eq!(
+            (names, std::fs::read_dir(&directory).unwrap().count()),
+            (2, 2)
+        );
         std::fs::remove_dir_all(directory).unwrap();
     }
 

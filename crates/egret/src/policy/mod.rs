@@ -9,23 +9,26 @@ mod convert;
 mod diff;
 mod explain;
 mod fmt;
+mod page;
 mod schema;
 mod test;
 
 use crate::cli::Output;
 use crate::failure::Failure;
-use crate::source::Origin;
+use crate::source::{self, Origin};
 use check::{Check, check};
 use clap::Subcommand;
 use convert::{Convert, convert};
 use diff::{Diff, diff};
-use egret_policy::{Diagnostic, Language, Parsed, Policy, PolicyErrors};
+use egret_policy::{Diagnostic, Language, Parsed, Policy, PolicyErrors, visible};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
+use page::{Page, print_data, print_json};
 use schema::{Schema, schema};
 use serde_json::json;
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write as _};
+use std::io::{self, Read, Write as _};
 use test::{Test, test};
 
 /// What can be asked about a policy.
@@ -71,11 +74,11 @@ fn counted(warnings: usize) -> String {
     }
 }
 
-/// How a file is called in a sentence.
-fn shown(file: &str) -> &str {
+/// How a file is called in a sentence: on one line, whatever its name is.
+fn shown(file: &str) -> Cow<'_, str> {
     match file {
-        "-" => "standard input",
-        path => path,
+        "-" => "standard input".into(),
+        path => visible(path),
     }
 }
 
@@ -97,10 +100,17 @@ impl From<PolicyErrors> for Bad {
 }
 
 impl Bad {
-    fn text(&self, colour: bool) -> String {
+    fn tell(&self) -> io::Result<()> {
+        let mut page = Page::for_stderr();
+        self.write(&mut page);
+        writeln!(page, "\n");
+        page.tell()
+    }
+
+    fn write(&self, page: &mut Page) {
         match self {
-            Self::File(message) => format!("error: {message}"),
-            Self::Policy(errors) => errors.render(colour),
+            Self::File(message) => write!(page, "error: {message}"),
+            Self::Policy(errors) => page.errors(errors),
         }
     }
 
@@ -131,6 +141,14 @@ fn load(named: &str) -> Result<Loaded, Bad> {
         policy, warnings, ..
     } = parse(named)?;
     Ok(Loaded { policy, warnings })
+}
+
+/// The policy as `egret run` would have it on this machine: what links lead to is meant too, in tests as well.
+fn load_as_run(named: &str) -> Result<Loaded, Bad> {
+    let mut loaded = load(named)?;
+    source::follow_links(&mut loaded.policy);
+    loaded.policy.follow_tested(source::end_of_link);
+    Ok(loaded)
 }
 
 /// Reads a policy: `FILE`, `FILE#SERVICE`, or a built-in profile.
@@ -188,33 +206,27 @@ fn source_name(file: &str) -> &str {
 
 fn refuse_input(bad: &Bad, output: Output) -> u8 {
     let told = match (output, bad) {
-        (Output::Text, bad) => tell(&format!("{}\n", bad.text(colour_for(&io::stderr())))),
-        (Output::Json, Bad::Policy(errors)) => {
-            print(&format!("{:#}\n", json!({ "errors": errors.errors() })))
+        (Output::Text, bad) => {
+            let mut page = Page::for_stderr();
+            bad.write(&mut page);
+            writeln!(page);
+            page.tell()
         }
-        (Output::Json, Bad::File(message)) => print(&format!(
-            "{:#}\n",
-            json!({ "errors": [{ "message": message }] })
-        )),
+        (Output::Json, Bad::Policy(errors)) => print_json(&json!({ "errors": errors.errors() })),
+        (Output::Json, Bad::File(message)) => {
+            print_json(&json!({ "errors": [{ "message": message }] }))
+        }
     };
     told.map_or_else(|error| cannot_print(&error), |()| BAD_INPUT)
 }
 
 fn tell_all(diagnostics: &[Diagnostic]) -> io::Result<()> {
-    let colour = colour_for(&io::stderr());
-    diagnostics
-        .iter()
-        .try_for_each(|one| tell(&format!("{}\n\n", one.render(colour))))
-}
-
-fn tell(text: &str) -> io::Result<()> {
-    io::stderr().lock().write_all(text.as_bytes())
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+    let mut page = Page::for_stderr();
+    for one in diagnostics {
+        page.diagnostic(one);
+        writeln!(page, "\n");
+    }
+    page.tell()
 }
 
 /// The result could not be told, so that it must not look fine.
@@ -228,11 +240,6 @@ fn cannot_print(error: &io::Error) -> u8 {
     BAD_INPUT
 }
 
-/// Colour on a terminal only, and not where <https://no-color.org> says no.
-fn colour_for(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,11 +249,14 @@ mod tests {
         let Err(bad) = load("/nowhere/policy.yaml") else {
             panic!("there is such a file");
         };
+        let mut page = Page::new(false);
+        bad.write(&mut page);
         assert_eq!(
-            bad.text(false),
+            page.as_str(),
             "error: cannot read /nowhere/policy.yaml: No such file or directory"
         );
-        assert_eq!((shown("-"), shown("p.yaml")), ("standard input", "p.yaml"));
+        assert_eq!(shown("-"), "standard input");
+        assert_eq!(shown("p\n\u{1b}[2J.yaml"), r"p\n\u{1b}[2J.yaml");
         assert_eq!(
             (counted(1), counted(2)),
             ("1 warning".to_owned(), "2 warnings".to_owned())

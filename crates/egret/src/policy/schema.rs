@@ -1,6 +1,6 @@
 //! `egret policy schema`: the policy language for editors.
 
-use super::{FINE, cannot_print, print};
+use super::{FINE, cannot_print, print_data};
 use crate::cli::Output;
 use clap::Args;
 use egret_policy::POLICY_SCHEMA;
@@ -16,7 +16,7 @@ pub(crate) struct Schema {
 pub(super) fn schema(args: &Schema) -> u8 {
     match args.output {
         Output::Json | Output::Text => {
-            print(POLICY_SCHEMA).map_or_else(|error| cannot_print(&error), |()| FINE)
+            print_data(POLICY_SCHEMA).map_or_else(|error| cannot_print(&error), |()| FINE)
         }
     }
 }

@@ -1,15 +1,14 @@
 //! `egret policy test`: whether policies decide as the tests in them say.
 
 use super::{
-    BAD_INPUT, Bad, FINE, Loaded, REFUSED, cannot_print, colour_for, load, one_standard_input,
-    print, refuse_input, shown, tell,
+    BAD_INPUT, Bad, FINE, Page, REFUSED, cannot_print, load_as_run, one_standard_input, print_json,
+    refuse_input, shown,
 };
 use crate::cli::Output;
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use clap::Args;
 use egret_policy::Tested;
 use serde_json::json;
-use std::fmt::Write as _;
 use std::io;
 
 /// Arguments of `egret policy test`.
@@ -38,7 +37,7 @@ pub(super) fn test(args: &Test) -> u8 {
     if let Err(bad) = one_standard_input(&args.files) {
         return refuse_input(&bad, args.output);
     }
-    let run = |file: &String| load(file).map(|Loaded { policy, .. }| policy.run_tests());
+    let run = |file: &String| load_as_run(file).map(|loaded| loaded.policy.run_tests());
     let ran: Vec<_> = args.files.iter().map(|file| (file, run(file))).collect();
     let failed = |tests: &Vec<Tested>| tests.iter().any(|test| !test.passed);
     let status = match () {
@@ -52,7 +51,7 @@ pub(super) fn test(args: &Test) -> u8 {
                 .iter()
                 .map(|(file, result)| in_json(file, result))
                 .collect();
-            print(&format!("{:#}\n", json!({ "files": files })))
+            print_json(&json!({ "files": files }))
         }
         Output::Text => ran
             .iter()
@@ -74,14 +73,9 @@ fn in_json(file: &str, result: &Result<Vec<Tested>, Bad>) -> serde_json::Value {
 fn in_text(file: &str, result: &Result<Vec<Tested>, Bad>) -> io::Result<()> {
     let tests = match result {
         Ok(tests) => tests,
-        Err(bad) => return tell(&format!("{}\n\n", bad.text(colour_for(&io::stderr())))),
+        Err(bad) => return bad.tell(),
     };
-    let colour = colour_for(&io::stdout());
-    let red = match colour {
-        true => AnsiColor::Red.on_default().bold(),
-        false => Style::new(),
-    };
-    let mut text = String::new();
+    let mut page = Page::for_stdout();
     let failed: Vec<_> = tests.iter().filter(|test| !test.passed).collect();
     for test in &failed {
         let Tested {
@@ -90,31 +84,31 @@ fn in_text(file: &str, result: &Result<Vec<Tested>, Bad>) -> io::Result<()> {
             explanation,
             ..
         } = test;
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{red}FAILED{red:#} {rule}: {}: {}, but the policy says {}",
+        page.paint(AnsiColor::Red.on_default().bold(), "FAILED");
+        write!(
+            page,
+            " {rule}: {}: {}, but the policy says {}",
             test.expected(),
             destination.escape_debug(),
             explanation.reason
         );
         if let Some(decided) = &explanation.rule {
-            let _ = write!(text, " by {decided}");
+            write!(page, " by {decided}");
         }
-        text.push('\n');
+        writeln!(page);
         if let Some(hint) = &explanation.hint {
-            let _ = writeln!(text, "  to allow it: {}", hint.change());
+            writeln!(page, "  to allow it: {}", hint.change());
         }
     }
     let file = shown(file);
-    let _ = match (tests.len(), failed.len()) {
+    match (tests.len(), failed.len()) {
         (0, _) => writeln!(
-            text,
+            page,
             "{file}: no tests; add `tests:` with `- allow: HOST` and `- deny: HOST`"
         ),
-        (1, 0) => writeln!(text, "{file}: 1 test passed"),
-        (count, 0) => writeln!(text, "{file}: {count} tests passed"),
-        (count, failed) => writeln!(text, "{file}: {failed} of {count} tests failed"),
-    };
-    print(&text)
+        (1, 0) => writeln!(page, "{file}: 1 test passed"),
+        (count, 0) => writeln!(page, "{file}: {count} tests passed"),
+        (count, failed) => writeln!(page, "{file}: {failed} of {count} tests failed"),
+    }
+    page.print()
 }

@@ -162,7 +162,7 @@ pub(crate) fn policy() -> impl Strategy<Value = String> {
         ", http: [full, 'GET,PUT /a/*/b']",
         ", http: ['* /**']",
     ]);
-    let note = "[ -~áß\u{202e}\n]{0,20}".prop_map(|text| serde_json::to_string(&text).unwrap());
+    let note = "[ -~áß\n]{0,20}".prop_map(|text| serde_json::to_string(&text).unwrap());
     let note = prop_oneof![
         Just(String::new()),
         note.prop_map(|note| format!(", reason: {note}"))

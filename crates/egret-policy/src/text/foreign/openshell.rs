@@ -16,6 +16,7 @@ use crate::request::Requests;
 use crate::text::entry::{BadEntry, Side};
 use crate::text::reader::{Pairs, get, shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
+use crate::visible::visible;
 
 mod endpoint;
 mod overlap;
@@ -167,7 +168,7 @@ fn network_policy(
          connection",
     );
     let programs = Programs::new(programs);
-    let note: Arc<str> = name.into();
+    let note: Arc<str> = visible(name).into();
     endpoints.extend(found.into_iter().map(|endpoint| Endpoint {
         programs: programs.clone(),
         note: Some(Arc::clone(&note)),
