@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use crate::visible::is_hidden;
+
 /// A pattern for a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PathGlob {
@@ -55,8 +57,11 @@ impl PathGlob {
                     return bad(part, "`**` stands alone between slashes");
                 }
                 _ => {
-                    if segment.chars().any(char::is_control) {
-                        return bad(part, "a control character cannot stand in a path");
+                    if segment.chars().any(is_hidden) {
+                        return bad(
+                            part,
+                            "a character that cannot be seen cannot stand in a path",
+                        );
                     }
                     if let Some(why) = segment_flaw(segment) {
                         return bad(part, why);
@@ -226,6 +231,7 @@ mod tests {
         let table = [
             ("a",        0..1), ("",       0..0), ("/a//b", 3..3), ("/a/../b", 3..5), ("/.",      1..2), ("/a**", 1..4),
             ("/x/***/y", 3..6), ("/a\n",   1..3),
+            ("/a/\u{9b}2J", 3..7), ("/\u{202e}x/y", 1..5), ("/a\u{200b}", 1..5), ("/\u{feff}", 1..4),
         ];
         for (pattern, part) in table {
             assert_eq!(
