@@ -126,7 +126,12 @@ impl ProgramPattern {
     }
 
     fn means(&self, program: &Program) -> bool {
+        let plain = !self.path.has_wildcards();
         let matches = |path: &String| {
+            // An entry may name many, and most are written out.
+            if plain {
+                return self.path.as_str() == path;
+            }
             path.strip_prefix('/').is_some_and(|path| {
                 let segments: Vec<_> = path.split('/').collect();
                 self.path.matches(&segments)
