@@ -4,12 +4,13 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
-/// Says something to the user, on standard error. If that cannot be written nobody listens, and there is nothing to do:
+/// Says something to the user, on standard error, with what a terminal would act on written out. If that cannot be written nobody listens, and there is nothing to do:
 /// `eprintln!` would panic, and a sandbox with it.
 macro_rules! say {
     ($($argument:tt)*) => {{
         use std::io::Write as _;
-        let (Ok(()) | Err(_)) = writeln!(std::io::stderr(), $($argument)*);
+        let text = format!($($argument)*);
+        let (Ok(()) | Err(_)) = writeln!(std::io::stderr(), "{}", egret_policy::visible_lines(&text));
     }};
 }
 

@@ -1,7 +1,7 @@
 //! `egret policy diff`: what becomes reachable with another policy, and what no longer is.
 
 use super::{
-    BAD_INPUT, FINE, Page, REFUSED, cannot_print, load, one_standard_input, print_json,
+    BAD_INPUT, FINE, Page, REFUSED, cannot_print, load, one_standard_input, print_json, refuse_all,
     refuse_input,
 };
 use crate::cli::Output;
@@ -32,10 +32,7 @@ pub(super) fn diff(args: &Diff) -> u8 {
     let (old, new) = match (load(&args.old), load(&args.new)) {
         (Ok(old), Ok(new)) => (old.policy, new.policy),
         (Err(bad), Ok(_)) | (Ok(_), Err(bad)) => return refuse_input(&bad, args.output),
-        (Err(bad), Err(second)) => {
-            refuse_input(&bad, args.output);
-            return refuse_input(&second, args.output);
-        }
+        (Err(bad), Err(second)) => return refuse_all(&[bad, second], args.output),
     };
     let difference = old.diff(&new);
     let printed = match args.output {

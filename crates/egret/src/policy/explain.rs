@@ -40,7 +40,7 @@ pub(crate) struct Explain {
     /// What the name resolves to; nothing is resolved here
     #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',')]
     resolves_to: Option<Vec<IpAddr>>,
-    /// The executable that connects, and after it those that it was started by, nearest first
+    /// The executable that connects, and after it those that it was started by, nearest first; links are followed
     #[arg(long, value_name = "EXE", num_args = 1.., value_delimiter = ',', value_parser = path)]
     by: Vec<String>,
     /// Explain as if the host gateway were open, on any port or on these

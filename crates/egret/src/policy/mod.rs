@@ -205,16 +205,25 @@ fn source_name(file: &str) -> &str {
 }
 
 fn refuse_input(bad: &Bad, output: Output) -> u8 {
-    let told = match (output, bad) {
-        (Output::Text, bad) => {
+    refuse_all(std::slice::from_ref(bad), output)
+}
+
+fn refuse_all(bad: &[Bad], output: Output) -> u8 {
+    let told = match output {
+        Output::Text => {
             let mut page = Page::for_stderr();
-            bad.write(&mut page);
-            writeln!(page);
+            for bad in bad {
+                bad.write(&mut page);
+                writeln!(page);
+            }
             page.tell()
         }
-        (Output::Json, Bad::Policy(errors)) => print_json(&json!({ "errors": errors.errors() })),
-        (Output::Json, Bad::File(message)) => {
-            print_json(&json!({ "errors": [{ "message": message }] }))
+        Output::Json => {
+            let errors = bad.iter().flat_map(|bad| match bad {
+                Bad::Policy(errors) => errors.errors().iter().map(|error| json!(error)).collect(),
+                Bad::File(message) => vec![json!({ "message": message })],
+            });
+            print_json(&json!({ "errors": errors.collect::<Vec<_>>() }))
         }
     };
     told.map_or_else(|error| cannot_print(&error), |()| BAD_INPUT)
@@ -261,5 +270,39 @@ mod tests {
             (counted(1), counted(2)),
             ("1 warning".to_owned(), "2 warnings".to_owned())
         );
+    }
+
+    #[test]
+    fn a_link_stands_for_what_it_leads_to_as_when_run() {
+        let directory = std::env::temp_dir().canonicalize().unwrap();
+        let directory = directory.join(format!("egret-links-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("python3.11"), "").unwrap();
+        std::os::unix::fs::symlink("python3.11", path("python3")).unwrap();
+        let (link, end) = (path("python3"), path("python3.11"));
+        let file = path("p.yaml");
+        let text = format!(
+            "version: 1\nallow:\n\
+             - {{host: a.example, by: [{link}]}}\n\
+             - {{host: b.example, by: [{end}]}}\n\
+             tests:\n\
+             - {{allow: a.example, by: {end}}}\n\
+             - {{allow: b.example, by: {link}}}\n\
+             - {{deny: 'a.example:443', by: /nowhere/python3}}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let tested = |loaded: Result<Loaded, Bad>| {
+            let Ok(loaded) = loaded else {
+                panic!("this is a policy");
+            };
+            let tested = loaded.policy.run_tests();
+            tested.iter().map(|test| test.passed).collect::<Vec<_>>()
+        };
+        assert_eq!(tested(load_as_run(&file)), [true, true, true]);
+        assert_eq!(tested(load(&file)), [false, false, true]);
+        assert_eq!(source::end_of_link(&link), Some(end.clone()));
+        assert_eq!(source::end_of_link(&end), None);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }
