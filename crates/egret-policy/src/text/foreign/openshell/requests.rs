@@ -267,9 +267,9 @@ fn rule(
         globs(text, side).map(|_| text.to_owned())
     });
     let (methods, path) = (methods?, path?);
-    let below = path.strip_suffix("/**").filter(|path| !path.is_empty());
-    if let (Side::Deny, Some(_)) = (side, below) {
-        draft.note("a rule of `deny_rules` for `/x/**` refuses `/x` as well");
+    let mut below = ["/**", "/*"].iter().filter_map(|end| path.strip_suffix(end));
+    if side == Side::Deny && below.any(|directory| !directory.is_empty()) {
+        draft.note("a rule of `deny_rules` for `/x/*` or `/x/**` refuses `/x` as well");
     }
     match combine(&path, within) {
         Combined::Path(path) => Some(request_rules(&methods, &globs(path, side).ok()?)),

@@ -448,7 +448,7 @@ fn what_differs_is_told() {
         (endpoint("host: a.example, ports: [443, 2379]"), &["2: port 2379 stays shut: OpenShell keeps it for control planes", "note: a host that is"]),
         (endpoint("host: 10.0.0.1, port: 443, allowed_ips: [10.0.0.2]"), &["2: this opens nothing: the address is not among its `allowed_ips`"]),
         (endpoint(&format!("{rest}, enforcement: enforce, path: '/a/**', rules: [{{allow: {{method: GET, path: /b}}}}, {{allow: {{method: GET, path: /a/b}}}}]")), &["2: this rule is about nothing"]),
-        (endpoint(&format!("{rest}, enforcement: enforce, access: full, deny_rules: [{{method: GET, path: '/x/**'}}]")), &["note: a rule of `deny_rules` for `/x/**`"]),
+        (endpoint(&format!("{rest}, enforcement: enforce, access: full, deny_rules: [{{method: GET, path: '/x/**'}}]")), &["note: a rule of `deny_rules` for `/x/*` or `/x/**`"]),
         (endpoint(&format!("{rest}, access: full, allow_encoded_slash: true")), &["note: `allow_encoded_slash`"]),
         ("version: 1\nprocess: {run_as_user: sandbox}\nlandlock: {}".to_owned(), &["note: `process` has no effect", "note: Egret does not confine files by Landlock alone"]),
         ("version: 1\nfilesystem_policy: {read_only: [/usr]}".to_owned(), &["note: `filesystem_policy` speaks of this machine's files here"]),
