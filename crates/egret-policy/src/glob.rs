@@ -11,6 +11,7 @@ use crate::visible::is_hidden;
 pub(crate) struct PathGlob {
     /// As it was written.
     text: Box<str>,
+    wildcards: bool,
     segments: Box<[Segment]>,
 }
 
@@ -73,6 +74,7 @@ impl PathGlob {
         }
         Ok(Self {
             text: text.into(),
+            wildcards: text.contains('*'),
             segments: segments.into(),
         })
     }
@@ -96,6 +98,7 @@ impl PathGlob {
         });
         Self {
             text: self.text.clone(),
+            wildcards: self.wildcards,
             segments: segments.collect(),
         }
     }
@@ -107,7 +110,7 @@ impl PathGlob {
 
     /// Whether there is a wildcard in it.
     pub(crate) fn has_wildcards(&self) -> bool {
-        self.text.contains('*')
+        self.wildcards
     }
 
     /// Whether it matches a path, given as its segments. `**` may match none; a `*` alone matches one that is not empty.

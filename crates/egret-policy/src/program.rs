@@ -126,10 +126,9 @@ impl ProgramPattern {
     }
 
     fn means(&self, program: &Program) -> bool {
-        let plain = !self.path.has_wildcards();
         let matches = |path: &String| {
-            // An entry may name many, and most are written out.
-            if plain {
+            // There may be many to compare with, and most are written out.
+            if !self.path.has_wildcards() {
                 return self.path.as_str() == path;
             }
             path.strip_prefix('/').is_some_and(|path| {

@@ -267,7 +267,9 @@ fn rule(
         globs(text, side).map(|_| text.to_owned())
     });
     let (methods, path) = (methods?, path?);
-    let mut below = ["/**", "/*"].iter().filter_map(|end| path.strip_suffix(end));
+    let mut below = ["/**", "/*"]
+        .iter()
+        .filter_map(|end| path.strip_suffix(end));
     if side == Side::Deny && below.any(|directory| !directory.is_empty()) {
         draft.note("a rule of `deny_rules` for `/x/*` or `/x/**` refuses `/x` as well");
     }
