@@ -10,7 +10,7 @@ use crate::destination::Destination;
 use crate::explain::{Explanation, Question, Verdict};
 use crate::matcher::Matcher;
 use crate::policy::{HostGatewayPorts, Policy};
-use crate::program::Program;
+use crate::program::{Asker, Program};
 use crate::rule::RuleId;
 
 /// An item of `tests:`.
@@ -124,7 +124,22 @@ impl<'a> Elsewhere<'a> {
         }
         self.ports.iter().copied().find(|&port| {
             let to = Destination::new(case.to.target().clone(), port);
-            to.is_ok_and(|to| case.run(self.matcher, &to, &self.hosts).verdict != Verdict::Deny)
+            to.is_ok_and(|to| {
+                self.may_be_reached(case, &to)
+                    && case.run(self.matcher, &to, &self.hosts).verdict != Verdict::Deny
+            })
+        })
+    }
+
+    /// Whether there is any use in asking in earnest, which takes time for each program that the policy names.
+    fn may_be_reached(&self, case: &Case, to: &Destination) -> bool {
+        let asker = case.by.as_ref().map_or(Asker::Anyone, Asker::Program);
+        let decision = self
+            .matcher
+            .decide_seen(to, asker, &self.hosts, &mut |_, _, _| {});
+        decision.is_ok_and(|permit| {
+            let mut request = case.request.iter();
+            request.all(|(method, target)| permit.request(method, target).is_ok())
         })
     }
 }

@@ -85,6 +85,37 @@ fn a_million_times_the_same_is_a_policy_with_few_warnings() {
 }
 
 #[test]
+fn as_many_tests_as_entries_are_run() {
+    let count = size().entries / 10;
+    let mut text = allow((0..count).map(|n| format!("h{n}.example:80")));
+    text.push_str("tests:\n");
+    (0..count).for_each(|n| text.push_str(&format!("- deny: h{n}.example\n")));
+    let Ok(parsed) = Policy::parse("policy.yaml", text.as_bytes()) else {
+        panic!("it was refused");
+    };
+    // A port that each of them has left out is open; a hundred are shown and the rest counted.
+    assert_eq!(parsed.warnings.len(), 101);
+    let tested = parsed.policy.run_tests();
+    assert_eq!(tested.len(), count);
+    assert!(tested.iter().all(|test| test.passed));
+}
+
+#[test]
+fn tests_that_leave_out_ports_do_not_ask_for_every_program_on_each() {
+    let entry = |n| {
+        let port = 81 + n % 64;
+        format!("{{host: a.example, ports: [{port}], by: [/bin/x{n}], http: [GET /x{n}]}}")
+    };
+    let mut text = allow((0..600).map(entry));
+    text.push_str("tests:\n");
+    (0..300).for_each(|_| text.push_str("- {deny: a.example, request: DELETE /y}\n"));
+    let Ok(parsed) = Policy::parse("policy.yaml", text.as_bytes()) else {
+        panic!("it was refused");
+    };
+    assert!(parsed.warnings.is_empty());
+}
+
+#[test]
 fn more_values_than_a_policy_may_have_are_refused() {
     let first = "a policy has at most 8000000 values";
     let items = "-\n".repeat(10_000_000);
