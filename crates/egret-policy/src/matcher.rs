@@ -3,30 +3,25 @@
 //! [`Matcher::decide`] is the program: the steps of a decision in their order. It is the only maker of a [`Permit`].
 //! Silence denies.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use crate::addr::{Class, HostAddresses};
 use crate::denial::{Cause, Denial};
 use crate::destination::{Destination, Target, parse_target};
 use crate::host::Host;
-use crate::matcher::nets::NetTable;
-use crate::matcher::patterns::NameTable;
 use crate::names::{Special, special};
 use crate::permit::Permit;
-use crate::policy::{Default, Entry, HostGatewayPorts, What};
-use crate::program::{Asker, Program, ProgramPattern, Programs};
+use crate::policy::Default;
+use crate::program::{Asker, Program};
 use crate::reason::Reason;
-use crate::request::Requests;
 use crate::rule::RuleId;
-use crate::text::entry::Side;
 
+mod compiled;
 mod found;
 pub(crate) mod nets;
 pub(crate) mod patterns;
 
+pub(crate) use compiled::Compiled;
 use found::Ports;
 pub(crate) use found::{Found, Grant};
 
@@ -69,116 +64,6 @@ pub(crate) enum Outcome {
     Pass,
     Allow,
     Deny,
-}
-
-#[derive(Debug)]
-pub(crate) struct Compiled {
-    default: Default,
-    host_gateway: Option<HostGatewayPorts>,
-    entries: Vec<CompiledEntry>,
-    allow: Tables,
-    deny: Tables,
-    /// The deny entries that are about some requests only; they name no addresses.
-    deny_requests: NameTable,
-    asks_for_programs: bool,
-}
-
-/// Entries by what they name.
-#[derive(Debug, Default)]
-struct Tables {
-    names: NameTable,
-    nets: NetTable,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct CompiledEntry {
-    rule: RuleId,
-    note: Option<Arc<str>>,
-    addresses: Box<[IpNet]>,
-    only_addresses: bool,
-    programs: Programs,
-    requests: Requests,
-}
-
-impl Tables {
-    fn with_capacity(entries: usize) -> Self {
-        Self {
-            names: NameTable::with_capacity(entries),
-            nets: NetTable::default(),
-        }
-    }
-
-    fn insert(&mut self, entry: &Entry, index: u32, same: impl Fn(u32, u32) -> bool) {
-        let ports = entry.ports.as_slice();
-        match &entry.what {
-            What::Name(pattern) => self.names.insert(pattern, ports, index, same),
-            What::Net(net) => self.nets.insert(*net, ports, index, same),
-        }
-    }
-}
-
-impl Compiled {
-    /// Compiles entries, those of `allow` first.
-    pub(crate) fn new(
-        default: Default,
-        host_gateway: Option<HostGatewayPorts>,
-        allow: &[Entry],
-        deny: &[Entry],
-    ) -> Self {
-        let mut compiled = Self {
-            default,
-            host_gateway,
-            entries: Vec::with_capacity(allow.len() + deny.len()),
-            allow: Tables::with_capacity(allow.len()),
-            deny: Tables::with_capacity(deny.len()),
-            deny_requests: NameTable::default(),
-            asks_for_programs: false,
-        };
-        let allow = allow.iter().map(|entry| (entry, Side::Allow));
-        let deny = deny.iter().map(|entry| (entry, Side::Deny));
-        for (entry, side) in allow.chain(deny) {
-            let index = u32::try_from(compiled.entries.len()).unwrap_or(u32::MAX);
-            compiled.entries.push(CompiledEntry {
-                rule: entry.rule.clone(),
-                note: entry.note.clone(),
-                addresses: entry.addresses.clone(),
-                only_addresses: entry.only_addresses,
-                programs: entry.programs.clone(),
-                requests: match side {
-                    Side::Allow => entry.requests.clone(),
-                    Side::Deny => entry.requests.folded(),
-                },
-            });
-            compiled.asks_for_programs |= !entry.programs.are_all();
-            let entries = &compiled.entries;
-            let same = |one: u32, other: u32| match (
-                entries.get(one as usize),
-                entries.get(other as usize),
-            ) {
-                (Some(one), Some(other)) => one.says_the_same_as(other),
-                _ => false,
-            };
-            match (side, &entry.what) {
-                (Side::Allow, _) => compiled.allow.insert(entry, index, same),
-                (Side::Deny, What::Name(pattern)) if !entry.requests.are_all() => {
-                    let ports = entry.ports.as_slice();
-                    compiled.deny_requests.insert(pattern, ports, index, same);
-                }
-                (Side::Deny, _) => compiled.deny.insert(entry, index, same),
-            }
-        }
-        compiled
-    }
-}
-
-impl CompiledEntry {
-    /// Whether the two grant the same, where they name the same.
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        self.addresses == other.addresses
-            && self.only_addresses == other.only_addresses
-            && self.programs == other.programs
-            && self.requests == other.requests
-    }
 }
 
 impl Matcher {
@@ -489,16 +374,6 @@ fn never_reached(special: Special) -> Option<Reason> {
     }
 }
 
-impl Asker<'_> {
-    fn is_allowed_by(self, entry: &CompiledEntry) -> bool {
-        entry.programs.mean(self, Side::Allow)
-    }
-
-    fn is_denied_by(self, entry: &CompiledEntry) -> bool {
-        entry.programs.mean(self, Side::Deny)
-    }
-}
-
 /// The host of a `Host` header; none if it carries another port than the decided one.
 fn host_of(said: &str, port: u16) -> Option<&str> {
     let (host, said_port) = match said.rsplit_once(':') {
@@ -517,138 +392,6 @@ fn is_spelling_of(said: &str, name: &Host) -> bool {
     said.strip_suffix('.')
         .unwrap_or(said)
         .eq_ignore_ascii_case(name.as_str())
-}
-
-/// Programs that are asked about where nobody says which one it is.
-const MOST_PROGRAMS: usize = 1_000;
-
-impl Compiled {
-    pub(crate) fn rule_of(&self, entry: u32) -> &RuleId {
-        &self.entry(entry).rule
-    }
-
-    pub(crate) fn note_of(&self, entry: u32) -> Option<&str> {
-        self.entry(entry).note.as_deref()
-    }
-
-    pub(crate) fn requests_of(&self, entry: u32) -> &Requests {
-        &self.entry(entry).requests
-    }
-
-    pub(crate) fn addresses_of(&self, entry: u32) -> &[IpNet] {
-        &self.entry(entry).addresses
-    }
-
-    pub(crate) fn programs_of(&self, entry: u32) -> &Programs {
-        &self.entry(entry).programs
-    }
-
-    /// The entry that would allow it, but for the port or the program.
-    fn near(&self, found: &Found) -> Option<&RuleId> {
-        match found {
-            Found::OtherPort(entry) | Found::OtherProgram(entry) => Some(self.rule_of(*entry)),
-            Found::Entry(_) | Found::Nothing => None,
-        }
-    }
-
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "an index of an entry is only ever made by compiling the entries"
-    )]
-    fn entry(&self, entry: u32) -> &CompiledEntry {
-        &self.entries[entry as usize]
-    }
-
-    fn opens_host_gateway(&self, port: u16) -> bool {
-        self.host_gateway
-            .as_ref()
-            .is_some_and(|ports| ports.contain(port))
-    }
-
-    /// Programs that entries about a destination tell apart, at most so many as are worth asking about.
-    pub(crate) fn programs_about(&self, to: &Destination) -> Vec<Program> {
-        let (mut entries, port) = (Vec::new(), to.port());
-        let tables = [&self.allow, &self.deny];
-        match to.target() {
-            Target::Name(name) => {
-                let names = tables.map(|tables| &tables.names);
-                for names in names.into_iter().chain([&self.deny_requests]) {
-                    names.find_all(name.as_str(), port, |_| true, &mut entries);
-                }
-            }
-            Target::Address(address) => {
-                for tables in tables {
-                    tables.nets.find_all(*address, port, |_| true, &mut entries);
-                }
-            }
-        }
-        let patterns = entries
-            .into_iter()
-            .flat_map(|entry| self.entry(entry).programs.iter());
-        let examples = patterns.flat_map(ProgramPattern::examples);
-        let mut programs: Vec<_> = examples.take(MOST_PROGRAMS).collect();
-        programs.sort();
-        programs.dedup();
-        programs
-    }
-
-    fn allows(&self, to: &Destination, by: Asker<'_>, only_exact: bool) -> Found {
-        let meant = |entry| by.is_allowed_by(self.entry(entry));
-        match to.target() {
-            Target::Name(name) if only_exact => {
-                self.allow.names.find_exact(name.as_str(), to.port(), meant)
-            }
-            Target::Name(name) => self.allow.names.find(name.as_str(), to.port(), meant),
-            Target::Address(address) => self.allow.nets.find(*address, to.port(), meant),
-        }
-    }
-
-    /// The deny entry that refuses a destination.
-    fn denies(&self, to: &Destination, by: Asker<'_>) -> Option<u32> {
-        let meant = |entry| by.is_denied_by(self.entry(entry));
-        match to.target() {
-            Target::Name(name) => match self.deny.names.find(name.as_str(), to.port(), meant) {
-                Found::Entry(grant) => Some(grant.entry),
-                _ => None,
-            },
-            Target::Address(address) => self.deny_address(*address, to.port(), by),
-        }
-    }
-
-    /// The deny entry that names an address, or an IPv4 address inside it.
-    pub(crate) fn deny_address(&self, address: IpAddr, port: u16, by: Asker<'_>) -> Option<u32> {
-        let meant = |entry| by.is_denied_by(self.entry(entry));
-        crate::addr::readings(address).find_map(|reading| {
-            match self.deny.nets.find(reading, port, meant) {
-                Found::Entry(grant) => Some(grant.entry),
-                _ => None,
-            }
-        })
-    }
-
-    /// The deny entries that refuse some requests to a destination.
-    fn refused_requests(&self, to: &Destination, by: Asker<'_>) -> Box<[u32]> {
-        let mut entries = Vec::new();
-        if let (Target::Name(name), false) = (to.target(), self.deny_requests.is_empty()) {
-            let meant = |entry| by.is_denied_by(self.entry(entry));
-            let names = &self.deny_requests;
-            names.find_all(name.as_str(), to.port(), meant, &mut entries);
-        }
-        entries.into()
-    }
-
-    /// Whether what granted a permit lets a name resolve to any public address.
-    pub(crate) fn grants_public(&self, grant: &Grant) -> bool {
-        let any = |entry| !self.entry(entry).only_addresses;
-        grant.entries().any(any)
-    }
-
-    /// Whether an entry lets a name resolve to this address, which is of a class that can be granted.
-    pub(crate) fn entry_grants(&self, entry: u32, class: Class, address: IpAddr) -> bool {
-        let entry = self.entry(entry);
-        let any_public = class == Class::Public && !entry.only_addresses;
-        any_public || entry.addresses.iter().any(|net| net.contains(&address))
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What holds for every policy: the matcher decides as a naive reading of the language does, a deny entry only ever takes
 //! away, and nothing but its own opt-in opens what has one.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::tests::naive_matches;

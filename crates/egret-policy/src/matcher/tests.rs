@@ -1,8 +1,10 @@
+use std::net::IpAddr;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::pattern::Pattern;
-use crate::{Lookup, Policy, Question};
+use crate::{HostGatewayPorts, Lookup, Policy, Question};
 
 fn matcher(policy: &str) -> Matcher {
     match Policy::parse("policy.yaml", policy.as_bytes()) {
