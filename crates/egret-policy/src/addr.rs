@@ -208,6 +208,22 @@ pub(crate) fn never_granted() -> impl Iterator<Item = &'static Row> {
     SPECIAL.iter().filter(|row| !row.class.can_be_granted())
 }
 
+/// Where rows of the table begin, and what follows on their ends: of each run of addresses in one row, the first is here.
+pub(crate) fn edges() -> impl Iterator<Item = IpAddr> {
+    SPECIAL.iter().flat_map(|row| {
+        let net = IpNet::new(row.network, row.len).ok();
+        std::iter::once(row.network).chain(net.and_then(|net| behind(&net)))
+    })
+}
+
+/// The address that follows on a network; none where there is no more.
+pub(crate) fn behind(net: &IpNet) -> Option<IpAddr> {
+    match net.broadcast() {
+        IpAddr::V4(last) => Some(IpAddr::V4(last.to_bits().checked_add(1)?.into())),
+        IpAddr::V6(last) => Some(IpAddr::V6(last.to_bits().checked_add(1)?.into())),
+    }
+}
+
 /// Whether a network has addresses of a class in it, going by the table's own rows for the class.
 pub(crate) fn overlaps_class(net: &IpNet, class: Class) -> bool {
     let mut rows = SPECIAL.iter().filter(|row| row.class == class);

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Verdict;
 use crate::explain::Question;
+use crate::{Destination, Program, Verdict};
 
 fn policy(text: &str) -> Policy {
     let text = format!("version: 1\n{text}");
@@ -24,10 +24,8 @@ fn said(old: &str, new: &str) -> Vec<String> {
             add(format!("({}{other})", ports.join(",")));
         }
         change.by.iter().for_each(|by| add(format!("by {by}")));
-        change
-            .under
-            .iter()
-            .for_each(|by| add(format!("under {by}")));
+        let under = change.under.iter();
+        under.for_each(|by| add(format!("under {by}")));
         change
             .requests
             .iter()
@@ -75,7 +73,7 @@ fn a_difference_is_one_of_meaning() {
         ("", "allow: [{host: a.test, ports: [443], by: [/x]}]", &["+ a.test:443 by /x"]),
         ("allow: [{host: a.test, ports: [443], by: [/x]}]", "allow: [{host: a.test, ports: [443], under: [/x]}]", &["+ a.test:443 by /any/other/program under /x"]),
         ("allow: ['a.test:80']", "allow: [{host: a.test, ports: [80], http: [GET /a]}]", &["- a.test:80 [anything but HTTP] [OTHER /a] [GET /any/other/path] [OTHER /any/other/path]"]),
-        ("allow: [{host: a.test, ports: [80], http: [GET /a/**]}]", "allow: [{host: a.test, ports: [80], http: [GET /a/**]}]\ndeny: [{host: a.test, http: ['* /**/z']}]", &["- a.test:80 [GET /a/any/any/z] [GET /a/any/z] [GET /a/z]"]),
+        ("allow: [{host: a.test, ports: [80], http: [GET /a/**]}]", "allow: [{host: a.test, ports: [80], http: [GET /a/**]}]\ndeny: [{host: a.test, http: ['* /**/z']}]", &["- a.test:80 [GET /a/z]"]),
         ("allow: [10.0.0.0/8]\ndeny: [10.1.0.0/16]", "allow: [10.0.0.0/8]", &["+ 10.1.0.0:443 (80,443)"]),
         ("filesystem: {write: [a, b]}", "filesystem: {write: [b], read: [c]}", &["added read: c", "removed write: a"]),
     ];
@@ -88,11 +86,62 @@ fn a_difference_is_one_of_meaning() {
 fn what_patterns_with_wildcards_inside_share_is_tried() {
     #[rustfmt::skip]
     let table: &[(&str, &str, &[&str])] = &[
-        ("allow: ['a*.t.test:1']\ndeny: ['*z.t.test']", "allow: ['a*.t.test:1']", &["+ aanyz.t.test:1", "+ anyz.t.test:1"]),
+        ("allow: ['a*.t.test:1']\ndeny: ['*z.t.test']", "allow: ['a*.t.test:1']", &["+ anyz.t.test:1"]),
         ("allow: ['*.s3.*.t.test:1']\ndeny: ['**.eu.t.test']", "allow: ['*.s3.*.t.test:1']", &["+ any.s3.eu.t.test:1"]),
     ];
     for (old, new, expected) in table {
         assert_eq!(said(old, new), *expected, "{old:?} to {new:?}");
+    }
+}
+
+/// Differences that are easily overlooked.
+#[test]
+fn every_kind_is_asked_about() {
+    #[rustfmt::skip]
+    let table: &[(&str, &str, &[&str])] = &[
+        // Networks that begin with what is never opened.
+        ("", "allow: [{address: 0.0.0.0/0, ports: [1]}]", &["+ 1.0.0.0:1", "+ 10.0.0.0:1", "+ 192.0.0.0:1"]),
+        ("", "allow: [{address: 0.0.0.0/1, ports: [1]}]", &["+ 1.0.0.0:1", "+ 10.0.0.0:1"]),
+        ("", "allow: [{address: '::/0', ports: [1]}]", &["+ [::100:0]:1", "+ [::a00:0]:1", "+ [64:ff9b::100:0]:1"]),
+        ("", "allow: [{address: '64:ff9b::/96', ports: [1]}]", &["+ [64:ff9b::100:0]:1", "+ [64:ff9b::a00:0]:1", "+ [64:ff9b::c000:0]:1"]),
+        ("default: allow-public", "default: allow-public\ndeny: ['0.0.0.0/0']", &["- any.example:443 (80,443+other) at 1.0.0.0", "- 1.0.0.0:443 (80,443+other)"]),
+        ("HOST", "HOST, addresses: [0.0.0.0/0]", &["+ a.test:80 at 10.0.0.0", "+ a.test:80 at 192.0.0.0"]),
+        ("HOST", "HOST, addresses: ['::/0']", &["+ a.test:80 at ::100:0", "+ a.test:80 at ::a00:0"]),
+        ("HOST", "HOST, addresses: ['64:ff9b::/96']", &["+ a.test:80 at 64:ff9b::a00:0", "+ a.test:80 at 64:ff9b::c000:0"]),
+        ("HOST, only_addresses: [9.0.0.0/8]", "HOST, only_addresses: [9.0.0.0/8, 168.0.0.0/6]", &["+ a.test:80 at 168.0.0.0"]),
+        // Requests.
+        ("HOST, http: [GET /p0, GET /p1]", "HOST, http: [GET /p0, GET /p1, GET /zzz, POST /zzz/**]", &["+ a.test:80 [GET /zzz] [POST /zzz] [POST /zzz/]"]),
+        ("HOST, http: [GET /, GET /*, GET /*/*, GET /*/*/*]", "HOST, http: [GET /**]", &["+ a.test:80 [GET /any/]"]),
+        ("HOST, http: [GET /a, GET /a/**/*]", "HOST, http: [GET /a/**]", &["+ a.test:80 [GET /a/]"]),
+        ("HOST, http: [GET /any]", "HOST, http: [GET /*]", &["+ a.test:80 [GET /any1]"]),
+        ("HOST, http: [GET /aany]", "HOST, http: [GET /a*]", &["+ a.test:80 [GET /any]"]),
+        ("HOST, http: ['GET,OTHER /x']", "HOST, http: ['* /x']", &["+ a.test:80 [OTHER1 /x]"]),
+        ("HOST, http: [GET /any/other/path]", "HOST, http: [GET /**]", &["+ a.test:80 [GET /]"]),
+        // Programs.
+        ("HOST, by: [/usr/bin/any]", "HOST, by: ['/usr/bin/*']", &["+ a.test:80 by /usr/bin/any1"]),
+        ("HOST, by: [/any/other/program]", "HOST", &["+ a.test:80 by /any"]),
+        ("HOST, by: ['/**']", "HOST", &["+ a.test:80 by a program that cannot be told"]),
+        ("HOST2, by: ['/u/**']}]\ndeny: [{address: 9.0.0.0/8, ports: [8080], by: ['/**/a']}]", "HOST2, by: ['/u/**']}]\ndeny: [{address: 9.0.0.0/8, ports: any, by: ['/**/a']}]", &["- any.ex.com:443 (80,443+other) by /u/a at 9.0.0.0"]),
+        ("HOST2, under: [/u/a]}]\ndeny: [{host: '*.ex.com', http: ['GET /x'], under: [/u/b]}]", "HOST2, under: [/u/a]}]\ndeny: [{host: '**.ex.com', http: ['GET /x'], under: [/u/b]}]", &["- any.any.ex.com:443 (80,443+other) by /u/a under /u/b [GET /x]", "- any.any.ex.com:443 (80,443+other) by /u/a under /u/b [anything but HTTP]"]),
+        ("NAMES", "NAMES\ndeny: [{address: 9.0.0.0/8, by: [/q]}]", &["- z.test:80 by /q at 9.0.0.0", "- z.test:80 by a program that cannot be told at 9.0.0.0"]),
+    ];
+    let names: Vec<_> = (0..8)
+        .map(|n| format!("{{host: h{n}.test, by: [/p]}}"))
+        .collect();
+    let names = format!("allow: [{}, 'z.test:80']", names.join(", "));
+    let whole = |text: &str| {
+        if let Some(rest) = text.strip_prefix("HOST2") {
+            return format!("allow: [{{host: '**.ex.com', ports: any{rest}");
+        }
+        if let Some(rest) = text.strip_prefix("HOST") {
+            return format!("allow: [{{host: a.test, ports: [80]{rest}}}]");
+        }
+        text.replace("NAMES", &names)
+    };
+    for (old, new, expected) in table {
+        let (old, new) = (whole(old), whole(new));
+        assert_eq!(said(&old, &new), *expected, "{old:?} to {new:?}");
+        assert_eq!(said(&new, &old).len(), expected.len(), "{new:?} to {old:?}");
     }
 }
 

@@ -14,7 +14,7 @@ use egret_policy::{Change, Difference};
 #[command(after_help = "\
 The two are compared by what they decide, not by their text: a destination is
 shown for each difference. Exit status: 0 if they decide alike, 1 if they do not,
-2 if one of them cannot be read.")]
+2 if one of them cannot be read, or none was found and not all could be compared.")]
 pub(crate) struct Diff {
     /// The policy as it was; `-` is standard input
     old: String,
@@ -102,11 +102,20 @@ fn what(change: &Change) -> String {
         (ports, false) => text.push_str(&format!(", ports {}", ports.join(", "))),
         (_, true) => text.push_str(", every port"),
     }
-    match (change.by.as_deref(), change.under.as_deref()) {
-        (_, Some(under)) => text.push_str(&format!(", by what {under} starts")),
-        (Some("/any/other/program"), None) => text.push_str(", by other programs"),
-        (Some(by), None) => text.push_str(&format!(", by {by}")),
-        (None, None) => {}
+    match &change.by {
+        Some(_) if change.other_programs && change.under.is_empty() => {
+            text.push_str(", by other programs");
+        }
+        Some(_) if change.other_programs => text.push_str(", by what"),
+        Some(by) => text.push_str(&format!(", by {by}")),
+        None => {}
+    }
+    if !change.under.is_empty() {
+        let under = change.under.join(" and ");
+        text.push_str(&match change.other_programs {
+            true => format!(" {under} starts"),
+            false => format!(" that {under} starts"),
+        });
     }
     let shown: Vec<_> = change.requests.iter().take(REQUESTS).cloned().collect();
     let more = change.requests.len() - shown.len();
