@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::{Class, HostAddresses};
 use crate::denial::{Denial, Hint};
 use crate::destination::{Destination, Malformed, Target};
-use crate::matcher::{Matcher, Outcome, Step};
+use crate::matcher::{MOST_PROGRAMS, Matcher, Outcome, Step};
 use crate::permit::{Lookup, Permit};
 use crate::program::{Asker, Program};
 use crate::reason::Reason;
@@ -139,7 +139,8 @@ impl Matcher {
         let allowed = all.find(|one| one.verdict != Verdict::Deny);
         match (allowed, explained.verdict) {
             (Some(one), Verdict::Deny) => one,
-            (None, Verdict::Allow | Verdict::Inspect) => {
+            // If there are more than were asked about, one of those may be allowed.
+            (None, Verdict::Allow | Verdict::Inspect) if programs.len() < MOST_PROGRAMS => {
                 let first = programs.first().map_or(Asker::Unknown, Asker::Program);
                 self.explain_for(question, first)
             }

@@ -21,7 +21,7 @@ mod found;
 pub(crate) mod nets;
 pub(crate) mod patterns;
 
-pub(crate) use compiled::Compiled;
+pub(crate) use compiled::{Compiled, MOST_PROGRAMS};
 use found::Ports;
 pub(crate) use found::{Found, Grant};
 

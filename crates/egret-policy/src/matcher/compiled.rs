@@ -1,5 +1,6 @@
 //! What a policy is compiled to: its entries, and tables that find them by name, address, port and program.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -128,7 +129,7 @@ impl CompiledEntry {
 }
 
 /// Programs that are asked about where nobody says which one it is.
-const MOST_PROGRAMS: usize = 1_000;
+pub(crate) const MOST_PROGRAMS: usize = 100;
 
 impl Compiled {
     pub(crate) fn rule_of(&self, entry: u32) -> &RuleId {
@@ -193,11 +194,14 @@ impl Compiled {
         let patterns = entries
             .into_iter()
             .flat_map(|entry| self.entry(entry).programs.iter());
-        let examples = patterns.flat_map(ProgramPattern::examples);
-        let mut programs: Vec<_> = examples.take(MOST_PROGRAMS).collect();
-        programs.sort();
-        programs.dedup();
-        programs
+        let mut programs = BTreeSet::new();
+        for program in patterns.flat_map(ProgramPattern::examples) {
+            programs.insert(program);
+            if programs.len() == MOST_PROGRAMS {
+                break;
+            }
+        }
+        programs.into_iter().collect()
     }
 
     pub(super) fn allows(&self, to: &Destination, by: Asker<'_>, only_exact: bool) -> Found {

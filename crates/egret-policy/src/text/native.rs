@@ -18,7 +18,7 @@ use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
 
 mod cases;
-mod meant;
+pub(crate) mod meant;
 
 /// What stands before ports in `default:`.
 const ALLOW_PUBLIC_ON: &str = "allow-public:";

@@ -204,6 +204,7 @@ fn what_is_wrong_comes_with_what_to_do() {
         ("version: 1\ntests: [{allow: '*.a.b'}]",         "a test asks about one host and one port: write `HOST[:PORT]`"),
         ("version: 1\ntests: [{allow: a.b, request: get /x}]", "write `GET`"),
         ("version: 1\nfilesystem: {hide: ['*.env']}",     "write the path out; a file that is really called so cannot be named"),
+        ("network: {allowedDomains: [a.b]}",              "docs/guide/policy.md says how they are written here"),
         ("permissions: {allow: []}",                      "docs/guide/policy.md says how they are written here"),
         ("network: {allowedDomains: [a.b]}\nfilesystem: {denyRead: [x]}", "docs/guide/policy.md says how they are written here"),
         // Blanks and signs.

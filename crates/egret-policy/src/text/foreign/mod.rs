@@ -14,6 +14,7 @@ use crate::report::{Report, Span};
 use crate::rule::RuleId;
 use crate::text::entry::{self, BadEntry, Side};
 use crate::text::native::Spans;
+use crate::text::native::meant::settings_of_claude;
 use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, get};
 use crate::text::yaml::{Kind, Node, Value};
 
@@ -31,7 +32,8 @@ pub(crate) fn recognise(root: &Node<'_>) -> Language {
     let native = ["allow", "deny", "default", "host_gateway", "filesystem"]
         .into_iter()
         .any(|key| has(key) && !(key == "default" && has("services")));
-    if native {
+    // Whose reader says what they are.
+    if native || settings_of_claude(pairs).is_some() {
         return Language::Native;
     }
     if version.is_none()

@@ -71,13 +71,15 @@ pub(super) fn text(pairs: &Pairs<'_>, what: &str) -> Option<String> {
 }
 
 /// Where a file shows itself as settings of Claude's sandbox.
-pub(super) fn settings_of_claude(pairs: &Pairs<'_>) -> Option<Span> {
+pub(crate) fn settings_of_claude(pairs: &Pairs<'_>) -> Option<Span> {
     if get(pairs, "version").is_some() {
         return None;
     }
     let is = |key: &str, value: &Node<'_>| match &value.value {
         Value::Map(_) if matches!(key, "permissions" | "sandbox") => true,
-        Value::Map(inside) if key == "network" => get(inside, "allowedDomains").is_some(),
+        Value::Map(inside) if key == "network" => ["allowedDomains", "deniedDomains"]
+            .iter()
+            .any(|key| get(inside, key).is_some()),
         Value::Map(inside) if key == "filesystem" => ["allowWrite", "denyWrite", "denyRead"]
             .iter()
             .any(|key| get(inside, key).is_some()),
