@@ -14,7 +14,7 @@ use crate::pattern::{Lead, Pattern, Shape};
 #[derive(Debug, Default)]
 pub(crate) struct NameTable {
     by_suffix: HashMap<Box<str>, Slot>,
-    /// The most labels of a suffix: a longer one need not be looked up.
+    /// The most labels of a suffix, those of shapes included: a longer one need not be looked up.
     longest: usize,
     shaped: HashMap<Box<str>, Id>,
     /// In use in `shaped`, the most specific first.
@@ -101,6 +101,7 @@ impl NameTable {
     /// The dotted form stands twice, once for the apex, which `**.` does not mean.
     fn ids_of_shaped(&mut self, pattern: &Pattern, entry: u32) -> Vec<Id> {
         let shape = pattern.shape();
+        self.longest = self.longest.max(usize::from(shape.labels));
         let forms = match shape.lead {
             Lead::ApexAndBelow => vec![
                 (
@@ -228,8 +229,13 @@ impl NameTable {
                 return Some(out);
             }
         }
-        let mut suffix = Some(name);
-        let mut left = labels;
+        let (mut suffix, mut left) = (Some(name), labels);
+        if labels > self.longest {
+            // Before the last dot that is too many there is nothing to find.
+            let dot = name.rmatch_indices('.').nth(self.longest.checked_sub(1)?);
+            suffix = dot.and_then(|(at, _)| name.get(at + 1..));
+            left = self.longest;
+        }
         while let Some(at) = suffix {
             // The plain pattern first: at the same number of labels it has fewer wildcards.
             let plain = match left == labels {
