@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::sequences::{Kind, Part, kinds};
-use super::words::{Alphabet, FILES, SEGMENTS};
+use super::sequences::{Kind, Part, Pattern, kinds};
+use super::words::{Alphabet, FILES, Reading, SEGMENTS};
 use super::work::Work;
 use crate::glob::PathGlob;
 use crate::program::{Program, Programs};
@@ -67,9 +67,9 @@ pub(crate) fn askers(programs: &[(u32, &Programs)], work: &Work) -> Askers {
     let mut globs = Globs::default();
     let mut starters = Globs::default();
     for (number, pattern) in patterns {
-        globs.add(&pattern.path, number);
+        globs.add(&pattern.path, Reading::default(), number);
         if pattern.descendants {
-            starters.add(&pattern.path, number);
+            starters.add(&pattern.path, Reading::default(), number);
         }
     }
     let executables = globs.kinds(&FILES, OTHER_PROGRAM, work);
@@ -152,16 +152,22 @@ impl Found {
     }
 }
 
-/// The requests that these tell apart, each with its number.
-pub(crate) fn requests(requests: &[(u32, &Requests)], work: &Work) -> RequestKinds {
-    let rules: Vec<_> = requests
-        .iter()
-        .flat_map(|(number, requests)| requests.iter().map(move |rule| (*number, rule)))
-        .collect();
+/// The requests that these tell apart, each with its number, and whether it is of a deny entry.
+pub(crate) fn requests(requests: &[(u32, bool, &Requests)], work: &Work) -> RequestKinds {
+    let mut all = requests.iter().flat_map(|(_, _, requests)| requests.iter());
+    let cuts: &[bool] = match all.any(|rule| rule.path.as_str().contains(';')) {
+        true => &[false, true],
+        false => &[false],
+    };
+    let rules = requests.iter().flat_map(|&(number, folded, requests)| {
+        let readings = cuts.iter().map(move |&cut| Reading { cut, folded });
+        readings.flat_map(move |reading| requests.iter().map(move |rule| (number, reading, rule)))
+    });
+    let rules: Vec<_> = rules.collect();
     if rules.is_empty() {
         return RequestKinds::none();
     }
-    let listed = rules.iter().filter_map(|(_, rule)| match &rule.methods {
+    let listed = rules.iter().filter_map(|(_, _, rule)| match &rule.methods {
         Methods::Any => None,
         Methods::Listed(methods) => Some(methods),
     });
@@ -174,10 +180,10 @@ pub(crate) fn requests(requests: &[(u32, &Requests)], work: &Work) -> RequestKin
     methods.insert("GET");
     methods.extend(other.first().map(String::as_str));
     let mut globs = Globs::default();
-    for (place, (_, rule)) in (0..).zip(&rules) {
-        globs.add(&rule.path, place);
+    for (place, (_, reading, rule)) in (0..).zip(&rules) {
+        globs.add(&rule.path, *reading, place);
     }
-    let mut all = vec![(None, Vec::new())];
+    let mut all = vec![(None, BTreeSet::new())];
     let mut targets = globs.kinds(&SEGMENTS, OTHER_PATH, work);
     targets.sort();
     for (target, matching) in targets {
@@ -186,16 +192,17 @@ pub(crate) fn requests(requests: &[(u32, &Requests)], work: &Work) -> RequestKin
                 break;
             }
             let matching = matching.iter().filter_map(|&rule| rules.get(rule as usize));
-            let meant_by = matching.filter(|(_, rule)| match &rule.methods {
+            let meant_by = matching.filter(|(_, _, rule)| match &rule.methods {
                 Methods::Any => true,
                 Methods::Listed(methods) => methods.iter().any(|listed| **listed == *method),
             });
-            let meant_by: BTreeSet<u32> = meant_by.map(|(number, _)| *number).collect();
+            let meant_by = meant_by.map(|(number, reading, _)| (*number, *reading));
+            let meant_by: BTreeSet<(u32, Reading)> = meant_by.collect();
             let request = (method.to_owned(), target.clone());
-            all.push((Some(request), meant_by.into_iter().collect()));
+            all.push((Some(request), meant_by));
         }
     }
-    let mut seen: HashSet<(bool, Vec<u32>)> = HashSet::new();
+    let mut seen = HashSet::new();
     let mut kinds = RequestKinds {
         all: Vec::with_capacity(all.len()),
         first: Vec::new(),
@@ -213,15 +220,24 @@ pub(crate) fn requests(requests: &[(u32, &Requests)], work: &Work) -> RequestKin
 #[derive(Default)]
 struct Globs<'p> {
     globs: Vec<&'p PathGlob>,
+    texts: Vec<(String, Reading)>,
     owners: Vec<Vec<u32>>,
-    places: HashMap<&'p str, usize>,
+    places: HashMap<(&'p str, Reading), usize>,
 }
 
 impl<'p> Globs<'p> {
-    fn add(&mut self, glob: &'p PathGlob, owner: u32) {
-        let place = *self.places.entry(glob.as_str()).or_insert(self.globs.len());
+    fn add(&mut self, glob: &'p PathGlob, reading: Reading, owner: u32) {
+        let place = *self
+            .places
+            .entry((glob.as_str(), reading))
+            .or_insert(self.globs.len());
         if place == self.globs.len() {
             self.globs.push(glob);
+            let text = match reading.folded {
+                true => glob.as_str().to_lowercase(),
+                false => glob.as_str().to_owned(),
+            };
+            self.texts.push((text, reading));
             self.owners.push(Vec::new());
         }
         if let Some(owners) = self.owners.get_mut(place)
@@ -234,7 +250,11 @@ impl<'p> Globs<'p> {
     /// The kinds of paths that the globs tell apart, a path of each, with those that the globs which match it belong to.
     /// What none matches is the `other` path, if that is so.
     fn kinds(&self, alphabet: &Alphabet, other: &str, work: &Work) -> Vec<(String, Vec<u32>)> {
-        let patterns: Vec<Vec<Part<'_>>> = self.globs.iter().map(|glob| parts(glob)).collect();
+        let patterns = self.texts.iter().map(|(text, reading)| Pattern {
+            parts: parts(text),
+            reading: *reading,
+        });
+        let patterns: Vec<_> = patterns.collect();
         let found = work.part(MOST_WORK, |work| kinds(&patterns, alphabet, work));
         let segments: Vec<&str> = other.split('/').skip(1).collect();
         let other_is_free = !self.globs.iter().any(|glob| glob.matches(&segments));
@@ -252,8 +272,8 @@ impl<'p> Globs<'p> {
     }
 }
 
-fn parts(glob: &PathGlob) -> Vec<Part<'_>> {
-    let segments = glob.as_str().split('/').skip(1);
+fn parts(glob: &str) -> Vec<Part<'_>> {
+    let segments = glob.split('/').skip(1);
     let part = |segment| match segment {
         "**" => Part::AnyNumber,
         segment => Part::Word(segment),

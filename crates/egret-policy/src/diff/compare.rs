@@ -12,6 +12,7 @@ use crate::addr::{DOCKER_BRIDGE, HostAddresses};
 use crate::denial::Denial;
 use crate::destination::{Destination, Target};
 use crate::matcher::Matcher;
+use crate::names::HOST_GATEWAY;
 use crate::permit::{Lookup, Permit};
 use crate::program::Program;
 use crate::reason::Reason;
@@ -221,7 +222,12 @@ impl<'a> Changes<'a> {
 
     /// Compares for the networks that deny entries name, if the destination may otherwise resolve to any address.
     fn compare_denied(&mut self, place: &Place<'_>, denied: &Denied, rows: &[Row]) {
-        if denied.addresses.is_empty() || !matches!(place.to.target(), Target::Name(_)) {
+        // A name of the host stands for the host.
+        let resolves = match place.to.target() {
+            Target::Name(name) => !HOST_GATEWAY.contains(&name.as_str()),
+            Target::Address(_) => false,
+        };
+        if denied.addresses.is_empty() || !resolves {
             return;
         }
         let kinds = place.kind.askers.kinds.iter();
@@ -229,15 +235,17 @@ impl<'a> Changes<'a> {
             .map(|kind| Some(kind.meant_by.as_slice()))
             .chain([None]);
         let port = place.to.port();
-        let mut is_new = false;
+        let mut meanings = BTreeSet::new();
         for (meant_by, _) in askers.zip(rows).filter(|(_, row)| row.both_allow) {
             let meaning = denied.meaning(port, meant_by);
             self.work.spend(meaning.len() + 1);
-            if !meaning.is_empty() {
-                let tried = self.tried.entry((port, meaning)).or_default();
-                is_new |= *tried < SHOWN;
-                *tried += 1;
-            }
+            meanings.insert(meaning);
+        }
+        let mut is_new = false;
+        for meaning in meanings.into_iter().filter(|meaning| !meaning.is_empty()) {
+            let tried = self.tried.entry((port, meaning)).or_default();
+            is_new |= *tried < SHOWN;
+            *tried += 1;
         }
         for &address in denied.addresses.iter().filter(|_| is_new) {
             self.compare_at(place, address, Some(address));

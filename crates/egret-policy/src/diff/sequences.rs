@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
-use super::words::{ANY, Alphabet, Place, WordKind, without_the_overtaken, words};
+use super::words::{ANY, Alphabet, Place, Reading, WordKind, without_the_overtaken, words};
 use super::work::Work;
 
 /// A part of a pattern.
@@ -16,6 +16,14 @@ pub(crate) enum Part<'p> {
     AnyNumber,
     /// A word, in which `*` stands for any letters; a `*` alone is a word that is not empty.
     Word(&'p str),
+}
+
+/// A pattern.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern<'p> {
+    pub(crate) parts: Vec<Part<'p>>,
+    /// How words are read for it. If they are folded, an empty word at the end may be there or not, for both.
+    pub(crate) reading: Reading,
 }
 
 /// Sequences that the same patterns match.
@@ -28,7 +36,7 @@ pub(crate) struct Kind {
 
 /// The kinds of sequences, the shortest first, and the one that no pattern matches among them. Those that are found before
 /// the work is spent, and then a member of each pattern.
-pub(crate) fn kinds(patterns: &[Vec<Part<'_>>], alphabet: &Alphabet, work: &Work) -> Vec<Kind> {
+pub(crate) fn kinds(patterns: &[Pattern<'_>], alphabet: &Alphabet, work: &Work) -> Vec<Kind> {
     let mut search = Search {
         patterns,
         alphabet,
@@ -43,8 +51,8 @@ pub(crate) fn kinds(patterns: &[Vec<Part<'_>>], alphabet: &Alphabet, work: &Work
 }
 
 /// A member of a pattern, whatever others match it too.
-fn member((at, parts): (u32, &Vec<Part<'_>>)) -> Kind {
-    let words = parts.iter().filter_map(|part| match part {
+fn member((at, pattern): (u32, &Pattern<'_>)) -> Kind {
+    let words = pattern.parts.iter().filter_map(|part| match part {
         Part::AnyNumber => None,
         Part::Word(word) => Some(word.replace('*', ANY)),
     });
@@ -62,11 +70,11 @@ fn member((at, parts): (u32, &Vec<Part<'_>>)) -> Kind {
 type Item = (u32, u16);
 
 struct Search<'s, 'p> {
-    patterns: &'s [Vec<Part<'p>>],
+    patterns: &'s [Pattern<'p>],
     alphabet: &'s Alphabet,
     work: &'s Work,
     /// The kinds of words that patterns with wildcards in them tell apart, as far as that was asked.
-    word_kinds: HashMap<Vec<&'p str>, Rc<Vec<WordKind>>>,
+    word_kinds: HashMap<Vec<(&'p str, Reading)>, Rc<Vec<WordKind>>>,
 }
 
 /// A word that may come next, and what it leads to.
@@ -95,7 +103,10 @@ impl<'p> Search<'_, 'p> {
                 let step = steps.len();
                 steps.push((before, branch.word));
                 let matched = self.matched(&branch.items);
-                let goes_on = branch.place == Place::Anywhere && matched.len() < branch.items.len();
+                // Behind the end of all patterns there is only what none matches.
+                let mut parts = branch.items.iter().map(|&item| self.part(item));
+                let leads_on = parts.any(|part| part.is_some()) || !found.contains(&Vec::new());
+                let goes_on = branch.place == Place::Anywhere && leads_on;
                 if !found.contains(&matched) {
                     kinds.push(Kind {
                         words: words_up_to(&steps, step),
@@ -114,73 +125,74 @@ impl<'p> Search<'_, 'p> {
 
     /// The words that lead to different states.
     fn branches(&mut self, state: &[Item]) -> Vec<Branch> {
-        let mut waiting = Vec::new();
-        let mut stars = Vec::new();
-        let mut literals: BTreeMap<&'p str, Vec<Item>> = BTreeMap::new();
-        let mut globs: BTreeMap<&'p str, Vec<Item>> = BTreeMap::new();
+        let mut open = Open::default();
         for &(pattern, at) in state {
+            let reading = self.reading(pattern);
             let next = (pattern, at.saturating_add(1));
+            if reading.folded {
+                open.folded.push((pattern, at));
+            }
             match self.part((pattern, at)) {
                 None => {}
-                Some(Part::AnyNumber) => waiting.push((pattern, at)),
-                Some(Part::Word("*")) => stars.push(next),
-                Some(Part::Word(word)) if word.contains('*') => {
-                    globs.entry(word).or_default().push(next);
+                Some(Part::AnyNumber) => open.waiting.push((pattern, at)),
+                Some(Part::Word("*")) => open.stars.entry(reading).or_default().push(next),
+                Some(Part::Word(word)) => {
+                    let words = match word.contains('*') {
+                        true => &mut open.globs,
+                        false => &mut open.literals,
+                    };
+                    words.entry((word, reading)).or_default().push(next);
                 }
-                Some(Part::Word(word)) => literals.entry(word).or_default().push(next),
             }
         }
         let mut branches = Vec::new();
-        let mut add = |search: &Self, word: String, place, advanced: &[&[Item]]| {
-            let items = waiting.iter().chain(advanced.iter().copied().flatten());
-            let items = search.closed(items.copied());
-            search.work.spend(items.len());
-            branches.push(Branch { word, place, items });
-        };
-        let empty = self.alphabet.place("");
-        if empty != Place::Nowhere {
-            let advanced = literals.get("").map(Vec::as_slice).unwrap_or_default();
-            add(self, String::new(), empty, &[advanced]);
-        }
-        literals.remove("");
-        if globs.is_empty() {
-            for (&word, advanced) in &literals {
-                let place = self.alphabet.place(word);
-                if place != Place::Nowhere && self.work.is_left() {
-                    add(self, word.to_owned(), place, &[advanced, &stars]);
-                }
+        let mut add = |word: String, globs: &[&[Item]]| {
+            let place = self.alphabet.place(&word);
+            if place != Place::Nowhere && self.work.is_left() {
+                let items = self.closed(open.behind(&word, globs).into_iter());
+                self.work.spend(items.len());
+                branches.push(Branch { word, place, items });
             }
-            if let Some(fresh) = self.alphabet.fresh(|word| literals.contains_key(word)) {
-                add(self, fresh, Place::Anywhere, &[&stars]);
+        };
+        add(String::new(), &[]);
+        let written = |word: &str| {
+            let mut readings = Reading::ALL.into_iter();
+            readings.any(|reading| open.literals.contains_key(&(word, reading)))
+        };
+        if open.globs.is_empty() {
+            let mut literals: Vec<_> = open.literals.keys().map(|(word, _)| *word).collect();
+            literals.dedup();
+            for word in literals.into_iter().filter(|word| !word.is_empty()) {
+                add(word.to_owned(), &[]);
+            }
+            if let Some(fresh) = self.alphabet.fresh(written) {
+                add(fresh, &[]);
             }
             return branches;
         }
-        literals.extend(globs);
-        let patterns: Vec<&'p str> = literals.keys().copied().collect();
-        let advanced: Vec<&[Item]> = literals.values().map(Vec::as_slice).collect();
-        for kind in self.words(patterns).iter() {
-            let matched = kind
-                .matched
-                .iter()
-                .filter_map(|&at| advanced.get(at).copied());
-            let all: Vec<&[Item]> = matched.chain([stars.as_slice()]).collect();
-            add(self, kind.word.clone(), kind.place, &all);
+        let literals = open.literals.keys().filter(|(word, _)| !word.is_empty());
+        let patterns: Vec<_> = open.globs.keys().chain(literals).copied().collect();
+        let globs: Vec<&[Item]> = open.globs.values().map(Vec::as_slice).collect();
+        let kinds = match self.word_kinds.get(&patterns) {
+            Some(known) => Rc::clone(known),
+            None => Rc::new(words(&patterns, self.alphabet, self.work)),
+        };
+        for kind in kinds.iter() {
+            let matched = kind.matched.iter().filter_map(|&at| globs.get(at).copied());
+            add(kind.word.clone(), &matched.collect::<Vec<_>>());
         }
+        self.word_kinds.insert(patterns, kinds);
         branches
     }
 
-    fn words(&mut self, patterns: Vec<&'p str>) -> Rc<Vec<WordKind>> {
-        if let Some(known) = self.word_kinds.get(&patterns) {
-            return Rc::clone(known);
-        }
-        let kinds = Rc::new(words(&patterns, self.alphabet, self.work));
-        self.word_kinds.insert(patterns, Rc::clone(&kinds));
-        kinds
+    fn reading(&self, pattern: u32) -> Reading {
+        let pattern = self.patterns.get(pattern as usize);
+        pattern.map_or(Reading::default(), |pattern| pattern.reading)
     }
 
     fn part(&self, (pattern, at): Item) -> Option<Part<'p>> {
-        let parts = self.patterns.get(pattern as usize)?;
-        parts.get(usize::from(at)).copied()
+        let pattern = self.patterns.get(pattern as usize)?;
+        pattern.parts.get(usize::from(at)).copied()
     }
 
     /// With what follows each part that may stand for nothing.
@@ -198,8 +210,50 @@ impl<'p> Search<'_, 'p> {
     }
 
     fn matched(&self, state: &[Item]) -> Vec<u32> {
-        let ended = state.iter().filter(|&&item| self.part(item).is_none());
-        ended.map(|&(pattern, _)| pattern).collect()
+        let has_ended = |&&(pattern, at): &&Item| match self.part((pattern, at)) {
+            None => true,
+            Some(Part::Word("")) => self.reading(pattern).folded,
+            Some(_) => false,
+        };
+        let ended = state.iter().filter(has_ended);
+        let mut ended: Vec<_> = ended.map(|&(pattern, _)| pattern).collect();
+        ended.dedup();
+        ended
+    }
+}
+
+/// How far all patterns have come, by what they wait for.
+#[derive(Default)]
+struct Open<'p> {
+    /// Any number of words.
+    waiting: Vec<Item>,
+    /// Any word, and where they are then.
+    stars: HashMap<Reading, Vec<Item>>,
+    /// This word.
+    literals: BTreeMap<(&'p str, Reading), Vec<Item>>,
+    /// A word that a pattern matches.
+    globs: BTreeMap<(&'p str, Reading), Vec<Item>>,
+    /// All that are folded.
+    folded: Vec<Item>,
+}
+
+impl Open<'_> {
+    /// Where they are behind a word, of which some globs match it.
+    fn behind(&self, word: &str, globs: &[&[Item]]) -> Vec<Item> {
+        let mut items = self.waiting.clone();
+        items.extend(globs.iter().copied().flatten());
+        for reading in Reading::ALL {
+            let read = reading.of(word);
+            let literal = self.literals.get(&(read.as_str(), reading));
+            items.extend(literal.into_iter().flatten());
+            if !read.is_empty() {
+                items.extend(self.stars.get(&reading).into_iter().flatten());
+            } else if reading.folded {
+                let same = self.folded.iter();
+                items.extend(same);
+            }
+        }
+        items
     }
 }
 

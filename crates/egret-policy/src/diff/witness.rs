@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use super::Side;
 use super::addresses::{PUBLIC, candidates};
 use super::askers::{Askers, RequestKinds, askers, requests};
-use super::sequences::{Part, kinds};
-use super::words::{ANY, LABELS};
+use super::sequences::{Part, Pattern as Sequence, kinds};
+use super::words::{ANY, LABELS, Reading};
 use super::work::Work;
 use crate::addr::{Class, DOCKER_BRIDGE, HostAddresses, readings};
 use crate::destination::Target;
@@ -145,7 +145,7 @@ pub(crate) struct Witnesses<'p> {
     other_port: Option<u16>,
     denied: Denied,
     known_askers: HashMap<Vec<u32>, Rc<Askers>>,
-    known_requests: HashMap<Vec<u32>, Rc<RequestKinds>>,
+    known_requests: HashMap<Vec<(u32, bool)>, Rc<RequestKinds>>,
     known_addresses: HashMap<Vec<u32>, Rc<Addresses>>,
 }
 
@@ -296,10 +296,14 @@ impl<'p> Witnesses<'p> {
                 patterns.push((pattern, order));
             }
         }
-        let parts: Vec<_> = patterns.iter().map(|(pattern, _)| parts(pattern)).collect();
+        let sequences = patterns.iter().map(|(pattern, _)| Sequence {
+            parts: parts(pattern),
+            reading: Reading::default(),
+        });
+        let sequences: Vec<_> = sequences.collect();
         let kinds = self
             .work
-            .part(MOST_WORK, |work| kinds(&parts, &LABELS, work));
+            .part(MOST_WORK, |work| kinds(&sequences, &LABELS, work));
         for kind in kinds {
             if !self.work.spend(1) {
                 break;
@@ -496,12 +500,18 @@ impl<'p> Witnesses<'p> {
         };
         self.work.spend(about.len());
         let entries = about.iter().filter_map(|&at| self.entries.get(at));
-        let requests_of = entries.filter(means).filter_map(|one| one.requests);
-        let mut numbers: Vec<u32> = requests_of.collect();
+        let requests_of = entries
+            .filter(means)
+            .filter_map(|one| Some((one.requests?, one.side == Side::Deny)));
+        let mut numbers: Vec<(u32, bool)> = requests_of.collect();
         sort(&mut numbers);
         let known = &mut self.known_requests;
         let known = known.entry(numbers).or_insert_with_key(|numbers| {
-            Rc::new(requests(&self.requests.get(numbers), self.work))
+            let all = numbers.iter().filter_map(|&(number, is_deny)| {
+                let requests = self.requests.all.get(number as usize)?;
+                Some((number, is_deny, *requests))
+            });
+            Rc::new(requests(&all.collect::<Vec<_>>(), self.work))
         });
         Rc::clone(known)
     }

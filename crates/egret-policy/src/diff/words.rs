@@ -30,11 +30,54 @@ pub(crate) enum Place {
     Nowhere,
 }
 
+/// How a word is read before a pattern is matched with it (see `request`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Reading {
+    /// Without what is behind a `;`.
+    pub(crate) cut: bool,
+    /// In lower case, without dots and blanks at the end.
+    pub(crate) folded: bool,
+}
+
+impl Reading {
+    pub(crate) const ALL: [Self; 4] = [
+        Self {
+            cut: false,
+            folded: false,
+        },
+        Self {
+            cut: true,
+            folded: false,
+        },
+        Self {
+            cut: false,
+            folded: true,
+        },
+        Self {
+            cut: true,
+            folded: true,
+        },
+    ];
+
+    pub(crate) fn of(self, word: &str) -> String {
+        let word = match self.cut {
+            true => word.split(';').next().unwrap_or_default(),
+            false => word,
+        };
+        match self.folded {
+            true => word.trim_end_matches(TRIMMED).to_lowercase(),
+            false => word.to_owned(),
+        }
+    }
+}
+
+/// What a folded word does not end with.
+const TRIMMED: [char; 2] = ['.', ' '];
+
 /// Words that the same patterns match.
 pub(crate) struct WordKind {
     /// One of them.
     pub(crate) word: String,
-    pub(crate) place: Place,
     /// The patterns, by their places in the list.
     pub(crate) matched: Vec<usize>,
 }
@@ -104,9 +147,22 @@ impl Alphabet {
 }
 
 /// The kinds of words, but for the empty one. Those that are found before the work is spent.
-pub(crate) fn words(patterns: &[&str], alphabet: &Alphabet, work: &Work) -> Vec<WordKind> {
-    let all = patterns.iter().chain(alphabet.apart);
-    let automaton = Automaton(all.map(|pattern| pattern.chars().collect()).collect());
+pub(crate) fn words(
+    patterns: &[(&str, Reading)],
+    alphabet: &Alphabet,
+    work: &Work,
+) -> Vec<WordKind> {
+    // What stands apart is no matter where its letters are in no pattern.
+    let has = |letter| letter == '*' || patterns.iter().any(|(text, _)| text.contains(letter));
+    let apart = alphabet.apart.iter().filter(|text| text.chars().all(has));
+    let all = patterns
+        .iter()
+        .copied()
+        .chain(apart.map(|&text| (text, Reading::default())));
+    let automaton = Automaton(
+        all.map(|(text, reading)| (text.chars().collect(), reading))
+            .collect(),
+    );
     let mut found: HashMap<Vec<usize>, usize> = HashMap::new();
     let mut kinds: Vec<WordKind> = Vec::new();
     let start = automaton.start();
@@ -124,13 +180,11 @@ pub(crate) fn words(patterns: &[&str], alphabet: &Alphabet, work: &Work) -> Vec<
             if !found.contains_key(&matched) {
                 let word = plain_word(&automaton, patterns, &matched, alphabet, work)
                     .unwrap_or_else(|| word.clone());
-                let place = alphabet.place(&word);
-                if place != Place::Nowhere {
+                if alphabet.place(&word) != Place::Nowhere {
                     found.insert(matched.clone(), kinds.len());
                     let matched = matched.into_iter().filter(|&at| at < patterns.len());
                     kinds.push(WordKind {
                         word,
-                        place,
                         matched: matched.collect(),
                     });
                 }
@@ -146,16 +200,16 @@ pub(crate) fn words(patterns: &[&str], alphabet: &Alphabet, work: &Work) -> Vec<
 /// A word that is easily read, if there is one that exactly these patterns match.
 fn plain_word(
     automaton: &Automaton,
-    patterns: &[&str],
+    patterns: &[(&str, Reading)],
     matched: &[usize],
     alphabet: &Alphabet,
     work: &Work,
 ) -> Option<String> {
     let matching = || matched.iter().filter_map(|&at| patterns.get(at));
-    if matching().any(|pattern| !pattern.contains('*')) {
+    if matching().any(|(pattern, _)| !pattern.contains('*')) {
         return None;
     }
-    let filled = matching().map(|pattern| pattern.replace('*', ANY));
+    let filled = matching().map(|(pattern, _)| pattern.replace('*', ANY));
     let mut candidates = std::iter::once(ANY.to_owned()).chain(filled).take(4);
     candidates.find(|word| {
         let state = word.chars().fold(automaton.start(), |state, letter| {
@@ -169,8 +223,8 @@ fn plain_word(
 /// What stands where anything will do.
 pub(crate) const ANY: &str = "any";
 
-/// All patterns at once.
-struct Automaton(Vec<Vec<char>>);
+/// All patterns at once, in the letters of their readings.
+struct Automaton(Vec<(Vec<char>, Reading)>);
 
 /// How far each pattern has come: its place, and a place in it. It may have come to several.
 type State = Vec<(usize, usize)>;
@@ -185,18 +239,18 @@ impl Automaton {
     fn closed(&self, places: impl Iterator<Item = (usize, usize)>) -> State {
         let mut state = Vec::new();
         for (pattern, at) in places {
-            let letters = self.0.get(pattern).map(Vec::as_slice).unwrap_or_default();
-            let stars = letters.get(at..).unwrap_or_default();
-            let stars = stars.iter().take_while(|&&letter| letter == '*').count();
-            state.extend((at..=at + stars).map(|at| (pattern, at)));
+            state.push((pattern, at));
+            let mut next = at;
+            while self.letter((pattern, next)) == Some('*') {
+                next += 1;
+                state.push((pattern, next));
+            }
         }
-        without_the_overtaken(state, |(pattern, at)| {
-            self.0.get(pattern).and_then(|letters| letters.get(at)) == Some(&'*')
-        })
+        without_the_overtaken(state, |place| self.letter(place) == Some('*'))
     }
 
     fn letter(&self, (pattern, at): (usize, usize)) -> Option<char> {
-        self.0.get(pattern)?.get(at).copied()
+        self.0.get(pattern)?.0.get(at).copied()
     }
 
     /// The letters that lead to different states.
@@ -208,21 +262,31 @@ impl Automaton {
     }
 
     fn step(&self, state: &State, letter: char) -> State {
-        let next = state
-            .iter()
-            .filter_map(|&(pattern, at)| match self.letter((pattern, at)) {
-                Some('*') => Some((pattern, at)),
-                Some(own) if own == letter => Some((pattern, at + 1)),
-                _ => None,
-            });
+        let next = state.iter().filter_map(|&(pattern, at)| {
+            let (letters, reading) = self.0.get(pattern)?;
+            let is = |own: char| match reading.folded {
+                true => letter.to_lowercase().eq(std::iter::once(own)),
+                false => letter == own,
+            };
+            let next = match letters.get(at) {
+                // Behind a `;` nothing counts any more: one place further than the end.
+                None if reading.cut && (letter == ';' || at > letters.len()) => letters.len() + 1,
+                _ if reading.cut && letter == ';' => return None,
+                None if reading.folded && TRIMMED.contains(&letter) => at,
+                Some('*') => at,
+                Some(&own) if is(own) => at + 1,
+                _ => return None,
+            };
+            Some((pattern, next))
+        });
         self.closed(next)
     }
 
     fn matched(&self, state: &State) -> Vec<usize> {
-        let ended = state
-            .iter()
-            .filter(|&&(pattern, at)| self.0.get(pattern).map(Vec::len) == Some(at));
-        ended.map(|&(pattern, _)| pattern).collect()
+        let ended = state.iter().filter(|&&place| self.letter(place).is_none());
+        let mut ended: Vec<_> = ended.map(|&(pattern, _)| pattern).collect();
+        ended.dedup();
+        ended
     }
 }
 
