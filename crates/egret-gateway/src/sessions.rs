@@ -35,8 +35,8 @@ pub(crate) struct Open {
     spoken: OnceLock<String>,
     /// Whether what the client sends is read request by request.
     reads_requests: AtomicBool,
-    /// The method and target of the request after which it became something else, such as a WebSocket.
-    upgraded: OnceLock<(String, String)>,
+    /// The method and target of the request that is under way, or after which it became something else, such as a WebSocket.
+    asked: Mutex<Option<(String, String)>>,
     lost: OnceLock<Lost>,
     wake: Notify,
 }
@@ -133,7 +133,7 @@ impl Slot {
             program: ArcSwapOption::empty(),
             spoken: OnceLock::new(),
             reads_requests: AtomicBool::new(false),
-            upgraded: OnceLock::new(),
+            asked: Mutex::default(),
             lost: OnceLock::new(),
             wake: Notify::new(),
         });
@@ -171,15 +171,19 @@ impl Open {
             .decide(&self.destination, self.program().as_deref(), hosts)
             .and_then(|mut permit| {
                 permit.vet(&self.addresses, hosts)?;
-                match self.upgraded.get() {
+                // First the flag, which is set after the request is.
+                let reads_requests = self.reads_requests.load(Ordering::Acquire);
+                let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                match &*asked {
                     Some((method, target)) => permit.request(method, target)?,
-                    None if permit.inspects() && !self.reads_requests.load(Ordering::Relaxed) => {
+                    None if permit.inspects() && !reads_requests => {
                         let message = "the policy allows certain HTTP requests only now, and those on this connection cannot be read";
                         let destination = self.destination.to_string();
                         return Err(Denial::new(Reason::DeniedRequest, destination, message));
                     }
                     None => {}
                 }
+                drop(asked);
                 match self.spoken.get() {
                     Some(name) => matcher.confirm(&permit, Spoken::Sni(Some(name))),
                     None => Ok(()),
@@ -208,12 +212,19 @@ impl Open {
     /// Remembers that each request is read and decided on. A connection on which none can be is closed when a policy
     /// comes that allows certain requests only.
     pub(crate) fn reads_requests(&self) {
-        self.reads_requests.store(true, Ordering::Relaxed);
+        self.reads_requests.store(true, Ordering::Release);
     }
 
-    /// Remembers the request that made it a connection of another protocol, which is what a new policy is asked about.
-    pub(crate) fn upgraded(&self, method: &str, target: &str) {
-        let _ = self.upgraded.set((method.to_owned(), target.to_owned()));
+    /// Remembers the request that is under way, before it is decided on: a new policy is asked about it, too, for it may
+    /// take its time, and about one that made this a connection of another protocol.
+    pub(crate) fn asks(&self, method: &str, target: &str) {
+        let request = Some((method.to_owned(), target.to_owned()));
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = request;
+    }
+
+    /// No request is under way any more.
+    pub(crate) fn is_answered(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// What its destination resolved to.

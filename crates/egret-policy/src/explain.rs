@@ -12,7 +12,7 @@ use crate::denial::{Denial, Hint};
 use crate::destination::{Destination, Malformed, Target};
 use crate::matcher::{MOST_PROGRAMS, Matcher, Outcome, Step};
 use crate::permit::{Lookup, Permit};
-use crate::program::{Asker, Program};
+use crate::program::{Asker, OTHER_PROGRAM, Program};
 use crate::reason::Reason;
 use crate::rule::RuleId;
 
@@ -132,7 +132,7 @@ impl Matcher {
             return explained;
         }
         // What entries say of different programs does not add up: it has to be one of them.
-        let programs = self.programs_about(question.to);
+        let programs = self.programs_about(question.to, question.resolves_to.unwrap_or_default());
         let ask = |program: &Program| self.explain_for(question, Asker::Program(program));
         let unnamed = self.explain_for(question, Asker::Unknown);
         let mut all = programs.iter().map(ask).chain([unnamed]);
@@ -141,7 +141,10 @@ impl Matcher {
             (Some(one), Verdict::Deny) => one,
             // If there are more than were asked about, one of those may be allowed.
             (None, Verdict::Allow | Verdict::Inspect) if programs.len() < MOST_PROGRAMS => {
-                let first = programs.first().map_or(Asker::Unknown, Asker::Program);
+                let mut named = programs
+                    .iter()
+                    .filter(|one| one.executable != OTHER_PROGRAM);
+                let first = named.next().map_or(Asker::Unknown, Asker::Program);
                 self.explain_for(question, first)
             }
             _ => explained,

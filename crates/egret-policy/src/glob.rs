@@ -103,9 +103,9 @@ impl PathGlob {
         }
     }
 
-    /// A path that it matches.
-    pub(crate) fn example(&self) -> String {
-        self.text.replace("**", "any").replace('*', "any")
+    /// A path that it matches, with this word for its wildcards.
+    pub(crate) fn example(&self, word: &str) -> String {
+        self.text.replace("**", word).replace('*', word)
     }
 
     /// Whether there is a wildcard in it.

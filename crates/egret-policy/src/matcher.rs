@@ -3,6 +3,7 @@
 //! [`Matcher::decide`] is the program: the steps of a decision in their order. It is the only maker of a [`Permit`].
 //! Silence denies.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::addr::{Class, HostAddresses};
@@ -90,8 +91,8 @@ impl Matcher {
     }
 
     /// See [`Compiled::programs_about`].
-    pub(crate) fn programs_about(&self, to: &Destination) -> Vec<Program> {
-        self.compiled.programs_about(to)
+    pub(crate) fn programs_about(&self, to: &Destination, resolves_to: &[IpAddr]) -> Vec<Program> {
+        self.compiled.programs_about(to, resolves_to)
     }
 
     /// Whether some entry is about certain programs only, so that it matters who asks.
@@ -285,10 +286,10 @@ impl Matcher {
     /// requests only and nothing but the default lets the address be reached.
     fn confirm_named(&self, permit: &Permit, name: &Host) -> Result<(), Denial> {
         let (decided, compiled) = (permit.destination(), &*self.compiled);
-        let (name, port) = (name.as_str(), decided.port());
+        let port = decided.port();
         // Whoever speaks: a deny entry for some programs only was asked about the address.
         let denies = [&compiled.deny.names, &compiled.deny_requests];
-        let denies = denies.map(|names| names.find(name, port, |_| true));
+        let denies = denies.map(|names| names.find(name.as_str(), port, |_| true));
         let deny = denies.into_iter().find(Found::is_entry);
         if let Some(Found::Entry(deny)) = deny {
             let rule = Some(compiled.rule_of(deny.entry).clone());
@@ -299,15 +300,25 @@ impl Matcher {
                 Cause::Decision,
             ));
         }
+        let Target::Address(address) = *decided.target() else {
+            return Ok(());
+        };
         if permit.reason() != Reason::AllowedDefaultPublic {
             return Ok(());
         }
-        let every = |entry| compiled.entry(entry).requests.are_all();
-        match compiled.allow.names.find(name, port, |_| true) {
-            Found::Entry(grant) if !grant.entries().any(every) => {
-                let rule = Some(compiled.rule_of(grant.entry).clone());
+        // By the name, from the same program, at this address: would its requests be looked at?
+        let by_name = Destination::new(Target::Name(name.clone()), port).ok();
+        let hosts = HostAddresses::new([]);
+        let by_name = by_name.and_then(|to| {
+            let decided = self.decide_seen(&to, permit.asker(), &hosts, &mut |_, _, _| {});
+            let mut by_name = decided.ok()?;
+            by_name.vet(&[address], &hosts).ok()?;
+            Some(by_name)
+        });
+        match by_name {
+            Some(by_name) if by_name.inspects() => {
                 let why = "the name that is spoken may receive certain requests only; connect to it by that name";
-                let cause = Cause::Told(why.into());
+                let (rule, cause) = (by_name.rule().cloned(), Cause::Told(why.into()));
                 Err(Denial::of(Reason::DeniedRequest, decided, rule, cause))
             }
             _ => Ok(()),

@@ -5,8 +5,10 @@
 //! between deciding and dialling does not change it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::addr::{Class, HostAddresses};
 use crate::denial::{Cause, Denial};
@@ -113,6 +115,14 @@ impl Permit {
         !self.refused_requests.is_empty() || !self.grants_every_request()
     }
 
+    /// Whether it depends on the request: else each is allowed that is one.
+    pub fn tells_requests_apart(&self) -> bool {
+        let grant = self.grant.as_ref().filter(|_| !self.grants_every_request());
+        let everything = |entry| self.compiled.requests_of(entry).list_everything();
+        !self.refused_requests.is_empty()
+            || grant.is_some_and(|grant| !grant.entries().any(everything))
+    }
+
     fn grants_every_request(&self) -> bool {
         self.grant.as_ref().is_none_or(|grant| {
             let mut entries = grant.entries();
@@ -126,7 +136,8 @@ impl Permit {
     /// # Errors
     /// [`Reason::DeniedRequest`], with the entry that refuses it or that lists others.
     pub fn request(&self, method: &str, target: &str) -> Result<(), Denial> {
-        if !self.inspects() {
+        // What is no request at all, and has no method, is none of them.
+        if !self.inspects() || (!method.is_empty() && !self.tells_requests_apart()) {
             return Ok(());
         }
         let refuse = |rule: Option<&RuleId>, cause| {
@@ -245,39 +256,34 @@ impl Permit {
         }
     }
 
-    /// Whether there is a request that it allows, as far as its rules' own examples show.
+    /// Whether a request may be allowed: not if a deny entry lists all of them.
     pub(crate) fn allows_some_request(&self) -> Result<(), Denial> {
-        if self.grants_every_request() {
-            let probe = self.request("GET", "/any/other/path");
-            return probe.or_else(|_| self.request("OTHER", "/any/other/path"));
+        let mut refused = self.refused_requests.iter();
+        match refused.find(|entry| self.compiled.requests_of(**entry).list_everything()) {
+            Some(_) => self.request("GET", "/"),
+            None => Ok(()),
         }
-        let rules = self.grant.iter().flat_map(Grant::entries);
-        let rules = rules.flat_map(|entry| self.compiled.requests_of(entry).iter());
-        let mut asked = rules.map(|rule| {
-            let (method, target) = rule.example();
-            self.request(method, &target)
-        });
-        let first = asked.next().unwrap_or(Ok(()));
-        first.or_else(|denial| asked.find(Result::is_ok).unwrap_or(Err(denial)))
     }
 
-    /// Whether there is an address that its name may resolve to, as far as its entries' own show.
+    /// Whether there may be an address that its name resolves to: not if deny entries name all of them.
     pub(crate) fn leads_somewhere(&self, hosts: &HostAddresses) -> Result<(), Denial> {
+        let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse::<IpNet>().ok());
+        let public = match &self.grant {
+            Some(grant) => self.compiled.grants_public(grant),
+            None => true,
+        };
+        let public = everything.into_iter().flatten().filter(|_| public);
         let nets = self.grant.iter().flat_map(Grant::entries);
-        let nets = nets.flat_map(|entry| self.compiled.addresses_of(entry));
-        let listed = nets.flat_map(|net| [net.network(), net.broadcast()]);
-        let mut examples = PUBLIC.map(IpAddr::V4).into_iter().chain(listed);
-        let mut refused = None;
-        let found = examples.any(|address| match self.admits(address, hosts) {
-            Ok(()) => true,
-            Err(reason) => {
-                let first = || self.refuse(reason, address, &[address], hosts);
-                refused.get_or_insert_with(first);
-                false
+        let nets = nets.flat_map(|entry| self.compiled.addresses_of(entry).iter().copied());
+        let mut nets: Vec<_> = public.chain(nets).collect();
+        let (port, by) = (self.destination.port(), self.asker());
+        let refused = nets.first().copied();
+        nets.retain(|net| !self.compiled.denies_whole(net, port, by));
+        match (nets.is_empty(), refused) {
+            (true, Some(net)) => {
+                let address = net.network();
+                Err(self.refuse(Reason::DeniedRule, address, &[address], hosts))
             }
-        });
-        match (found, refused) {
-            (false, Some(denial)) => Err(denial),
             _ => Ok(()),
         }
     }
@@ -332,14 +338,18 @@ impl Permit {
         Some(in_words(patterns))
     }
 
-    fn denied_by(&self, address: IpAddr) -> Option<u32> {
-        let by = match &self.by {
+    /// Who asked.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        match &self.by {
             By::Program(program) => Asker::Program(program),
             By::Unknown => Asker::Unknown,
             By::Anyone => Asker::Anyone,
-        };
+        }
+    }
+
+    fn denied_by(&self, address: IpAddr) -> Option<u32> {
         let port = self.destination.port();
-        self.compiled.deny_address(address, port, by)
+        self.compiled.deny_address(address, port, self.asker())
     }
 
     fn admits(&self, address: IpAddr, hosts: &HostAddresses) -> Result<(), Reason> {
@@ -429,14 +439,6 @@ fn in_words(items: impl Iterator<Item = String>) -> String {
 }
 
 const MOST_SHOWN: usize = 12;
-
-/// Public addresses, not all of which anybody is likely to deny.
-const PUBLIC: [Ipv4Addr; 4] = [
-    Ipv4Addr::new(1, 1, 1, 1),
-    Ipv4Addr::new(31, 13, 24, 1),
-    Ipv4Addr::new(93, 184, 215, 14),
-    Ipv4Addr::new(185, 199, 108, 1),
-];
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

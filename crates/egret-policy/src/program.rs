@@ -17,6 +17,9 @@ pub struct Program {
     pub ancestors: Vec<String>,
 }
 
+/// Stands for a program that no entry is likely to name.
+pub(crate) const OTHER_PROGRAM: &str = "/some other program/which no entry names";
+
 /// Who asks, as far as that is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Asker<'a> {
@@ -111,18 +114,20 @@ impl ProgramPattern {
         plain.then_some(Self { path, descendants })
     }
 
-    /// Programs that it means.
+    /// Programs that it means: with a usual word for each wildcard, and with one that nobody uses.
     pub(crate) fn examples(&self) -> impl Iterator<Item = Program> {
-        let path = self.path.example();
-        let started = self.descendants.then(|| Program {
-            executable: "/any/other/program".to_owned(),
-            ancestors: vec![path.clone()],
-        });
-        let itself = Program {
-            executable: path,
-            ancestors: Vec::new(),
-        };
-        std::iter::once(itself).chain(started)
+        ["any", "zqx7"].into_iter().flat_map(|word| {
+            let path = self.path.example(word);
+            let started = self.descendants.then(|| Program {
+                executable: OTHER_PROGRAM.to_owned(),
+                ancestors: vec![path.clone()],
+            });
+            let itself = Program {
+                executable: path,
+                ancestors: Vec::new(),
+            };
+            std::iter::once(itself).chain(started)
+        })
     }
 
     fn means(&self, program: &Program) -> bool {

@@ -40,6 +40,13 @@ impl Requests {
         self.0.iter()
     }
 
+    /// Whether each request is listed.
+    pub(crate) fn list_everything(&self) -> bool {
+        let every =
+            |rule: &RequestRule| rule.methods == Methods::Any && rule.path.as_str() == "/**";
+        self.0.iter().any(every)
+    }
+
     /// The same in lower case, as [`Asked::may_be_meant`] compares it.
     pub(crate) fn folded(&self) -> Self {
         let fold = |rule: &RequestRule| RequestRule {
@@ -109,15 +116,6 @@ impl RequestRule {
             methods: Methods::parse(methods)?,
             path,
         })
-    }
-
-    /// A request that it means: a method and a target.
-    pub(crate) fn example(&self) -> (&str, String) {
-        let method = match &self.methods {
-            Methods::Any => "GET",
-            Methods::Listed(methods) => methods.first().map_or("GET", |method| method),
-        };
-        (method, self.path.example())
     }
 
     fn means(&self, method: &str, path: &[String]) -> bool {
@@ -286,10 +284,15 @@ impl<'a> Asked<'a> {
 const NOT_PLAIN: &str =
     "its path has `.`, `..` or nothing between slashes, which servers read in different ways";
 
-/// Whether a part of a query is the method to some frameworks.
+/// Whether a part of a query is the method to some frameworks. PHP cuts keys short and makes underscores of much.
 fn is_method(part: &str) -> bool {
-    let key = part.split('=').next().unwrap_or_default();
-    decode(key).is_ok_and(|key| key.eq_ignore_ascii_case("_method"))
+    let key = part.split('=').next().unwrap_or_default().replace('+', " ");
+    let Ok(key) = decode(&key) else {
+        return true;
+    };
+    let key = key.split('[').next().unwrap_or_default();
+    let key = key.trim_start().replace(['.', ' '], "_");
+    key.eq_ignore_ascii_case("_method")
 }
 
 /// Decodes the percent-encoding of one segment (RFC 3986, section 2.1).
@@ -422,6 +425,7 @@ mod tests {
     fn a_path_that_servers_read_in_different_ways_is_not_read_at_all() {
         #[rustfmt::skip]
         let bad = [
+            "/?_method=PUT", "/?a=1&%5fMETHOD=PUT", "/?_method%00=PUT", "/?%20_method=PUT", "/?+_method=PUT", "/?.method=PUT", "/?_method[]=PUT",
             "", "*", "x", "http://a/", "/a/../b", "/a/./b", "/..", "/a/%2e%2e/b", "/a/.%2E", "/a//b", "//a", "/a/..;x=1/b", "/a/;/b",
             "/a%2f..%2fb", "/a%2f%2fb", "/a\\b", "/a%5cb", "/a%00", "/a%0d%0a", "/a%", "/a%2", "/a%zz", "/a%252e", "/a%252Fb", "/a#b",
         ];

@@ -34,7 +34,6 @@ struct Upstream {
 
 impl From<flow::Opened> for Upstream {
     fn from(opened: flow::Opened) -> Self {
-        opened.tunnel.session.open.reads_requests();
         Self {
             tunnel: opened.tunnel,
             input: Input::starting_with(opened.early),
@@ -181,6 +180,9 @@ async fn carry(
                 .await;
             }
         };
+        let open = &upstream.tunnel.session.open;
+        open.asks(request.method(), target);
+        open.reads_requests();
         let host = host_field(&destination);
         let line = Line {
             target,
@@ -222,8 +224,6 @@ async fn carry(
             continue;
         }
         if let Ok(After::Upgraded) = ended {
-            let open = &upstream.tunnel.session.open;
-            open.upgraded(request.method(), target);
             let (up, down) = upgraded(gateway, client, input, &mut upstream).await;
             traffic.up += up;
             traffic.down += down;
@@ -247,6 +247,7 @@ async fn carry(
         .await;
         return match ended {
             Ok(After::Next { client, server }) => {
+                upstream.tunnel.session.open.is_answered();
                 if server && upstreams.len() < KEPT {
                     upstreams.push(upstream);
                 }
@@ -320,7 +321,9 @@ async fn reuse(
         if !upstream.is_quiet() {
             continue;
         }
-        // First, so that it is this program's if a new policy comes.
+        // First, so that it is this program's, and this request's, if a new policy comes.
+        let path = origin_form(request.target());
+        upstream.tunnel.session.open.asks(request.method(), path);
         upstream
             .tunnel
             .session
@@ -330,7 +333,6 @@ async fn reuse(
         let matcher = gateway.matcher.load_full();
         let mut permit = matcher.decide(destination, asker.program(), &hosts)?;
         permit.vet(&upstream.addresses, &hosts)?;
-        let path = origin_form(request.target());
         permitted(&permit, request, path, framing)?;
         let mut record = gateway
             .record(Event::Decision, id)

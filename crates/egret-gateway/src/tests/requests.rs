@@ -236,6 +236,69 @@ async fn a_slow_request_waits_and_is_not_passed_on() {
 }
 
 #[tokio::test]
+async fn a_request_that_takes_its_time_is_put_to_a_new_policy() {
+    let (port, got) = sink().await;
+    let world = World::new(&format!("allow: ['{HOST}:{port}']")).await;
+    let absolute = format!("http://{HOST}:{port}/v1/items");
+    let mut forward = TcpStream::connect(world.proxy).await.unwrap();
+    let mut tunnel = world.tunnel(&format!("{HOST}:{port}")).await;
+    let chunked = "Transfer-Encoding: chunked";
+    for (stream, target) in [
+        (&mut forward, absolute.as_str()),
+        (&mut tunnel, "/v1/items"),
+    ] {
+        let head = head("POST", target, port, chunked) + "1\r\nx\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+    for _ in 0..250 {
+        if got
+            .lock()
+            .unwrap()
+            .windows(4)
+            .filter(|four| four == b"\nx\r\n")
+            .count()
+            == 2
+        {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    world.gateway.set_policy(
+        matcher(&format!(
+            "allow: [{{host: {HOST}, ports: [{port}], http: [GET /v1/**]}}]"
+        )),
+        "policy.yaml",
+    );
+    assert!(until_end(&mut forward).await.1);
+    assert!(until_end(&mut tunnel).await.1);
+}
+
+#[tokio::test]
+async fn where_every_request_is_listed_none_is_refused() {
+    let (port, _) = mirror().await;
+    let world = World::new(&format!(
+        "allow: [{{host: {HOST}, ports: [{port}], http: [full]}}]"
+    ))
+    .await;
+    for (method, path, field) in [
+        ("GET", "/web/http://x.example//y", ""),
+        ("MOVE", "/a%3F", "Destination: /b"),
+        ("POST", "/x?_method=PUT", "X-HTTP-Method: PUT"),
+        ("OPTIONS", "*", ""),
+    ] {
+        let mut tunnel = world.tunnel(&format!("{HOST}:{port}")).await;
+        let head = head(method, path, port, field);
+        tunnel.write_all(head.as_bytes()).await.unwrap();
+        let answer = Answer::read(&mut tunnel, false).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+    }
+    // And still nothing but requests.
+    let mut tunnel = world.tunnel(&format!("{HOST}:{port}")).await;
+    tunnel.write_all(&client_hello(HOST)).await.unwrap();
+    assert!(until_end(&mut tunnel).await.1);
+}
+
+#[tokio::test]
 async fn a_policy_that_begins_to_decide_on_requests_applies_to_what_is_open() {
     let (port, seen) = mirror().await;
     let echoing = echo().await;

@@ -12,7 +12,7 @@ use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::matcher::{Found, Grant};
 use crate::policy::{Default, Entry, HostGatewayPorts, What};
-use crate::program::{Asker, Program, ProgramPattern, Programs};
+use crate::program::{Asker, OTHER_PROGRAM, Program, ProgramPattern, Programs};
 use crate::request::Requests;
 use crate::rule::RuleId;
 use crate::text::entry::Side;
@@ -175,7 +175,7 @@ impl Compiled {
     }
 
     /// Programs that entries about a destination tell apart, at most so many as are worth asking about.
-    pub(crate) fn programs_about(&self, to: &Destination) -> Vec<Program> {
+    pub(crate) fn programs_about(&self, to: &Destination, resolves_to: &[IpAddr]) -> Vec<Program> {
         let (mut entries, port) = (Vec::new(), to.port());
         let tables = [&self.allow, &self.deny];
         match to.target() {
@@ -186,15 +186,25 @@ impl Compiled {
                 }
             }
             Target::Address(address) => {
-                for tables in tables {
-                    tables.nets.find_all(*address, port, |_| true, &mut entries);
+                for reading in crate::addr::readings(*address) {
+                    for tables in tables {
+                        tables.nets.find_all(reading, port, |_| true, &mut entries);
+                    }
                 }
             }
+        }
+        let addresses = resolves_to.iter().copied().flat_map(crate::addr::readings);
+        for address in addresses {
+            let nets = &self.deny.nets;
+            nets.find_all(address, port, |_| true, &mut entries);
         }
         let patterns = entries
             .into_iter()
             .flat_map(|entry| self.entry(entry).programs.iter());
-        let mut programs = BTreeSet::new();
+        let mut programs = BTreeSet::from([Program {
+            executable: OTHER_PROGRAM.to_owned(),
+            ancestors: Vec::new(),
+        }]);
         for program in patterns.flat_map(ProgramPattern::examples) {
             programs.insert(program);
             if programs.len() == MOST_PROGRAMS {
@@ -236,6 +246,12 @@ impl Compiled {
                 _ => None,
             }
         })
+    }
+
+    /// Whether a deny entry names a whole network on a port.
+    pub(crate) fn denies_whole(&self, net: &IpNet, port: u16, by: Asker<'_>) -> bool {
+        let meant = |entry| by.is_denied_by(self.entry(entry));
+        self.deny.nets.find_covering(net, port, meant).is_entry()
     }
 
     /// The deny entries that refuse some requests to a destination.

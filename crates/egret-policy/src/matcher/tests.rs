@@ -406,6 +406,14 @@ fn what_is_left_open_is_as_it_would_have_to_be_for_one_and_the_same() {
         ("allow: [a.t]\ndeny: [{host: a.t, http: ['* /**']}]",                                          "", "Deny"),
         ("allow: [{host: a.t, only_addresses: [10.0.0.0/8]}]\ndeny: [10.0.0.0/8]",                      "", "Deny"),
         ("allow: [{host: a.t, under: [/x]}]\ndeny: [{host: a.t, by: [/x]}]",                            "", "Allow"),
+        ("allow: [a.t]\ndeny: [{host: a.t, by: [/x]}]",                                                 "", "Allow"), // by others
+        ("allow: [a.t]\ndeny: [{host: a.t, by: [/x], http: ['* /**']}]",                                "", "Allow"),
+        ("allow: [{host: a.t, by: [/u/*]}]\ndeny: [{host: a.t, by: [/u/a*]}]",                          "", "Allow"),
+        ("allow: [{host: a.t, http: ['GET,POST /v1/**']}]\ndeny: [{host: a.t, http: [GET /v1/**]}]",    "", "Inspect"),
+        ("allow: [{host: a.t, http: ['* /v1/*']}]\ndeny: [{host: a.t, http: ['* /v1/a*']}]",            "", "Inspect"),
+        ("allow: [a.t]\ndeny: [0.0.0.0/0]",                                                            "", "Allow"),
+        ("allow: [a.t]\ndeny: [0.0.0.0/0, '::/0']",                                                    "", "Deny"),
+        ("allow: [{host: a.t, only_addresses: [9.0.0.0/8]}]\ndeny: [9.0.0.0/24, 9.255.255.0/24]",       "", "Allow"),
     ];
     for (policy, request, expected) in table {
         let matcher = matcher(&format!("version: 1\n{policy}"));
@@ -429,7 +437,13 @@ fn an_address_is_no_way_to_a_name_of_which_requests_are_listed() {
     let matcher = matcher(
         "version: 1
 default: allow-public
-allow: [{host: a.example, http: [GET /**]}, {host: b.example, by: [/x]}]
+allow:
+- {host: a.example, http: [GET /**]}
+- {host: b.example, by: [/x]}
+- {host: e.example, by: [/x]}
+- {host: e.example, http: [GET /**]}
+- {host: f.example, only_addresses: [8.8.8.8]}
+- {host: f.example, http: [GET /**]}
 deny: [{host: d.example, http: ['POST /**']}]",
     );
     let permit = matcher
@@ -438,6 +452,7 @@ deny: [{host: d.example, http: ['POST /**']}]",
     #[rustfmt::skip]
     let table = [
         ("a.example", "denied.request"), ("b.example", "ok"), ("c.example", "ok"), ("d.example", "denied.rule"),
+        ("e.example", "denied.request"), ("f.example", "denied.request"),
     ];
     for (name, expected) in table {
         for spoken in [Spoken::Sni(Some(name)), Spoken::Host(Some(name))] {

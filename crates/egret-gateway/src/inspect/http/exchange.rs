@@ -92,7 +92,7 @@ pub(crate) async fn exchange(
 
     // Shared by the two halves below, which run on one task.
     let answered = AtomicBool::new(false);
-    let mut sent = body.is_complete();
+    let sent = AtomicBool::new(body.is_complete());
     let response = respond(
         client,
         server,
@@ -102,9 +102,9 @@ pub(crate) async fn exchange(
         limits,
         pool,
         &mut traffic.down,
-        &answered,
+        (&sent, &answered),
     );
-    if sent {
+    if sent.load(Ordering::Relaxed) {
         return response.await;
     }
     let rest = async {
@@ -121,8 +121,8 @@ pub(crate) async fn exchange(
     let after = loop {
         tokio::select! {
             after = &mut response => break after?,
-            passed = &mut rest, if !sent => match passed {
-                Ok(()) => sent = true,
+            passed = &mut rest, if !sent.load(Ordering::Relaxed) => match passed {
+                Ok(()) => sent.store(true, Ordering::Relaxed),
                 // Half an answer cannot be taken back: then the connection ends instead.
                 Err(Cut::Bad(why)) if !answered.load(Ordering::Relaxed) => return Err(Broken::Request(why)),
                 Err(_) => return Err(Broken::Off),
@@ -131,7 +131,7 @@ pub(crate) async fn exchange(
     };
     Ok(match after {
         // The rest of the body would be taken for a request.
-        After::Next { .. } if !sent => After::Next {
+        After::Next { .. } if !sent.load(Ordering::Relaxed) => After::Next {
             client: false,
             server: false,
         },
@@ -159,7 +159,7 @@ async fn respond(
     limits: &Limits,
     pool: &Pool,
     moved: &mut u64,
-    answered: &AtomicBool,
+    (sent, answered): (&AtomicBool, &AtomicBool),
 ) -> Result<After, Broken> {
     let mut interim = 0;
     let response = loop {
@@ -200,8 +200,12 @@ async fn respond(
     let until_close = framing == Framing::UntilClose;
     let bound = line.bound;
     let server_stays = request.minor == 1 && response.keeps_alive() && !until_close && !line.last;
-    let client_stays =
-        request.minor == 1 && request.keeps_alive() && !until_close && (server_stays || !bound);
+    // The rest of a body that is still on its way would be taken for a request: the client has to be told.
+    let client_stays = request.minor == 1
+        && request.keeps_alive()
+        && !until_close
+        && (server_stays || !bound)
+        && sent.load(Ordering::Relaxed);
     let mut first = response_head(&response, client_stays, false);
     let mut body = Body::from(framing);
     if !body.is_complete() {

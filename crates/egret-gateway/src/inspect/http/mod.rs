@@ -49,6 +49,8 @@ pub(crate) async fn tunnel(
             }
         };
         first = false;
+        let open = &tunnel.session.open;
+        open.asks(request.method(), origin_form(request.target()));
         let checked = check(gateway, tunnel, &request);
         let (framing, line, permit) = match checked {
             Ok(checked) => checked,
@@ -84,14 +86,12 @@ pub(crate) async fn tunnel(
             Ok(After::Next {
                 client: true,
                 server: true,
-            }) => {}
+            }) => open.is_answered(),
             Ok(After::Next { .. }) => {
                 part(client, !input.bytes().is_empty()).await;
                 return Ok(());
             }
             Ok(After::Upgraded) => {
-                let open = &tunnel.session.open;
-                open.upgraded(request.method(), line.target);
                 let mut up = Half::starting_with(input.into_bytes());
                 let mut down = Half::starting_with(server_input.into_bytes());
                 let ended =
@@ -138,23 +138,23 @@ fn check<'a>(
     let host = required_host(request)?;
     let framing = request.framing()?;
     let matcher = gateway.matcher.load();
-    matcher.confirm(&tunnel.permit, Spoken::Host(host))?;
-    let target = match request.target() {
-        target if target.starts_with('/') => target,
-        "*" if request.method() == "OPTIONS" => "*",
-        target => {
-            let absolute = Absolute::parse(target)?;
-            matcher.confirm(&tunnel.permit, Spoken::Host(Some(absolute.authority)))?;
-            agree(&absolute.destination()?, host)?;
-            absolute.path
-        }
-    };
     // The policy may have been replaced since the connection was opened.
     let program = tunnel.session.open.program();
     let hosts = gateway.hosts.load();
     let mut permit = matcher.decide(destination, program.as_deref(), &hosts)?;
     // With what it resolved to: of several entries, only those that let it lead there count.
     permit.vet(tunnel.session.open.addresses(), &hosts)?;
+    matcher.confirm(&permit, Spoken::Host(host))?;
+    let target = match request.target() {
+        target if target.starts_with('/') => target,
+        "*" if request.method() == "OPTIONS" => "*",
+        target => {
+            let absolute = Absolute::parse(target)?;
+            matcher.confirm(&permit, Spoken::Host(Some(absolute.authority)))?;
+            agree(&absolute.destination()?, host)?;
+            absolute.path
+        }
+    };
     permitted(&permit, request, target, framing)?;
     Ok((
         framing,
@@ -176,7 +176,7 @@ pub(crate) fn permitted(
     framing: Framing,
 ) -> Result<(), Denial> {
     permit.request(request.method(), target)?;
-    if !permit.inspects() {
+    if !permit.tells_requests_apart() {
         return Ok(());
     }
     let refuse = |message: String| {
@@ -203,7 +203,7 @@ fn overrides(name: &str) -> bool {
         .any(|other| other.eq_ignore_ascii_case(&name))
 }
 
-const OVERRIDES: [&str; 14] = [
+const OVERRIDES: [&str; 19] = [
     "X-HTTP-Method-Override",
     "X-HTTP-Method",
     "X-Method-Override",
@@ -217,8 +217,13 @@ const OVERRIDES: [&str; 14] = [
     "X-Forwarded-Prefix",
     "X-Script-Name",
     "Script-Name",
-    // Where WebDAV's MOVE and COPY lead (RFC 4918, section 10.3).
+    "X-Forwarded-Path",
+    // Where WebDAV's MOVE and COPY lead (RFC 4918, section 10.3), and where object stores copy from.
     "Destination",
+    "X-Amz-Copy-Source",
+    "X-Ms-Copy-Source",
+    "X-Goog-Copy-Source",
+    "X-Copy-From",
 ];
 
 /// Where requests are decided on one by one, each is on record before it goes out.

@@ -216,7 +216,11 @@ fn binary_path(path: &str) -> Result<ProgramPattern, BadEntry> {
     {
         return Err(bad);
     }
-    ProgramPattern::parse(path, true)
+    // What is below a directory, and not a file of the directory's name.
+    match path.strip_suffix("/**") {
+        Some(_) => ProgramPattern::parse(&format!("{path}/*"), true),
+        None => ProgramPattern::parse(path, true),
+    }
 }
 
 fn write(endpoint: Endpoint, draft: &mut Draft<'_, '_>) {
