@@ -47,7 +47,7 @@ pub fn diff(data: &[u8]) {
 /// A change that holds for whoever asks for whatever shows in the decisions themselves.
 fn shows(change: &Change, without: &Matcher, with: &Matcher, hosts: &HostAddresses) {
     let to = Destination::from_user(&change.destination).expect("a destination");
-    let plain = change.by.is_none() && change.requests.is_empty() && change.resolves_to.is_none();
+    let plain = change.by.is_none() && change.requests.is_empty() && change.resolves_to.is_empty();
     if plain {
         assert!(
             with.decide(&to, None, hosts).is_ok(),

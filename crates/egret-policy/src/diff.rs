@@ -68,9 +68,9 @@ pub struct Change {
     /// Requests for which it holds, and `anything but HTTP`; none where it holds for everything that is sent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<String>,
-    /// The address that the name would have to resolve to, where it is not any public one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resolves_to: Option<IpAddr>,
+    /// The addresses that the name would have to resolve to, where it is not any public one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resolves_to: Vec<IpAddr>,
     /// What the old policy decides.
     pub old: Decided,
     /// What the new policy decides.
@@ -148,7 +148,7 @@ impl Policy {
 }
 
 /// Steps that a comparison may take: some seconds.
-const MOST_WORK: usize = 100_000_000;
+const MOST_WORK: usize = 1_000_000_000;
 
 /// What holds for this machine by each of its names and its address is said once.
 fn with_one_host(mut changes: Vec<Change>) -> Vec<Change> {
@@ -164,21 +164,23 @@ fn with_one_host(mut changes: Vec<Change>) -> Vec<Change> {
         };
         is_host(one) && is_host(other) && plain(one) == plain(other)
     };
-    let mut at = 0;
-    while let Some(change) = changes.get(at).cloned() {
-        let same = changes.iter().filter(|other| alike(&change, other)).count();
-        if same == HOST_GATEWAY.len() + 1 {
-            changes.retain(|other| !alike(&change, other) || *other == change);
-            if let Some(first) = changes.get_mut(at) {
-                first.stands_for = Some("this machine".to_owned());
-                if let (Some(name), Some((_, port))) =
-                    (HOST_GATEWAY.first(), first.destination.rsplit_once(':'))
-                {
-                    first.destination = format!("{name}:{port}");
-                }
-            }
+    let hosts: Vec<Change> = changes.iter().filter(|one| is_host(one)).cloned().collect();
+    for change in &hosts {
+        let same = hosts.iter().filter(|other| alike(change, other)).count();
+        let first = hosts.iter().find(|other| alike(change, other));
+        if same != HOST_GATEWAY.len() + 1 || first != Some(change) {
+            continue;
         }
-        at += 1;
+        changes.retain(|other| other == change || !alike(change, other));
+        let kept = changes.iter_mut().find(|other| *other == change);
+        if let (Some(kept), Some(name), Some((_, port))) = (
+            kept,
+            HOST_GATEWAY.first(),
+            change.destination.rsplit_once(':'),
+        ) {
+            kept.stands_for = Some("this machine".to_owned());
+            kept.destination = format!("{name}:{port}");
+        }
     }
     changes
 }

@@ -282,6 +282,6 @@ fn parts(glob: &str) -> Vec<Part<'_>> {
 }
 
 /// The most work for the paths that the entries about one destination tell apart.
-const MOST_WORK: usize = 4_000_000;
+const MOST_WORK: usize = 20_000_000;
 /// The most programs that are tried above one.
 const MOST_ANCESTORS: usize = 3;

@@ -74,7 +74,7 @@ fn direction(cell: &Option<Cell>) -> Option<bool> {
 struct Asked<'a> {
     to: &'a Destination,
     by: Option<&'a Program>,
-    resolves_to: IpAddr,
+    resolves_to: &'a [IpAddr],
 }
 
 impl Judges<'_> {
@@ -112,12 +112,11 @@ impl Judges<'_> {
 /// Leave to connect, everything up to the request.
 fn open(matcher: &Matcher, asked: Asked<'_>, hosts: &HostAddresses) -> Result<Permit, Denial> {
     let mut permit = matcher.decide(asked.to, asked.by, hosts)?;
-    let answer = match permit.lookup() {
-        Lookup::Literal(address) => address,
-        Lookup::HostGateway(_) => DOCKER_BRIDGE,
-        Lookup::Name(_) => asked.resolves_to,
+    match permit.lookup() {
+        Lookup::Literal(address) => permit.vet(&[address], hosts)?,
+        Lookup::HostGateway(_) => permit.vet(&[DOCKER_BRIDGE], hosts)?,
+        Lookup::Name(_) => permit.vet(asked.resolves_to, hosts)?,
     };
-    permit.vet(&[answer], hosts)?;
     Ok(permit)
 }
 
@@ -150,7 +149,7 @@ struct Group {
     gained: bool,
     by: Option<By>,
     requests: Vec<String>,
-    resolves_to: Option<IpAddr>,
+    resolves_to: Vec<IpAddr>,
     stands_for: Option<String>,
     old: Decided,
     new: Decided,
@@ -171,12 +170,14 @@ pub(crate) struct Changes<'a> {
     /// The directions in which what no entry names is decided differently, by default: there is no need to repeat that for
     /// what is named and falls through to the same default.
     by_default: HashSet<(bool, bool)>,
-    /// With how many names all denied networks were tried, for a port and the entries that mean who asks. Both policies
-    /// allow these names, and whatever the name, the networks are refused.
-    tried: HashMap<(u16, Vec<usize>), usize>,
+    /// Which denied addresses make a difference, for the entries that mean who asks and the port. Whatever the name, they are
+    /// refused, so one name that both policies allow is enough.
+    denied: HashMap<Vec<usize>, Rc<Vec<IpAddr>>>,
+    /// With how many names that was shown.
+    shown: HashMap<(u16, Vec<usize>), usize>,
 }
 
-/// As many names as are shown with the networks that they may not resolve to. One would do to find a difference.
+/// As many names as are shown with the networks that they may not resolve to.
 const SHOWN: usize = 8;
 
 /// A place to be asked about: a witness on a port.
@@ -194,7 +195,8 @@ impl<'a> Changes<'a> {
             work,
             groups: BTreeMap::new(),
             by_default: HashSet::new(),
-            tried: HashMap::new(),
+            denied: HashMap::new(),
+            shown: HashMap::new(),
         }
     }
 
@@ -211,11 +213,14 @@ impl<'a> Changes<'a> {
                 is_other_port,
             };
             if let Some(any) = kind.addresses.any {
-                let rows = self.compare_at(&place, any, None);
+                let rows = self.compare_at(&place, &[any], false);
                 self.compare_denied(&place, denied, &rows);
             }
             for &address in &kind.addresses.named {
-                self.compare_at(&place, address, Some(address));
+                self.compare_at(&place, &[address], true);
+            }
+            if kind.most_addresses > 1 {
+                self.compare_answers(&place);
             }
         }
     }
@@ -241,19 +246,64 @@ impl<'a> Changes<'a> {
             self.work.spend(meaning.len() + 1);
             meanings.insert(meaning);
         }
-        let mut is_new = false;
-        for meaning in meanings.into_iter().filter(|meaning| !meaning.is_empty()) {
-            let tried = self.tried.entry((port, meaning)).or_default();
-            is_new |= *tried < SHOWN;
-            *tried += 1;
+        meanings.remove(&Vec::new());
+        if !meanings
+            .iter()
+            .all(|meaning| self.denied.contains_key(meaning))
+        {
+            // The first time, all of them are tried; later only those that make a difference.
+            let mut differing = Vec::new();
+            for &address in &denied.addresses {
+                let rows = self.compare_at(place, &[address], true);
+                if rows.iter().any(Row::differs) {
+                    differing.push(address);
+                }
+            }
+            let differing = Rc::new(differing);
+            for meaning in meanings {
+                self.shown.insert((port, meaning.clone()), 1);
+                self.denied
+                    .entry(meaning)
+                    .or_insert_with(|| Rc::clone(&differing));
+            }
+            return;
         }
-        for &address in denied.addresses.iter().filter(|_| is_new) {
-            self.compare_at(place, address, Some(address));
+        let mut differing = BTreeSet::new();
+        for meaning in meanings {
+            let known = self.denied.get(&meaning).cloned().unwrap_or_default();
+            let shown = self.shown.entry((port, meaning)).or_default();
+            if *shown < SHOWN {
+                differing.extend(known.iter().copied());
+            }
+            *shown += 1;
+        }
+        for address in differing {
+            self.compare_at(place, &[address], true);
+        }
+    }
+
+    /// Compares for answers of several addresses.
+    fn compare_answers(&mut self, place: &Place<'_>) {
+        let addresses = &place.kind.addresses;
+        let one_each = addresses.any.iter().chain(&addresses.named).copied();
+        let one_each: Vec<IpAddr> = one_each.collect();
+        let mut answers: Vec<(Vec<IpAddr>, usize)> = vec![(Vec::new(), 0)];
+        while let Some((answer, next)) = answers.pop() {
+            if answer.len() > 1 {
+                self.compare_at(place, &answer, true);
+            }
+            if !self.work.is_left() {
+                return;
+            }
+            let more = one_each.iter().enumerate().skip(next);
+            for (at, &address) in more.filter(|_| answer.len() < place.kind.most_addresses) {
+                answers.push(([answer.as_slice(), &[address]].concat(), at + 1));
+            }
         }
     }
 
     /// Compares for every program and request, and says so once where neither makes a difference.
-    fn compare_at(&mut self, place: &Place<'_>, at: IpAddr, shown: Option<IpAddr>) -> Vec<Row> {
+    fn compare_at(&mut self, place: &Place<'_>, at: &[IpAddr], shown: bool) -> Vec<Row> {
         let askers = &place.kind.askers;
         let mut rows = Vec::with_capacity(place.kind.requests.len());
         let firsts = askers.kinds.iter().map(|kind| kind.members.first());
@@ -313,7 +363,7 @@ impl<'a> Changes<'a> {
     fn show(
         &mut self,
         place: &Place<'_>,
-        (at, resolves_to): (IpAddr, Option<IpAddr>),
+        (at, at_matters): (&[IpAddr], bool),
         requests: &Rc<RequestKinds>,
         asker: Option<&Program>,
         by: Option<By>,
@@ -348,7 +398,7 @@ impl<'a> Changes<'a> {
                 gained: cell.gained,
                 by: by.clone(),
                 requests,
-                resolves_to,
+                resolves_to: if at_matters { at.to_vec() } else { Vec::new() },
                 stands_for: place.witness.stands_for.clone(),
                 old: cell.old.clone(),
                 new: cell.new.clone(),
@@ -363,8 +413,8 @@ impl<'a> Changes<'a> {
 
     /// Takes the work for so many requests; false if it is not there.
     fn spend(&self, place: &Place<'_>, requests: usize) -> bool {
-        let each = place.kind.cost.saturating_mul(1 + requests);
-        self.work.spend(each)
+        self.work
+            .spend(place.kind.cost.saturating_mul(1 + requests))
     }
 
     /// Whether what no entry names is decided as differently by default, so that there is nothing more to say.
@@ -431,7 +481,7 @@ impl<'a> Changes<'a> {
 }
 
 impl Place<'_> {
-    fn asked<'q>(&'q self, by: Option<&'q Program>, resolves_to: IpAddr) -> Asked<'q> {
+    fn asked<'q>(&'q self, by: Option<&'q Program>, resolves_to: &'q [IpAddr]) -> Asked<'q> {
         Asked {
             to: &self.to,
             by,

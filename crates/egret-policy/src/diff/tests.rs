@@ -108,6 +108,7 @@ fn every_kind_is_asked_about() {
         ("HOST", "HOST, addresses: ['::/0']", &["+ a.test:80 at ::100:0", "+ a.test:80 at ::a00:0"]),
         ("HOST", "HOST, addresses: ['64:ff9b::/96']", &["+ a.test:80 at 64:ff9b::a00:0", "+ a.test:80 at 64:ff9b::c000:0"]),
         ("HOST, only_addresses: [9.0.0.0/8]", "HOST, only_addresses: [9.0.0.0/8, 168.0.0.0/6]", &["+ a.test:80 at 168.0.0.0"]),
+        ("HOST, only_addresses: [10.0.0.0/8], http: [GET /x]}, {host: a.test, ports: [80], only_addresses: [192.168.0.0/16], http: [GET /x]", "HOST, only_addresses: [10.0.0.0/8, 192.168.0.0/16], http: [GET /x]", &["+ a.test:80 [GET /x] at 10.0.0.0 at 192.168.0.0"]),
         // Requests.
         ("HOST, http: [GET /p0, GET /p1]", "HOST, http: [GET /p0, GET /p1, GET /zzz, POST /zzz/**]", &["+ a.test:80 [GET /zzz] [POST /zzz] [POST /zzz/]"]),
         ("HOST, http: [GET /, GET /*, GET /*/*, GET /*/*/*]", "HOST, http: [GET /**]", &["+ a.test:80 [GET /any/]"]),

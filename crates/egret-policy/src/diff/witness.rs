@@ -49,6 +49,8 @@ pub(crate) struct Kind {
     pub(crate) addresses: Rc<Addresses>,
     /// What a question costs, about.
     pub(crate) cost: usize,
+    /// How many addresses an answer may take to show a difference.
+    pub(crate) most_addresses: usize,
 }
 
 /// What a name may resolve to.
@@ -93,6 +95,7 @@ impl Denied {
 struct Numbered<'p> {
     entry: &'p Entry,
     side: Side,
+    is_new: bool,
     programs: Option<u32>,
     requests: Option<u32>,
     addresses: Option<u32>,
@@ -157,22 +160,23 @@ impl<'p> Witnesses<'p> {
         work: &'p Work,
     ) -> Self {
         let sides = [
-            (&new.allow, Side::Allow),
-            (&new.deny, Side::Deny),
-            (&old.allow, Side::Allow),
-            (&old.deny, Side::Deny),
+            (&new.allow, Side::Allow, true),
+            (&new.deny, Side::Deny, true),
+            (&old.allow, Side::Allow, false),
+            (&old.deny, Side::Deny, false),
         ];
         let (mut programs, mut requests, mut addresses) =
             (Numbers::new(), Numbers::new(), Numbers::new());
         let mut entries = Vec::with_capacity(old.entries() + new.entries());
-        for (entry, side) in sides
-            .into_iter()
-            .flat_map(|(entries, side)| entries.iter().map(move |entry| (entry, side)))
-        {
+        let all = sides.into_iter().flat_map(|(entries, side, is_new)| {
+            entries.iter().map(move |entry| (entry, side, is_new))
+        });
+        for (entry, side, is_new) in all {
             let some_addresses = !entry.addresses.is_empty();
             entries.push(Numbered {
                 entry,
                 side,
+                is_new,
                 programs: (!entry.programs.are_all()).then(|| programs.number(&entry.programs)),
                 requests: (!entry.requests.are_all()).then(|| requests.number(&entry.requests)),
                 addresses: some_addresses.then(|| addresses.number(&*entry.addresses)),
@@ -454,9 +458,24 @@ impl<'p> Witnesses<'p> {
         let mut programs: Vec<u32> = entries().filter_map(|one| one.programs).collect();
         programs.extend(denied.filter(|_| is_name));
         let mut addresses: Vec<u32> = entries().filter_map(|one| one.addresses).collect();
-        let cost = entries()
-            .map(|one| 1 + one.entry.programs.iter().count() + one.entry.requests.iter().count());
-        let cost = 2 + cost.sum::<usize>();
+        let patterns = entries()
+            .map(|one| one.entry.programs.iter().count() + one.entry.requests.iter().count());
+        // What is written out is compared fast.
+        let cost = 4 + about.len() / 4 + patterns.sum::<usize>() / 16;
+        // Entries for one pattern grant an answer together, or one of them alone, if some are about certain requests. It is
+        // not granted where each of them leaves one of its addresses out.
+        let mut together: HashMap<(bool, &str), usize> = HashMap::new();
+        for one in entries().filter(|one| one.side == Side::Allow) {
+            if let Some(pattern) = pattern_of(one.entry) {
+                *together.entry((one.is_new, pattern.as_str())).or_default() += 1;
+            }
+        }
+        let requests_matter =
+            entries().any(|one| one.side == Side::Allow && one.requests.is_some());
+        let most_addresses = match addresses.is_empty() || !requests_matter {
+            true => 1,
+            false => together.into_values().max().unwrap_or(1),
+        };
         sort(&mut programs);
         sort(&mut addresses);
         let askers = self.askers(programs);
@@ -480,6 +499,7 @@ impl<'p> Witnesses<'p> {
                 }),
             },
             cost,
+            most_addresses,
         }
     }
 
@@ -498,7 +518,9 @@ impl<'p> Witnesses<'p> {
             (Some(programs), Some(meant_by)) => meant_by.binary_search(&programs).is_ok(),
             (Some(_), None) => one.side == Side::Deny,
         };
-        self.work.spend(about.len());
+        if !self.work.spend(1 + about.len() / 16) {
+            return Rc::new(RequestKinds::none());
+        }
         let entries = about.iter().filter_map(|&at| self.entries.get(at));
         let requests_of = entries
             .filter(means)
@@ -626,4 +648,4 @@ fn net_of(entry: &Entry) -> Option<IpNet> {
 /// Where ports begin that nobody is likely to name.
 pub(crate) const OTHER_PORT: u16 = 49151;
 /// The most work for telling names apart.
-const MOST_WORK: usize = 40_000_000;
+const MOST_WORK: usize = 100_000_000;

@@ -124,8 +124,12 @@ fn what(change: &Change) -> String {
         (shown, 0) => text.push_str(&format!(", for {}", shown.join(", "))),
         (shown, more) => text.push_str(&format!(", for {} and {more} more", shown.join(", "))),
     }
-    if let Some(address) = change.resolves_to {
-        text.push_str(&format!(", where it resolves to {address}"));
+    if !change.resolves_to.is_empty() {
+        let addresses: Vec<_> = change.resolves_to.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(
+            ", where it resolves to {}",
+            addresses.join(" and ")
+        ));
     }
     text
 }
