@@ -180,11 +180,12 @@ fn a_terminal_is_a_terminal() {
 fn control_c_ends_the_program_and_egret_with_it() {
     let world = World::new();
     for user in User::ALL {
-        let command =
-            world
-                .run_as(user)
-                .log(None)
-                .command(&["/bin/sh", "-c", "echo up; sleep 100"]);
+        // No shell: one that is about to exec catches a signal and forgets it.
+        let script = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nprint('up', flush=True)\ntime.sleep(100)";
+        let command = world
+            .run_as(user)
+            .log(None)
+            .command(&["/usr/bin/python3", "-c", script]);
         let mut terminal = Terminal::start(&world, user, &command);
         terminal.expect("up\r\n");
         terminal.send("\x03");
