@@ -429,7 +429,7 @@ proptest! {
             let program = Program { executable: random.one(asked::PROGRAMS).to_owned(), ancestors };
             let by = (random.below(5) > 0).then_some(&program);
             let request = (random.below(5) > 0).then(|| (random.one(asked::METHODS), random.one(asked::PATHS)));
-            let answer: Vec<IpAddr> = (0..1 + random.below(2)).map(|_| match host {
+            let answer: Vec<IpAddr> = (0..1 + random.below(3)).map(|_| match host {
                 "host.docker.internal" => DOCKER_BRIDGE,
                 _ => random.one(asked::ADDRESSES).parse().unwrap(),
             }).collect();

@@ -3,7 +3,6 @@
 //! A kind of names is told by the patterns that match it, a kind of addresses by the networks that contain it, and so on
 //! for ports, programs, requests. For each kind there is one member here.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -14,19 +13,20 @@ use ipnet::IpNet;
 use super::Side;
 use super::addresses::{PUBLIC, candidates};
 use super::askers::{Askers, RequestKinds, askers, requests};
-use super::sequences::{Part, Pattern as Sequence, kinds};
-use super::words::{ANY, LABELS, Reading};
 use super::work::Work;
-use crate::addr::{Class, DOCKER_BRIDGE, HostAddresses, readings};
+use crate::addr::{Class, HostAddresses, readings};
 use crate::destination::Target;
 use crate::host::Host;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::names::HOST_GATEWAY;
-use crate::pattern::{Lead, Pattern};
+use crate::pattern::Pattern;
 use crate::policy::{Default, Entry, Policy, Ports, What};
 use crate::program::Programs;
 use crate::request::Requests;
+
+mod literals;
+mod names;
 
 /// A destination that stands for all of its kind.
 #[derive(Debug)]
@@ -282,133 +282,6 @@ impl<'p> Witnesses<'p> {
         all
     }
 
-    fn names(&self) -> Vec<Witness> {
-        let gateways = HOST_GATEWAY.iter().filter_map(|name| name.parse().ok());
-        let gateways = gateways.map(|name| Witness {
-            target: Target::Name(name),
-            stands_for: None,
-            order: 0,
-            unnamed: false,
-        });
-        let mut witnesses: Vec<Witness> = gateways.collect();
-        let mut known: HashSet<&str> = HashSet::new();
-        let mut patterns: Vec<(&Pattern, usize)> = Vec::new();
-        for (order, one) in (1..).zip(&self.entries) {
-            if let Some(pattern) = pattern_of(one.entry)
-                && known.insert(pattern.as_str())
-            {
-                patterns.push((pattern, order));
-            }
-        }
-        let sequences = patterns.iter().map(|(pattern, _)| Sequence {
-            parts: parts(pattern),
-            reading: Reading::default(),
-        });
-        let sequences: Vec<_> = sequences.collect();
-        let kinds = self
-            .work
-            .part(MOST_WORK, |work| kinds(&sequences, &LABELS, work));
-        for kind in kinds {
-            if !self.work.spend(1) {
-                break;
-            }
-            let matched = kind.matched.iter();
-            let matched = matched.filter_map(|&at| patterns.get(at as usize).copied());
-            let matched: Vec<_> = matched.collect();
-            let Some(name) = self.name_of(kind.words, matched.is_empty()) else {
-                self.work.leave_out();
-                continue;
-            };
-            let (stands_for, order) = match matched.is_empty() {
-                true => (Some("every name that no entry names".to_owned()), 0),
-                false => in_words(matched),
-            };
-            if !HOST_GATEWAY.contains(&name.as_str()) {
-                witnesses.push(Witness {
-                    target: Target::Name(name),
-                    stands_for,
-                    unnamed: order == 0,
-                    order,
-                });
-            }
-        }
-        witnesses
-    }
-
-    /// The name with these labels, the last of them first; a shorter one of its kind if it is too long for a name.
-    fn name_of(&self, mut labels: Vec<String>, unnamed: bool) -> Option<Host> {
-        let usual = format!("{ANY}.example").parse().ok();
-        if let (true, Some(usual)) = (unnamed, usual)
-            && self.about_name(&usual).is_empty()
-        {
-            return Some(usual);
-        }
-        labels.reverse();
-        labels.join(".").parse().ok().or_else(|| {
-            labels
-                .iter_mut()
-                .filter(|label| *label == ANY)
-                .for_each(|label| *label = "a".to_owned());
-            labels.join(".").parse().ok()
-        })
-    }
-
-    fn literals(&self) -> Vec<Witness> {
-        let nets: Vec<IpNet> = self
-            .entries
-            .iter()
-            .filter_map(|one| net_of(one.entry))
-            .collect();
-        let mut witnesses = vec![Witness {
-            target: Target::Address(DOCKER_BRIDGE),
-            stands_for: Some("the host".to_owned()),
-            order: 0,
-            unnamed: false,
-        }];
-        let candidates = candidates(&nets, self.work);
-        for (is_v4, stands_for) in [
-            (true, "every public IPv4 address that no entry names"),
-            (false, "every public IPv6 address that no entry names"),
-        ] {
-            let mut all = PUBLIC.iter().chain(&candidates).filter(|address| {
-                address.is_ipv4() == is_v4 && self.hosts.class_of(**address) == Class::Public
-            });
-            let unnamed = all.find(|address| self.about_address(**address).is_empty());
-            witnesses.extend(unnamed.map(|&address| Witness {
-                target: Target::Address(address),
-                stands_for: Some(stands_for.to_owned()),
-                order: 0,
-                unnamed: true,
-            }));
-        }
-        let mut seen = HashSet::new();
-        for address in candidates {
-            let class = self.hosts.class_of(address);
-            let about = self.about_address(address);
-            let mut named = Vec::new();
-            self.nets.find_all(address, 1, |_| true, &mut named);
-            if !self.work.spend(about.len() + 1) {
-                break;
-            }
-            let Some(&first) = about.first() else {
-                continue;
-            };
-            let is_open = class.can_be_granted() || class == Class::Host;
-            if address == DOCKER_BRIDGE || !is_open || !seen.insert((class, about, named)) {
-                continue;
-            }
-            let net = self.entries.get(first).and_then(|one| net_of(one.entry));
-            let net = net.filter(|net| net.prefix_len() < net.max_prefix_len());
-            witnesses.push(Witness {
-                target: Target::Address(address),
-                stands_for: net.map(|net| net.to_string()),
-                order: first.saturating_add(1),
-                unnamed: false,
-            });
-        }
-        witnesses
-    }
-
     /// The entries that name a target, whatever the port.
     fn about(&self, target: &Target) -> Vec<usize> {
         match target {
@@ -479,11 +352,16 @@ impl<'p> Witnesses<'p> {
         sort(&mut programs);
         sort(&mut addresses);
         let askers = self.askers(programs);
+        let with_requests = |at: &usize| {
+            let one = self.entries.get(*at);
+            one.is_some_and(|one| one.requests.is_some())
+        };
+        let some: Vec<usize> = about.iter().copied().filter(with_requests).collect();
         let mut requests = Vec::with_capacity(askers.kinds.len() + 1);
         for kind in &askers.kinds {
-            requests.push(self.requests(&about, Some(&kind.meant_by)));
+            requests.push(self.requests(&some, Some(&kind.meant_by)));
         }
-        requests.push(self.requests(&about, None));
+        requests.push(self.requests(&some, None));
         let ports = ports.into_iter().map(|port| (port, false));
         Kind {
             ports: ports
@@ -511,14 +389,15 @@ impl<'p> Witnesses<'p> {
         Rc::clone(known)
     }
 
-    /// What the entries tell apart that mean a program, given by what else means it, or one that cannot be told.
+    /// What the entries about certain requests tell apart that mean a program, given by what else means it, or one that
+    /// cannot be told.
     fn requests(&mut self, about: &[usize], meant_by: Option<&[u32]>) -> Rc<RequestKinds> {
         let means = |one: &&Numbered<'_>| match (one.programs, meant_by) {
             (None, _) => true,
             (Some(programs), Some(meant_by)) => meant_by.binary_search(&programs).is_ok(),
             (Some(_), None) => one.side == Side::Deny,
         };
-        if !self.work.spend(1 + about.len() / 16) {
+        if about.is_empty() || !self.work.spend(1 + about.len() / 16) {
             return Rc::new(RequestKinds::none());
         }
         let entries = about.iter().filter_map(|&at| self.entries.get(at));
@@ -586,41 +465,6 @@ impl<'p> Witnesses<'p> {
     }
 }
 
-/// What the names that these patterns match are called, and where the most specific of them stands.
-fn in_words(mut patterns: Vec<(&Pattern, usize)>) -> (Option<String>, usize) {
-    patterns.sort_by_cached_key(|(pattern, _)| Reverse(pattern.shape().specificity()));
-    let Some((one, order)) = patterns.pop() else {
-        return (None, 0);
-    };
-    if one.is_exact() {
-        return (None, order);
-    }
-    let crosses = |other: &&(&Pattern, usize)| {
-        let other = other.0;
-        let by_form = |pattern: &Pattern| pattern.shape().is_looked_up_by_form();
-        let below = other.rest().is_empty() || one.rest().ends_with(other.rest());
-        (by_form(one) || by_form(other)) && (by_form(other) || !below)
-    };
-    let words = match patterns.iter().rev().find(crosses) {
-        Some((other, _)) => format!("names that {one} and {other} match"),
-        None => one.to_string(),
-    };
-    (Some(words), order)
-}
-
-/// The labels of the names that a pattern matches, the last first.
-fn parts(pattern: &Pattern) -> Vec<Part<'_>> {
-    let mut parts: Vec<_> = pattern.rest().rsplit('.').map(Part::Word).collect();
-    match pattern.shape().lead {
-        Lead::Label => {}
-        Lead::Within { .. } => parts.extend(pattern.as_str().split('.').next().map(Part::Word)),
-        Lead::One => parts.push(Part::Word("*")),
-        Lead::Below => parts.extend([Part::Word("*"), Part::AnyNumber]),
-        Lead::ApexAndBelow => parts.push(Part::AnyNumber),
-    }
-    parts
-}
-
 fn sort<T: Ord>(numbers: &mut Vec<T>) {
     numbers.sort_unstable();
     numbers.dedup();
@@ -647,5 +491,3 @@ fn net_of(entry: &Entry) -> Option<IpNet> {
 
 /// Where ports begin that nobody is likely to name.
 pub(crate) const OTHER_PORT: u16 = 49151;
-/// The most work for telling names apart.
-const MOST_WORK: usize = 100_000_000;
