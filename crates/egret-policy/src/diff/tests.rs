@@ -150,6 +150,23 @@ fn every_kind_is_asked_about() {
     }
 }
 
+#[test]
+fn what_is_left_out_for_its_cost_is_said() {
+    let rules: Vec<_> = (0..40).map(|n| format!("GET /**/p{n}/*")).collect();
+    let policy = policy(&format!(
+        "allow: [{{host: a.test, http: ['{}']}}]",
+        rules.join("', '")
+    ));
+    let requests = policy.allow.iter().map(|entry| (0, false, &entry.requests));
+    let requests: Vec<_> = requests.collect();
+    for (steps, complete) in [(100, false), (10_000_000, true)] {
+        let work = Work::new(steps);
+        let found = askers::requests(&requests, &work);
+        assert_eq!(work.is_complete(), complete, "{steps}");
+        assert!(found.all.len() > usize::from(complete) * 40);
+    }
+}
+
 /// Entries that have much to do with each other.
 mod told {
     pub(super) const HOSTS: &[&str] = &[
