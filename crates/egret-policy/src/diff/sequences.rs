@@ -114,7 +114,10 @@ impl<'p> Search<'_, 'p> {
                     });
                     found.insert(matched);
                 }
-                let state: Rc<[Item]> = branch.items.into();
+                // What has ended makes no difference to what follows, but where an empty word may follow.
+                let mut state = branch.items;
+                state.retain(|&item| self.part(item).is_some() || self.reading(item.0).folded);
+                let state: Rc<[Item]> = state.into();
                 if goes_on && seen.insert(Rc::clone(&state)) {
                     open.push_back((state, step));
                 }
