@@ -127,14 +127,7 @@ pub(crate) async fn open(
         // The question is the first thing that leaves.
         let record = gateway.record(Event::Dns, id).door(asker.door);
         let record = record.permit(&permit);
-        if gateway
-            .log
-            .write(&record, gateway.limits.audit_wait)
-            .await
-            .is_err()
-        {
-            return Err(Refused::limit(Limit::AuditLog, destination.to_string()));
-        }
+        gateway.before_it_passes(&record, &destination).await?;
     }
     let Dialled {
         stream: server,
@@ -162,17 +155,8 @@ pub(crate) async fn open(
         .permit(&permit);
     record.addresses.clone_from(&addresses);
     record.dialled = Some(to);
-    if gateway
-        .log
-        .write(&add(record), gateway.limits.audit_wait)
-        .await
-        .is_err()
-    {
-        return Err(Refused::limit(
-            Limit::AuditLog,
-            permit.destination().to_string(),
-        ));
-    }
+    let destination = permit.destination();
+    gateway.before_it_passes(&add(record), destination).await?;
     Ok(Opened {
         tunnel: Tunnel {
             session,

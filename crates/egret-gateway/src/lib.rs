@@ -314,6 +314,16 @@ impl Gateway {
         .await;
     }
 
+    /// Puts on record what is about to pass on its way to `destination`: what cannot be recorded does not.
+    async fn before_it_passes(
+        &self,
+        record: &Record,
+        destination: &Destination,
+    ) -> Result<(), Refused> {
+        let written = self.log.write(record, self.limits.audit_wait).await;
+        written.map_err(|_| Refused::limit(Limit::AuditLog, destination.to_string()))
+    }
+
     /// Counts a refusal and puts it on record.
     async fn refused(
         &self,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use egret_policy::{Denial, Destination, Permit, Program, Target};
+use egret_policy::{Denial, Destination, Permit, Program, Target, is_hidden};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -289,7 +289,7 @@ impl serde_json::ser::Formatter for Inert {
             return writer.write_all(fragment.as_bytes());
         }
         for character in fragment.chars() {
-            if commands(character) {
+            if is_hidden(character) {
                 let mut units = [0; 2];
                 for unit in character.encode_utf16(&mut units) {
                     write!(writer, "\\u{unit:04x}")?;
@@ -301,13 +301,4 @@ impl serde_json::ser::Formatter for Inert {
         }
         Ok(())
     }
-}
-
-/// Whether something that shows text may act on this character instead of showing it: controls
-/// (C0, DEL, C1), line and paragraph separators, bidirectional controls, invisible and tag characters.
-fn commands(character: char) -> bool {
-    character.is_control()
-        || matches!(character,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }

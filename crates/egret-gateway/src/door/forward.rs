@@ -343,14 +343,7 @@ async fn reuse(
         record.dialled = Some(upstream.tunnel.to);
         upstream.tunnel.permit = permit;
         let record = described(request, path)(record);
-        if gateway
-            .log
-            .write(&record, gateway.limits.audit_wait)
-            .await
-            .is_err()
-        {
-            return Err(Refused::limit(Limit::AuditLog, destination.to_string()));
-        }
+        gateway.before_it_passes(&record, destination).await?;
         return Ok(Some(upstream));
     }
     Ok(None)

@@ -19,7 +19,6 @@ use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::door::{part, send};
 use crate::flow::{Ending, Traffic, Tunnel};
-use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::relay::{self, Half};
 use head::{BadHead, Framing, Request};
@@ -239,11 +238,9 @@ async fn record(
     }
     let record = gateway.record(Event::Decision, id).door(door);
     let record = add(record.permit(permit));
-    let written = gateway.log.write(&record, gateway.limits.audit_wait).await;
-    written.map_err(|_| {
-        let destination = permit.destination().to_string();
-        Refused::limit(Limit::AuditLog, destination)
-    })
+    gateway
+        .before_it_passes(&record, permit.destination())
+        .await
 }
 
 /// A request target in absolute form (RFC 9112 3.2.2) with the scheme `http`.
