@@ -26,6 +26,7 @@ const ALLOW_PUBLIC_ON: &str = "allow-public:";
 const MAX_ADDRESSES: usize = 4096;
 
 /// What the warnings are made from, besides the policy: where its entries stand.
+#[derive(Default)]
 pub(crate) struct Spans {
     pub(crate) allow: Vec<Span>,
     pub(crate) deny: Vec<Span>,
@@ -38,12 +39,7 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> (Policy, Spans) 
     let mut reader = Reader {
         report,
         policy: Policy::deny_all(),
-        spans: Spans {
-            allow: Vec::new(),
-            deny: Vec::new(),
-            default: None,
-            tests: Vec::new(),
-        },
+        spans: Spans::default(),
     };
     reader.policy(root);
     (reader.policy, reader.spans)

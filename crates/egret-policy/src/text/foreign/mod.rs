@@ -71,12 +71,7 @@ pub(crate) fn read(
     let mut draft = Draft {
         report,
         policy: Policy::deny_all(),
-        spans: Spans {
-            allow: Vec::new(),
-            deny: Vec::new(),
-            default: None,
-            tests: Vec::new(),
-        },
+        spans: Spans::default(),
         notes: Vec::new(),
     };
     if let Value::Map(pairs) = &root.value {
