@@ -30,7 +30,7 @@ pub(crate) struct Machine {
 type Job = Box<dyn FnOnce() + Send>;
 
 impl Machine {
-    /// Makes the namespaces, with empty `/home`, `/root`, `/run`, `/tmp` and `/srv`, and `lo` up. The directories named
+    /// Makes the namespaces, with empty `/home`, `/root`, `/run`, `/tmp`, `/var/tmp`, `/dev/shm` and `/srv`, and `lo` up. The directories named
     /// in `tools` appear below `/srv`.
     pub(crate) fn new(tools: &[(&str, PathBuf)]) -> Machine {
         let tools: Vec<_> = tools
@@ -328,6 +328,9 @@ fn become_machine(tools: &[(String, PathBuf)]) -> io::Result<(Child, File)> {
         ("/root", "700"),
         ("/run", "755"),
         ("/tmp", "1777"),
+        // Else what a server of one test keeps in there would be what another test left behind.
+        ("/var/tmp", "1777"),
+        ("/dev/shm", "1777"),
     ] {
         fresh(directory, mode)?;
     }
