@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret_policy::{Denial, Destination, Lookup, Permit, Reason, Spoken};
+use egret_policy::{Denial, Destination, Permit, Reason, Spoken};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
@@ -121,9 +121,7 @@ pub(crate) async fn open(
     asker.identify(&gateway.identifier, &matcher).await;
     let permit = matcher.decide(&destination, asker.program(), &hosts)?;
     check(&permit)?;
-    if let Lookup::Name(name) = permit.lookup()
-        && !gateway.dialler.knows(name)
-    {
+    if gateway.dialler.asks(&permit) {
         // The question is the first thing that leaves.
         let record = gateway.record(Event::Dns, id).door(asker.door);
         let record = record.permit(&permit);

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Reason, SandboxId, Target};
+use egret_policy::{Denial, Destination, Host, HostAddresses, Matcher, Reason, SandboxId, Target};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -74,12 +74,25 @@ pub struct Config {
     pub identify: Option<Identify>,
     /// How names are looked up.
     pub resolver: ResolverConfig,
+    /// Where the addresses of the host-gateway names come from.
+    pub host_gateway: HostGateway,
     /// A proxy that every connection has to go through.
     pub upstream_proxy: Option<UpstreamProxy>,
     /// The bounds.
     pub limits: Limits,
     /// Where everything is recorded.
     pub audit: audit::Log,
+}
+
+/// Where the addresses of the host-gateway names (`host.docker.internal` and its kin) come from. Whatever they are, each has
+/// to be the host's by [`Config::hosts`].
+#[derive(Debug, Clone)]
+pub enum HostGateway {
+    /// They are [`HostAddresses::gateway`].
+    Known,
+    /// They are what this name stands for when a connection is made, whichever of the names the sandbox used: that of an
+    /// alias in the hosts file, or one that the container engine's resolver knows. Looked up anew for each connection.
+    Resolved(Host),
 }
 
 /// The sockets at which a sandbox's connections end. They have to be non-blocking.
@@ -150,6 +163,7 @@ impl Gateway {
             hosts,
             identify,
             resolver,
+            host_gateway,
             upstream_proxy,
             limits,
             audit,
@@ -160,7 +174,7 @@ impl Gateway {
             matcher: ArcSwap::new(matcher),
             hosts: ArcSwap::from_pointee(hosts),
             identifier: Identifier::new(identify),
-            dialler: Dialler::new(resolver, upstream_proxy, limits.connect_time),
+            dialler: Dialler::new(resolver, host_gateway, upstream_proxy, limits.connect_time),
             log: audit,
             names: Names::new(limits.names),
             pool: Pool::default(),

@@ -182,6 +182,25 @@ impl Resolver {
         }
     }
 
+    /// All addresses of `name` at this moment: no answer is taken from the cache, nor put into it, and the hosts file is
+    /// read anew.
+    pub(crate) async fn addresses_now(&self, name: &Host) -> Answer {
+        match self
+            .hosts
+            .as_ref()
+            .and_then(|hosts| hosts.read().remove(name))
+        {
+            Some(addresses) => Ok(addresses),
+            None => self.question(name).await.map(|(addresses, _)| addresses),
+        }
+    }
+
+    /// Whether the hosts file has `name` at this moment.
+    pub(crate) fn lists(&self, name: &Host) -> bool {
+        let hosts = self.hosts.as_ref();
+        hosts.is_some_and(|hosts| hosts.read().contains_key(name))
+    }
+
     /// Whether an answer is here, or on its way.
     pub(crate) fn knows(&self, name: &Host) -> bool {
         let listed = || {
@@ -223,31 +242,11 @@ impl Resolver {
         Seen::Nothing(tell)
     }
 
+    /// Asks, keeps the answer as long as it is good, and tells it to whoever waits for it.
     async fn ask(&self, name: &Host, tell: watch::Sender<Option<Answer>>) -> Answer {
-        let dns = match self.dns() {
-            Ok(dns) => dns,
-            Err(why) => {
-                self.known().remove(name);
-                tell.send_replace(Some(Err(why.clone())));
-                return Err(why);
-            }
-        };
-        // The dot makes it absolute.
-        let looked_up = timeout(self.within, dns.lookup_ip(format!("{name}."))).await;
-        let (answer, until) = match looked_up {
-            Err(_) => (Err(Unresolved::Late(self.within)), None),
-            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
-                (Err(Unresolved::NoAddress), None)
-            }
-            Ok(Err(error)) => (Err(Unresolved::Failed(error.to_string())), None),
-            Ok(Ok(found)) => {
-                let addresses: Arc<[IpAddr]> = found.iter().collect();
-                if addresses.is_empty() {
-                    (Err(Unresolved::NoAddress), None)
-                } else {
-                    (Ok(addresses), Some(found.valid_until()))
-                }
-            }
+        let (answer, until) = match self.question(name).await {
+            Ok((addresses, until)) => (Ok(addresses), Some(until)),
+            Err(why) => (Err(why), None),
         };
         match (&answer, until) {
             (Ok(addresses), Some(until)) if Instant::now() < until => {
@@ -265,6 +264,27 @@ impl Resolver {
         }
         tell.send_replace(Some(answer.clone()));
         answer
+    }
+
+    /// Asks the servers. The answer is good until the instant that comes with it.
+    async fn question(&self, name: &Host) -> Result<(Arc<[IpAddr]>, Instant), Unresolved> {
+        let dns = self.dns()?;
+        // The dot makes it absolute.
+        let looked_up = timeout(self.within, dns.lookup_ip(format!("{name}."))).await;
+        match looked_up {
+            Err(_) => Err(Unresolved::Late(self.within)),
+            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
+                Err(Unresolved::NoAddress)
+            }
+            Ok(Err(error)) => Err(Unresolved::Failed(error.to_string())),
+            Ok(Ok(found)) => {
+                let addresses: Arc<[IpAddr]> = found.iter().collect();
+                match addresses.is_empty() {
+                    true => Err(Unresolved::NoAddress),
+                    false => Ok((addresses, found.valid_until())),
+                }
+            }
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Host, Known>> {
@@ -344,7 +364,7 @@ impl Watched {
 /// A hosts file, read when first needed and again whenever it has changed.
 struct HostsFile {
     path: PathBuf,
-    read: Mutex<HostsRead>,
+    kept: Mutex<HostsRead>,
 }
 
 #[derive(Default)]
@@ -357,18 +377,23 @@ impl HostsFile {
     fn new(path: PathBuf) -> Self {
         Self {
             path,
-            read: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
     fn addresses(&self, name: &Host) -> Option<Arc<[IpAddr]>> {
-        let read = &mut *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = &mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if read.file.has_changed(&self.path) {
-            read.names = std::fs::read(&self.path)
-                .map(|text| parse_hosts(&text))
-                .unwrap_or_default();
+            read.names = self.read();
         }
         read.names.get(name).cloned()
+    }
+
+    /// What the file says at this moment; nothing if it cannot be read.
+    fn read(&self) -> HashMap<Host, Arc<[IpAddr]>> {
+        std::fs::read(&self.path)
+            .map(|text| parse_hosts(&text))
+            .unwrap_or_default()
     }
 }
 

@@ -15,11 +15,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use egret_policy::{Denial, Destination, Host, HostAddresses, Lookup, Permit, Reason, Vetted};
+use egret_policy::{Denial, Destination, HostAddresses, Lookup, Permit, Reason, Vetted};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::HostGateway;
 use crate::refused::Refused;
 use crate::resolve::Resolver;
 
@@ -28,6 +29,7 @@ pub use proxy::{UpstreamProxy, UpstreamProxyError};
 /// Dials what a permit allows.
 pub(crate) struct Dialler {
     resolver: Resolver,
+    host_gateway: HostGateway,
     via: Option<UpstreamProxy>,
     within: Duration,
 }
@@ -45,17 +47,27 @@ pub(crate) struct Dialled {
 }
 
 impl Dialler {
-    pub(crate) fn new(resolver: Resolver, via: Option<UpstreamProxy>, within: Duration) -> Self {
+    pub(crate) fn new(
+        resolver: Resolver,
+        host_gateway: HostGateway,
+        via: Option<UpstreamProxy>,
+        within: Duration,
+    ) -> Self {
         Self {
             resolver,
+            host_gateway,
             via,
             within,
         }
     }
 
-    /// Whether the addresses of `name` are known without asking anybody.
-    pub(crate) fn knows(&self, name: &Host) -> bool {
-        self.resolver.knows(name)
+    /// Whether somebody outside has to be asked before `permit` can be used.
+    pub(crate) fn asks(&self, permit: &Permit) -> bool {
+        match (permit.lookup(), &self.host_gateway) {
+            (Lookup::Name(name), _) => !self.resolver.knows(name),
+            (Lookup::HostGateway(_), HostGateway::Resolved(name)) => !self.resolver.lists(name),
+            (Lookup::HostGateway(_), HostGateway::Known) | (Lookup::Literal(_), _) => false,
+        }
     }
 
     /// Resolves, vets and connects.
@@ -107,37 +119,35 @@ impl Dialler {
         })
     }
 
-    async fn vet(&self, permit: &mut Permit, hosts: &HostAddresses) -> Result<Vetted, Refused> {
-        let vetted = match permit.lookup() {
-            Lookup::Literal(address) => permit.vet(&[address], hosts)?,
-            Lookup::HostGateway(_) => permit.vet(hosts.gateway(), hosts)?,
-            Lookup::Name(name) => match self.resolver.addresses(name).await {
-                Ok(addresses) if addresses.len() > MOST_ADDRESSES => {
-                    let message = format!(
-                        "the name has {} addresses, more than any honest one",
-                        addresses.len()
-                    );
-                    let denial = Denial::new(
-                        Reason::DeniedResolution,
-                        permit.destination().to_string(),
-                        message,
-                    );
-                    return Err(denial.into());
-                }
-                Ok(addresses) => permit
-                    .vet(&addresses, hosts)
-                    .map_err(|denial| Refused::Address { denial, addresses })?,
-                Err(why) => {
-                    return Err(Denial::new(
-                        Reason::DeniedResolution,
-                        permit.destination().to_string(),
-                        why.to_string(),
-                    )
-                    .into());
-                }
-            },
+    /// Resolves, and puts every address of the answer to the permit.
+    pub(crate) async fn vet(
+        &self,
+        permit: &mut Permit,
+        hosts: &HostAddresses,
+    ) -> Result<Vetted, Refused> {
+        let found = match (permit.lookup(), &self.host_gateway) {
+            (Lookup::Literal(address), _) => return Ok(permit.vet(&[address], hosts)?),
+            (Lookup::HostGateway(_), HostGateway::Known) => {
+                return Ok(permit.vet(hosts.gateway(), hosts)?);
+            }
+            (Lookup::HostGateway(_), HostGateway::Resolved(alias)) => {
+                self.resolver.addresses_now(alias).await
+            }
+            (Lookup::Name(name), _) => self.resolver.addresses(name).await,
         };
-        Ok(vetted)
+        let unresolved = |why: String| {
+            let destination = permit.destination().to_string();
+            Denial::new(Reason::DeniedResolution, destination, why)
+        };
+        let addresses = found.map_err(|why| unresolved(why.to_string()))?;
+        if addresses.len() > MOST_ADDRESSES {
+            let many = addresses.len();
+            let why = format!("the name has {many} addresses, more than any honest one");
+            return Err(unresolved(why).into());
+        }
+        permit
+            .vet(&addresses, hosts)
+            .map_err(|denial| Refused::Address { denial, addresses })
     }
 
     async fn through(&self, proxy: &UpstreamProxy, targets: &[SocketAddr]) -> io::Result<Reached> {

@@ -11,7 +11,7 @@ use crate::inspect::http::Input;
 use crate::names::Meaning;
 
 /// A client whose connection was captured on its way to `destination`.
-async fn captured(world: &World, destination: &str) -> TcpStream {
+pub(super) async fn captured(world: &World, destination: &str) -> TcpStream {
     let listener = TcpListener::bind(LOCAL).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap())
         .await

@@ -7,6 +7,7 @@ mod captured;
 mod connect;
 mod dns;
 mod forward;
+mod host_gateway;
 mod identify;
 mod log;
 mod reload;
@@ -32,8 +33,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::audit::{Event, Log, Record};
-use crate::{Config, Doors, Gateway, Identify, Limits, ResolverConfig, Servers, UpstreamProxy};
+use crate::audit::{Event, Log, Record, Verdict};
+use crate::{
+    Config, Doors, Gateway, HostGateway, Identify, Limits, ResolverConfig, Servers, UpstreamProxy,
+};
 
 pub(crate) const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 pub(crate) const HOST: &str = "host.docker.internal";
@@ -57,6 +60,8 @@ pub(crate) struct With {
     pub(crate) log: Option<PathBuf>,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
     pub(crate) identify: Option<Identify>,
+    pub(crate) hosts: HostAddresses,
+    pub(crate) host_gateway: HostGateway,
 }
 
 impl Default for With {
@@ -68,6 +73,8 @@ impl Default for With {
             log: None,
             upstream_proxy: None,
             identify: None,
+            hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
+            host_gateway: HostGateway::Known,
         }
     }
 }
@@ -89,7 +96,8 @@ impl World {
         let gateway = Gateway::new(Config {
             sandbox: "test".parse().unwrap(),
             matcher: matcher(policy),
-            hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
+            hosts: with.hosts,
+            host_gateway: with.host_gateway,
             identify: with.identify,
             resolver: ResolverConfig {
                 servers: Servers::These(with.servers),
