@@ -19,6 +19,7 @@ mod diff;
 mod explain;
 mod glob;
 mod host;
+mod inbound;
 mod matcher;
 mod names;
 mod pattern;
@@ -42,6 +43,7 @@ pub use explain::{
     ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Question, Verdict,
 };
 pub use host::{BadSandboxId, Host, SandboxId};
+pub use inbound::InboundHost;
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};
 pub use policy::{Filesystem, FlagError, HostGatewayPorts, Language, Parsed, Policy};

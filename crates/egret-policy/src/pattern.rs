@@ -209,6 +209,40 @@ impl Pattern {
         self.shape.lead == Lead::Label && self.shape.stars == 0
     }
 
+    /// Whether a canonical name is one of those that are meant. Where many patterns are asked, a table finds them faster.
+    pub(crate) fn matches(&self, name: &str) -> bool {
+        let mut labels = name.rsplit('.');
+        let mut rest = self.rest().rsplit('.');
+        if !rest.all(|own| {
+            labels
+                .next()
+                .is_some_and(|label| own == "*" || own == label)
+        }) {
+            return false;
+        }
+        match self.shape.lead {
+            Lead::Label => labels.next().is_none(),
+            Lead::One => labels.count() == 1,
+            Lead::Below => labels.next().is_some(),
+            Lead::ApexAndBelow => true,
+            Lead::Within { .. } => {
+                let glob = self
+                    .text
+                    .split('.')
+                    .next()
+                    .and_then(|glob| glob.split_once('*'));
+                let ends = |label: &str| {
+                    glob.is_some_and(|(prefix, suffix)| {
+                        label.len() >= prefix.len() + suffix.len()
+                            && label.starts_with(prefix)
+                            && label.ends_with(suffix)
+                    })
+                };
+                labels.next().is_some_and(ends) && labels.next().is_none()
+            }
+        }
+    }
+
     /// The text after the leading wildcard and its dot; the whole text where there is none.
     pub(crate) fn rest(&self) -> &str {
         match self.shape.lead {

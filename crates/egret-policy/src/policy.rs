@@ -12,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::cases::Case;
+use crate::inbound::InboundHost;
 use crate::matcher::{Compiled, Matcher};
 use crate::names::{Special, special_str};
 use crate::pattern::{Pattern, Shape};
@@ -31,6 +32,7 @@ pub struct Policy {
     pub(crate) allow: Vec<Entry>,
     pub(crate) deny: Vec<Entry>,
     pub(crate) host_gateway: Option<HostGatewayPorts>,
+    pub(crate) inbound: Vec<InboundHost>,
     pub(crate) filesystem: Filesystem,
     pub(crate) tests: Vec<Case>,
     /// The forms of wildcards inside patterns. Each costs a look-up in every decision, so they are counted.
@@ -365,6 +367,7 @@ impl Policy {
             allow: Vec::new(),
             deny: Vec::new(),
             host_gateway: None,
+            inbound: Vec::new(),
             filesystem: Filesystem {
                 read: Vec::new(),
                 write: Vec::new(),
@@ -439,6 +442,12 @@ impl Policy {
         let (there, missing) = write.drain(..).partition(|path| is_there(path));
         *write = there;
         missing
+    }
+
+    /// The hosts by which a published port may be addressed, besides the names of this machine's loopback and of the
+    /// sandbox.
+    pub fn inbound(&self) -> &[InboundHost] {
+        &self.inbound
     }
 
     /// The `filesystem:` section; empty lists where there is none.

@@ -646,6 +646,10 @@ proptest! {
         let matcher = policy.compile();
         for (labels, port) in hosts_asked {
             let host = labels.join(".");
+            for (text, _) in allow.iter().chain(&deny) {
+                let matches = Pattern::parse(text).unwrap().matches(&host);
+                prop_assert_eq!(matches, naive_matches(text, &host), "{} {}", text, host);
+            }
             let matching = |list: &[(String, u16)]| -> Vec<(Pattern, u16)> {
                 let matching = list.iter().filter(|(pattern, _)| naive_matches(pattern, &host));
                 matching.map(|(text, port)| (Pattern::parse(text).unwrap(), *port)).collect()

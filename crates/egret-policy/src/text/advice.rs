@@ -25,6 +25,7 @@ const KEYS: &[(&str, &str)] = &[
     ),
     ("default", "defaultaction defaultpolicy otherwise policy"),
     ("host_gateway", "gateway dockergateway localhost"),
+    ("inbound", "ingress origin origins allowedorigins published"),
     ("filesystem", "files fs paths mounts"),
     ("host", "domain hostname name url fqdn dns site"),
     ("address", "ip cidr network net subnet addr"),

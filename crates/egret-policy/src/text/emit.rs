@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use ipnet::IpNet;
 
 use crate::cases::{Case, Expected};
+use crate::inbound::InboundHost;
 use crate::policy::{Default, Entry, Policy, Ports, What};
 use crate::program::{ProgramPattern, Programs};
 use crate::report::{PolicyErrors, Report, Span};
@@ -93,6 +94,11 @@ fn root(policy: &Policy) -> Map<'_> {
         None => {}
         Some(None) => root.push(pair("host_gateway", text("allow"))),
         Some(Some(ports)) => root.push(pair("host_gateway", line(ports.iter().map(plain)))),
+    }
+    if !policy.inbound.is_empty() {
+        let hosts = policy.inbound.iter();
+        let hosts = hosts.map(|host| Value::Text(host.to_string().into()));
+        root.push(pair("inbound", line(hosts)));
     }
     let files = [
         ("read", &policy.filesystem.read),
@@ -283,6 +289,7 @@ fn says_the_same(one: &Policy, other: &Policy) -> bool {
     one.name == other.name
         && same_default(&one.default, &other.default)
         && one.host_gateway == other.host_gateway
+        && same_inbound(&one.inbound, &other.inbound)
         && one.filesystem == other.filesystem
         && entries(&one.allow, &other.allow)
         && entries(&one.deny, &other.deny)
@@ -301,6 +308,13 @@ fn same_default(one: &Default, other: &Default) -> bool {
         }
         _ => one == other,
     }
+}
+
+fn same_inbound(one: &[InboundHost], other: &[InboundHost]) -> bool {
+    let named = |hosts: &[InboundHost]| -> Vec<_> {
+        hosts.iter().map(|host| host.named().clone()).collect()
+    };
+    named(one) == named(other)
 }
 
 fn same_entry(one: &Entry, other: &Entry) -> bool {

@@ -96,7 +96,7 @@ pub(crate) fn parse_entry(text: &str, side: Side) -> Result<(What, Ports), Vec<B
     }
 }
 
-fn a_url(scheme: &str, help: String) -> BadEntry {
+pub(crate) fn a_url(scheme: &str, help: String) -> BadEntry {
     let message = "an entry names a host, not a URL";
     BadEntry::new(0..scheme.len() + 3, message, "leave this out", help)
 }
@@ -281,25 +281,29 @@ pub(crate) fn bad_port(part: Range<usize>, text: &str, every: &str) -> BadEntry 
 }
 
 #[derive(Clone, Copy)]
-enum HostPart<'a> {
+pub(crate) enum HostPart<'a> {
     Plain(&'a str),
     Bracketed(&'a str),
 }
 
 impl<'a> HostPart<'a> {
-    fn text(self) -> &'a str {
+    pub(crate) fn text(self) -> &'a str {
         match self {
             Self::Plain(text) | Self::Bracketed(text) => text,
         }
     }
 
+    pub(crate) fn is_bracketed(self) -> bool {
+        matches!(self, Self::Bracketed(_))
+    }
+
     fn at(self) -> usize {
-        usize::from(matches!(self, Self::Bracketed(_)))
+        usize::from(self.is_bracketed())
     }
 }
 
 /// Splits the host from the ports; says where the ports begin, if there are any.
-fn split_ports(text: &str) -> Result<(HostPart<'_>, Option<usize>), BadEntry> {
+pub(crate) fn split_ports(text: &str) -> Result<(HostPart<'_>, Option<usize>), BadEntry> {
     let bad_brackets = || {
         let help = "write an IPv6 address with a port as `[2001:db8::1]:443`";
         Err(BadEntry::new(
@@ -358,17 +362,34 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
         Ok(Target::Address(_)) => return parse_net(text).map(What::Net),
         Ok(Target::Name(_)) | Err(_) => {}
     }
+    let (every_name, every_domain) = match side {
+        Side::Allow => (
+            "for every public destination write `default: allow-public`",
+            "name the domains, or write `default: allow-public` if every public destination is meant",
+        ),
+        Side::Deny => (
+            "what no entry allows is denied already",
+            "name the domains: what no entry allows is denied already",
+        ),
+    };
+    parse_pattern(text, every_name, every_domain).map(What::Name)
+}
+
+/// Reads a host pattern. The two sentences are what to do in place of one for every name, and of one directly under a
+/// public suffix.
+pub(crate) fn parse_pattern(
+    text: &str,
+    every_name: &str,
+    every_domain: &str,
+) -> Result<Pattern, BadEntry> {
     let pattern = Pattern::parse(text).map_err(|bad| {
         let everything = bad.why == Why::Everything;
         let network = advice::network(text);
-        let help = match (side, &bad.why) {
+        let help = match &bad.why {
             _ if let Some(network) = &network => network,
-            (Side::Allow, _) if everything => {
-                "for every public destination write `default: allow-public`"
-            }
-            (Side::Deny, _) if everything => "what no entry allows is denied already",
-            (_, Why::LastStar) => "name the domains: an entry for each, such as `example.com`",
-            (_, Why::Flaw(Flaw::NumericName)) => {
+            Why::Everything => every_name,
+            Why::LastStar => "name the domains: an entry for each, such as `example.com`",
+            Why::Flaw(Flaw::NumericName) => {
                 "an address is written with four numbers, a network as `203.0.113.0/24`"
             }
             _ => "",
@@ -385,24 +406,18 @@ fn parse_what(text: &str, side: Side) -> Result<What, BadEntry> {
         BadEntry::new(bad.part, message, label, help)
     })?;
     if !pattern.is_exact() && public_suffix(pattern.base()) == Some(Suffix::Icann) {
-        let help = match side {
-            Side::Allow => {
-                "name the domains, or write `default: allow-public` if every public destination is meant"
-            }
-            Side::Deny => "name the domains: what no entry allows is denied already",
-        };
         let message = format!(
             "`{pattern}` would match every domain registered under `{}`",
             pattern.base()
         );
         return Err(BadEntry::new(
-            whole,
+            0..text.len(),
             message,
             "a wildcard directly under a public suffix",
-            help,
+            every_domain,
         ));
     }
-    Ok(What::Name(pattern))
+    Ok(pattern)
 }
 
 /// Refuses an allow entry that could never allow anything.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::inbound::{InboundHost, MAX_INBOUND, parse_inbound};
 use crate::policy::{Default, Entry, HostGatewayPorts, MAX_SHAPES, Policy, Ports};
 use crate::program::{ProgramPattern, Programs};
 use crate::report::{Report, Span};
@@ -31,6 +32,7 @@ pub(crate) struct Spans {
     pub(crate) allow: Vec<Span>,
     pub(crate) deny: Vec<Span>,
     pub(crate) default: Option<Span>,
+    pub(crate) inbound: Vec<Span>,
     pub(crate) tests: Vec<Span>,
 }
 
@@ -58,6 +60,7 @@ pub(crate) const KEYS: &[&str] = &[
     "allow",
     "deny",
     "host_gateway",
+    "inbound",
     "filesystem",
     "tests",
 ];
@@ -120,6 +123,7 @@ impl Reader<'_, '_> {
                 "allow" => self.entries(value, Side::Allow),
                 "deny" => self.entries(value, Side::Deny),
                 "host_gateway" => self.host_gateway(value),
+                "inbound" => self.inbound(value),
                 "filesystem" => self.filesystem(value),
                 _ => self.tests(value),
             }
@@ -504,6 +508,25 @@ impl Reader<'_, '_> {
                 None
             }
         };
+    }
+
+    fn inbound(&mut self, value: &Node<'_>) {
+        let items = self.report.list(value, "`inbound`");
+        if items.len() > MAX_INBOUND {
+            let message = format!("`inbound` takes at most {MAX_INBOUND} hosts");
+            let help = "use wildcards, such as `**.example.com`".to_owned();
+            return self.report.error(value.span, message, "", Some(help));
+        }
+        for item in items {
+            let rule = RuleId::new(Arc::clone(self.report.file()), item.span.line);
+            if let Some(named) = self
+                .report
+                .parsed(item, "an item of `inbound`", parse_inbound)
+            {
+                self.policy.inbound.push(InboundHost::new(named, rule));
+                self.spans.inbound.push(item.span);
+            }
+        }
     }
 
     fn filesystem(&mut self, value: &Node<'_>) {

@@ -48,6 +48,7 @@ deny:
       - DELETE /**
 
 host_gateway: [5432, 11434]
+inbound: [app.example, .corp.example, 192.168.1.7, 2001:db8::7]
 
 filesystem:
   read: [~/.gitconfig]
@@ -211,6 +212,10 @@ pub(crate) fn policy() -> impl Strategy<Value = String> {
             "host_gateway: allow\n",
             "host_gateway: deny\n",
             "host_gateway: [2, 1, 2]\n",
+        ]),
+        some(&[
+            "inbound: [A.Example, '*.b.example', .c.example, 10.0.0.1, '2001:DB8::1']\n",
+            "inbound: ['[::1]', 'x-*.e.example', a.example, a.example]\n",
         ]),
         some(&[
             "filesystem: {read: ['~', '#x'], hide: [\"a\\tb\"]}\n",

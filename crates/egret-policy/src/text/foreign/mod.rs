@@ -29,7 +29,15 @@ pub(crate) fn recognise(root: &Node<'_>) -> Language {
     };
     let has = |name| get(pairs, name).is_some();
     let version = get(pairs, "version").and_then(scalar);
-    let native = ["allow", "deny", "default", "host_gateway", "filesystem"]
+    let own = [
+        "allow",
+        "deny",
+        "default",
+        "host_gateway",
+        "inbound",
+        "filesystem",
+    ];
+    let native = own
         .into_iter()
         .any(|key| has(key) && !(key == "default" && has("services")));
     // Whose reader says what they are.

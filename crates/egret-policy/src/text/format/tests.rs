@@ -23,6 +23,8 @@ fn values_have_one_layout() {
         ("allow: [a.b]\nversion: 1",                             "version: 1\nallow: [a.b]\n"),
         ("version: 1\nallow: [{reason: x, ports: [1], host: a.b}]", "version: 1\nallow: [{host: a.b, ports: [1], reason: x}]\n"),
         ("filesystem: {hide: [a], read: [b]}\nversion: 1",        "version: 1\nfilesystem: {read: [b], hide: [a]}\n"),
+        ("filesystem: {hide: [a]}\ninbound: ['.a.example', \"b.example\"]\nhost_gateway: allow\nversion: 1",
+            "version: 1\nhost_gateway: allow\ninbound: [.a.example, b.example]\nfilesystem: {hide: [a]}\n"),
         // Indentation, and blank lines around what takes several.
         ("version: 1\nallow:\n- a.b\n-   host: c.d\n    ports:\n        - 1\n", "version: 1\n\nallow:\n  - a.b\n  - host: c.d\n    ports:\n      - 1\n"),
         ("version: 1\n\n\n\nname: x\n\nallow:\n\n  - a.b\n\n\n  - c.d\nhost_gateway: allow\n", "version: 1\n\nname: x\n\nallow:\n  - a.b\n\n  - c.d\n\nhost_gateway: allow\n"),
