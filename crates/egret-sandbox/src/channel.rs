@@ -1,10 +1,11 @@
-//! The socket pair between a jail and the process that asked for it.
+//! The connection between what is in a sandbox and what is outside of it.
 //!
-//! Each end can only say what is its to say: [`Outside`] sends [`Order`]s and receives [`Report`]s, [`Inside`] the other
-//! way round. A message is a length, then JSON; descriptors travel with the first byte of a message. The peer is a process
-//! of our own that runs none of the user's code, so a broken message is a bug or a dead peer, and ends the sandbox.
+//! Each [`End`] can only say what is its to say. Between a jail and the process that asked for it, [`Outside`] sends
+//! [`Order`]s and receives [`Report`]s, [`Inside`] the other way round; what the agent of a container and its gateway say
+//! is in [`crate::agent`]. A message is a length, then JSON; descriptors travel with the first byte of a message. The peer
+//! is a process of our own that runs none of the user's code, so a broken message is a bug or a dead peer, and ends the
+//! connection.
 
-use crate::doors::Doors;
 use crate::error::Step;
 use crate::spec::Spec;
 use rustix::cmsg_space;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -72,13 +74,20 @@ pub enum Ended {
     Signal(i32),
 }
 
-/// The end of the process that asked for the jail.
+/// One end of a connection, which says `S` and hears `R`.
 #[derive(Debug)]
-pub(crate) struct Outside(File);
+pub(crate) struct End<S, R> {
+    socket: File,
+    /// The longest message that is heard, in bytes.
+    longest: usize,
+    words: PhantomData<fn(S) -> R>,
+}
+
+/// The end of the process that asked for the jail.
+pub(crate) type Outside = End<Order, Report>;
 
 /// The end of the jail.
-#[derive(Debug)]
-pub(crate) struct Inside(File);
+pub(crate) type Inside = End<Report, Order>;
 
 /// Both ends, neither of which survives an exec.
 pub(crate) fn pair() -> io::Result<(Outside, OwnedFd)> {
@@ -88,72 +97,50 @@ pub(crate) fn pair() -> io::Result<(Outside, OwnedFd)> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    Ok((Outside(outside.into()), inside))
+    Ok((End::new(outside, LONGEST), inside))
 }
 
-impl Outside {
-    pub(crate) fn send(&mut self, order: &Order) -> io::Result<()> {
-        send(&mut self.0, order, &[])
+/// The longest message between a jail and its outside, in bytes: the arguments and environment of a program, which the
+/// kernel holds to less than this, and the marks of its files.
+pub(crate) const LONGEST: usize = 64 << 20;
+
+impl<S: Serialize, R: DeserializeOwned> End<S, R> {
+    /// An end that takes messages of at most `longest` bytes from the other one.
+    pub(crate) fn new(socket: OwnedFd, longest: usize) -> Self {
+        Self {
+            socket: socket.into(),
+            longest,
+            words: PhantomData,
+        }
     }
 
-    /// The next report; `None` when the jail is gone.
-    pub(crate) fn receive(&mut self) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
-        receive(&mut self.0)
-    }
-}
-
-impl Inside {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self(socket.into())
+    pub(crate) fn send(&mut self, message: &S) -> io::Result<()> {
+        self.send_with(message, &[])
     }
 
-    pub(crate) fn send(&mut self, report: &Report) -> io::Result<()> {
-        send(&mut self.0, report, &[])
-    }
-
-    pub(crate) fn send_doors(
+    /// Sends `message`, and `descriptors` with it.
+    pub(crate) fn send_with(
         &mut self,
-        doors: &Doors,
-        strays: Option<&OwnedFd>,
-        nonce: &str,
+        message: &S,
+        descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
-        let report = Report::Sealed {
-            families: doors.captured.len(),
-            nonce: nonce.to_owned(),
-        };
-        let descriptors: Vec<_> = doors
-            .descriptors()
-            .into_iter()
-            .chain(strays.map(AsFd::as_fd))
-            .collect();
-        send(&mut self.0, &report, &descriptors)
+        send(&mut self.socket, message, descriptors)
     }
 
-    pub(crate) fn send_views(&mut self, views: &[OwnedFd]) -> io::Result<()> {
-        let views: Vec<_> = views.iter().map(AsFd::as_fd).collect();
-        send(&mut self.0, &Report::Built, &views)
-    }
-
-    /// The next order; `None` when the outside is gone.
-    pub(crate) fn receive(&mut self) -> io::Result<Option<Order>> {
-        Ok(receive(&mut self.0)?.map(|(order, _)| order))
+    /// The next message and the descriptors that came with it; `None` when the other end is gone.
+    pub(crate) fn receive(&mut self) -> io::Result<Option<(R, Vec<OwnedFd>)>> {
+        receive(&mut self.socket, self.longest)
     }
 }
 
-impl AsFd for Outside {
+impl<S, R> AsFd for End<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
-impl AsFd for Inside {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// Two address families with four sockets each, and the one that tells of strays.
-const MOST_DESCRIPTORS: usize = 9;
+/// Two address families with four sockets each, the one that tells of strays, and the one that tells of the agent's end.
+const MOST_DESCRIPTORS: usize = 10;
 
 fn send(
     socket: &mut File,
@@ -178,7 +165,10 @@ fn send(
     socket.write_all(frame.get(sent..).unwrap_or_default())
 }
 
-fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+fn receive<T: DeserializeOwned>(
+    socket: &mut File,
+    longest: usize,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -203,7 +193,11 @@ fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<
     if let Some(rest) = length.get_mut(received.bytes..) {
         socket.read_exact(rest)?;
     }
-    let mut body = vec![0; u32::from_ne_bytes(length) as usize];
+    let length = u32::from_ne_bytes(length) as usize;
+    if length > longest {
+        return Err(io::Error::other("a message is too long"));
+    }
+    let mut body = vec![0; length];
     socket.read_exact(&mut body)?;
     Ok(Some((serde_json::from_slice(&body)?, descriptors)))
 }
@@ -211,12 +205,13 @@ fn receive<T: DeserializeOwned>(socket: &mut File) -> io::Result<Option<(T, Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doors::Doors;
     use std::os::unix::ffi::OsStringExt as _;
 
     #[test]
     fn messages_arrive_whole_and_in_order_with_their_descriptors() {
         let (mut outside, inside) = pair().unwrap();
-        let mut inside = Inside::new(inside);
+        let mut inside = Inside::new(inside, LONGEST);
         let (listener, datagram) = (
             std::net::TcpListener::bind("127.0.0.1:0"),
             std::net::UdpSocket::bind("127.0.0.1:0"),
@@ -230,7 +225,11 @@ mod tests {
             dns_udp: vec![datagram],
         };
         inside.send(&Report::Unshared).unwrap();
-        inside.send_doors(&doors, None, "nonce").unwrap();
+        let sealed = Report::Sealed {
+            families: 1,
+            nonce: "nonce".into(),
+        };
+        inside.send_with(&sealed, &doors.descriptors()).unwrap();
         drop((inside, doors));
 
         assert!(
@@ -265,9 +264,9 @@ mod tests {
             },
             allow_user_namespaces: false,
         };
-        let reader = std::thread::spawn(move || Inside::new(inside).receive());
+        let reader = std::thread::spawn(move || Inside::new(inside, LONGEST).receive());
         outside.send(&Order::Build(Box::new(spec))).unwrap();
-        let Some(Order::Build(spec)) = reader.join().unwrap().unwrap() else {
+        let Some((Order::Build(spec), _)) = reader.join().unwrap().unwrap() else {
             panic!("something else arrived")
         };
         assert_eq!(spec.environment[0].1.len(), 1 << 20);
@@ -276,6 +275,28 @@ mod tests {
             b"/not \xff text"
         );
         assert_eq!(spec.files.marks, [("/x".into(), crate::Mark::Hide)]);
+    }
+
+    #[test]
+    fn a_message_that_lies_about_its_length_is_an_error_and_takes_no_memory() {
+        for frame in [&[0xff; 4][..], &[0xff, 0xff, 0xff, 0xff, b'{'], &[3, 0, 0]] {
+            let (outside, inside) = pair().unwrap();
+            let mut socket = outside.socket;
+            socket.write_all(frame).unwrap();
+            drop(socket);
+            assert!(Inside::new(inside, 100).receive().is_err(), "{frame:?}");
+        }
+        let (outside, inside) = pair().unwrap();
+        let (mut socket, body) = (outside.socket, b"\"Mapped\"");
+        for _ in 0..2 {
+            socket
+                .write_all(&(body.len() as u32).to_ne_bytes())
+                .unwrap();
+            socket.write_all(body).unwrap();
+        }
+        let mut exact = Inside::new(inside.try_clone().unwrap(), body.len());
+        assert!(matches!(exact.receive(), Ok(Some((Order::Mapped, _)))));
+        assert!(Inside::new(inside, body.len() - 1).receive().is_err());
     }
 
     #[test]

@@ -13,6 +13,27 @@ pub const PROXY_PORT: u16 = 61081;
 /// Port of loopback, inside the sandbox, where DNS arrives, over UDP and TCP.
 pub const DNS_PORT: u16 = 61053;
 
+/// Where, on loopback inside the sandbox, the doors are. Unless told otherwise, at the constants of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Of captured TCP: [`CAPTURE_PORT`].
+    pub capture: u16,
+    /// Of the explicit proxy: [`PROXY_PORT`].
+    pub proxy: u16,
+    /// Of DNS, over UDP and TCP: [`DNS_PORT`].
+    pub dns: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            capture: CAPTURE_PORT,
+            proxy: PROXY_PORT,
+            dns: DNS_PORT,
+        }
+    }
+}
+
 /// Non-blocking sockets that were made inside a sandbox, on its loopback addresses.
 ///
 /// A socket stays in the network namespace it was made in, so whoever holds these serves the sandbox without being in it.
@@ -47,7 +68,7 @@ impl Doors {
         families: usize,
         descriptors: Vec<OwnedFd>,
     ) -> Option<(Self, Option<Strays>)> {
-        let sockets = families * 4;
+        let sockets = families.checked_mul(4)?;
         if families == 0 || !(sockets..=sockets + 1).contains(&descriptors.len()) {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Why there is no sandbox. Nothing of the user's was started in any of these cases.
@@ -48,6 +48,17 @@ pub enum Error {
     /// Talking to the jail failed.
     #[error("lost contact with the sandbox")]
     Channel(#[source] io::Error),
+    /// The agent of a container sandbox cannot be talked to.
+    #[error("cannot get the sandbox's doors from its agent at `{path}`")]
+    Agent {
+        /// The agent's socket.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The agent of a container sandbox serves another gateway.
+    #[error("another gateway serves this sandbox; stop that one first")]
+    Busy,
 }
 
 /// A step of building a sandbox, as the end of "cannot …".
@@ -62,6 +73,15 @@ pub enum Step {
     /// Routes, rules and listeners.
     #[error("seal the sandbox's network")]
     Seal,
+    /// The same, in a namespace that an engine made.
+    #[error("seal the container's network")]
+    SealContainer,
+    /// Listening for the gateway.
+    #[error("wait for the gateway")]
+    Control,
+    /// Opening listeners in a namespace that was sealed before.
+    #[error("open the sandbox's doors")]
+    Doors,
     /// The file system.
     #[error("build the sandbox's file system")]
     Files,
@@ -117,8 +137,21 @@ pub(crate) fn at<E: Into<io::Error>>(path: impl AsRef<Path>) -> impl FnOnce(E) -
     }
 }
 
-/// What to do about it, where that can be known: which of the switches that turn user namespaces off is set.
+/// What to do about it, where that can be known.
 fn advice(step: &Step, errno: Option<i32>) -> String {
+    match (step, errno) {
+        (Step::SealContainer, Some(libc::EPERM | libc::EACCES)) => {
+            "; the agent's container needs the capability NET_ADMIN (--cap-add NET_ADMIN)".into()
+        }
+        (Step::Doors, Some(libc::EADDRINUSE)) => {
+            "; a program in the sandbox holds that port, which Egret needs for itself".into()
+        }
+        _ => namespaces_advice(step, errno),
+    }
+}
+
+/// Which of the switches that turn user namespaces off is set.
+fn namespaces_advice(step: &Step, errno: Option<i32>) -> String {
     let setting = |path: &str| {
         std::fs::read_to_string(path)
             .ok()

@@ -5,9 +5,11 @@
 //! may connect where is decided elsewhere: nothing here knows of policies.
 //!
 //! - [`prepare()`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
+//! - [`agent`] seals what a container engine made, for a gateway in another container.
 //! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
 //! - All unsafe code of the project is in the private module `sys`.
 
+pub mod agent;
 mod channel;
 mod doors;
 mod error;
@@ -15,6 +17,7 @@ pub mod jail;
 mod makers;
 mod netlink;
 mod prepare;
+mod seal;
 mod spec;
 mod standard;
 mod strays;
@@ -22,7 +25,7 @@ mod sys;
 mod terminal;
 
 pub use channel::Ended;
-pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
+pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT, Ports};
 pub use error::{Error, Step};
 pub use makers::{Maker, Makers};
 pub use prepare::{Killer, Notice, Prepared, Running, Sealed, prepare};

@@ -10,22 +10,20 @@
 use crate::channel::{self, Ended, Order, Outside, Report};
 use crate::doors::Doors;
 use crate::error::{Cause, Error, Step, at};
-use crate::jail::{PROBED, PROBED_PORT};
 use crate::makers::Makers;
+use crate::seal::prove;
 use crate::spec::Spec;
 use crate::standard;
 use crate::strays::{Stray, Strays};
 use crate::sys::signals::{Signals, kill};
 use crate::terminal::Terminal;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
-use rustix::net::sockopt;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getegid, geteuid, pidfd_open,
     pidfd_send_signal, waitpid,
 };
-use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::Command;
 
@@ -375,58 +373,4 @@ fn map_ids(pid: u32) -> Result<(), Cause> {
     write("setgroups", "deny")?; // without it an ordinary user may not map a group (user_namespaces(7))
     write("uid_map", &format!("{uid} {uid} 1\n"))?;
     write("gid_map", &format!("{gid} {gid} 1\n"))
-}
-
-/// How long a probe that was sent before its listeners were may take to arrive.
-const PROBE_PATIENCE: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
-
-/// Looks at what arrives: connections and queries that set out for documentation addresses must be there, with the nonce.
-fn prove(doors: &Doors, nonce: &[u8]) -> Result<(), Error> {
-    let not_sealed = |what: String| Error::NotSealed(what);
-    for ((listener, dns), wanted) in doors.captured.iter().zip(&doors.dns_udp).zip(PROBED) {
-        let wanted = SocketAddr::new(wanted, PROBED_PORT);
-        let arrived = captured(listener, nonce)
-            .map_err(|error| not_sealed(format!("no probe to {wanted}: {error}")))?;
-        if arrived != wanted {
-            return Err(not_sealed(format!(
-                "a probe to {wanted} arrived as one to {arrived}"
-            )));
-        }
-        let mut query = vec![0; nonce.len() + 1];
-        let query_arrived = wait_readable(dns).and_then(|()| dns.recv(&mut query));
-        let length = query_arrived
-            .map_err(|error| not_sealed(format!("no DNS probe to {}: {error}", wanted.ip())))?;
-        if query.get(..length) != Some(nonce) {
-            return Err(not_sealed("a DNS probe arrived altered".into()));
-        }
-    }
-    Ok(())
-}
-
-/// Accepts a probe and returns where it wanted to go.
-fn captured(listener: &TcpListener, nonce: &[u8]) -> io::Result<SocketAddr> {
-    wait_readable(listener)?;
-    let (mut probe, _) = listener.accept()?;
-    probe.set_nonblocking(true)?;
-    let mut text = vec![0; nonce.len()];
-    wait_readable(&probe)?;
-    probe.read_exact(&mut text)?;
-    if text != nonce {
-        return Err(io::Error::other("something else than the probe arrived"));
-    }
-    Ok(match listener.local_addr()?.ip() {
-        IpAddr::V4(_) => sockopt::ip_original_dst(&probe)?.into(),
-        IpAddr::V6(_) => sockopt::ipv6_original_dst(&probe)?.into(),
-    })
-}
-
-fn wait_readable(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
-    let mut ready = [PollFd::new(socket, PollFlags::IN)];
-    match poll(&mut ready, Some(&PROBE_PATIENCE))? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
-    }
 }

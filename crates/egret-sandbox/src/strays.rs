@@ -28,8 +28,9 @@ impl Strays {
         Self(socket)
     }
 
-    /// All that has arrived and can be understood.
-    pub(crate) fn drain(&self) -> Vec<Stray> {
+    /// All that has arrived and can be understood, or as much of it as is taken at once. Never waits.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Stray> {
         let mut found = Vec::new();
         let mut buffer = [0; 16 << 10];
         while found.len() < MOST_AT_ONCE {

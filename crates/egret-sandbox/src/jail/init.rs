@@ -60,8 +60,8 @@ fn watch(channel: &mut Inside, signals: &Signals, program: Pid) -> Result<(), Ca
         }
         if order_waits {
             match channel.receive()? {
-                Some(Order::Signal(number)) => deliver(program, number)?,
-                Some(Order::Continue) => deliver(program, libc::SIGCONT)?,
+                Some((Order::Signal(number), _)) => deliver(program, number)?,
+                Some((Order::Continue, _)) => deliver(program, libc::SIGCONT)?,
                 Some(_) => {}
                 None => return Ok(()),
             }

@@ -9,15 +9,13 @@ mod init;
 mod makers;
 mod mounts;
 mod plan;
-mod privileges;
-mod seal;
-mod strays;
+pub(crate) mod privileges;
 mod syscalls;
 
-pub(crate) use seal::{PROBED, PROBED_PORT};
-
-use crate::channel::{Inside, Order, Report};
+use crate::channel::{Inside, LONGEST, Order, Report};
+use crate::doors::Ports;
 use crate::error::{Cause, Step};
+use crate::seal::{Probe, Seal, nonce};
 use crate::spec::Spec;
 use crate::sys::process::{Forked, fork_sibling, unshare};
 use rustix::process::{
@@ -25,14 +23,14 @@ use rustix::process::{
 };
 use rustix::thread::UnshareFlags;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 /// Builds a sandbox as the process at the other end of `socket` orders, runs the program in it and watches over it.
 ///
 /// To be called first thing in a process that was started for it.
 pub fn enter(socket: OwnedFd) -> ExitCode {
-    let mut channel = Inside::new(socket);
+    let mut channel = Inside::new(socket, LONGEST);
     match build_and_run(&mut channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ending::Orphaned) => ExitCode::FAILURE,
@@ -123,12 +121,17 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
         return Err(Ending::Orphaned);
     };
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
-    let (doors, strays) = seal::seal().during(Step::Seal)?;
+    let (seal, strays) = Seal::set(Ports::default()).during(Step::Seal)?;
+    let doors = seal.open_doors().during(Step::Seal)?;
     let nonce = nonce().during(Step::Seal)?;
-    let probe = seal::Probe::send(&doors, nonce.as_bytes()).during(Step::Seal)?;
-    channel
-        .send_doors(&doors, strays.as_ref(), &nonce)
-        .during(Step::Seal)?;
+    let probe = Probe::send(&doors, nonce.as_bytes()).during(Step::Seal)?;
+    let sealed = Report::Sealed {
+        families: doors.captured.len(),
+        nonce,
+    };
+    let mut given = doors.descriptors();
+    given.extend(strays.as_ref().map(AsFd::as_fd));
+    channel.send_with(&sealed, &given).during(Step::Seal)?;
     // From here on only the gateway can accept what the sandbox connects.
     drop((doors, strays));
     let views = makers::open().during(Step::Files)?;
@@ -139,7 +142,10 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     rustix::process::umask(umask);
     let views = views.with_root().during(Step::Files)?;
     privileges::drop_capabilities().during(Step::Privileges)?;
-    channel.send_views(&views).during(Step::Watch)?;
+    let given: Vec<_> = views.iter().map(AsFd::as_fd).collect();
+    channel
+        .send_with(&Report::Built, &given)
+        .during(Step::Watch)?;
     drop(views);
 
     let Order::Release = next(channel)? else {
@@ -163,17 +169,7 @@ fn unshare_all() -> rustix::io::Result<()> {
 
 fn next(channel: &mut Inside) -> Result<Order, Ending> {
     match channel.receive() {
-        Ok(Some(order)) => Ok(order),
+        Ok(Some((order, _))) => Ok(order),
         Ok(None) | Err(_) => Err(Ending::Orphaned),
     }
-}
-
-/// Something that nobody but this jail and its outside can know.
-fn nonce() -> rustix::io::Result<String> {
-    let mut bytes = [0; 16];
-    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    if filled < bytes.len() {
-        return Err(rustix::io::Errno::AGAIN);
-    }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

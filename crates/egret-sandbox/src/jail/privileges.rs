@@ -12,16 +12,20 @@ use landlock::{
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-/// Empties every capability set of this process, the bounding set included, for good.
-pub(super) fn drop_capabilities() -> Result<(), Cause> {
-    for bit in 0..64 {
+/// Empties every capability set of this process for good. The bounding set is emptied as well by a process that may; one
+/// that may not gains nothing from it either, since `no_new_privs` is set for both.
+pub(crate) fn drop_capabilities() -> Result<(), Cause> {
+    let may = capabilities(None)?
+        .effective
+        .contains(CapabilitySet::SETPCAP);
+    for bit in (0..64).take_while(|_| may) {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}

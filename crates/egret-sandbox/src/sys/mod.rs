@@ -2,7 +2,7 @@
 //!
 //! Everything else in the workspace goes through `rustix`. What is left here is what `rustix` does not have:
 //! a `fork` that gives the child to our own parent, `execve` after it, `mount_setattr`, the signal mask with
-//! `signalfd`, the list of interface addresses, and the one `prctl` that installs a hand-made filter.
+//! `signalfd`, the list of interface addresses, and who is at the other end of a socket.
 //!
 //! Two facts carry most of the arguments below, and [`crate::jail`] upholds both: the jail is a process that was
 //! started afresh and never had a second thread, and nothing in it shares memory with anyone.
@@ -16,3 +16,4 @@ pub(crate) mod interfaces;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod signals;
+pub(crate) mod sockets;

@@ -1,147 +1,13 @@
-//! Sealing the network namespace: every address is local, every connection ends at one of our listeners.
-//!
-//! The namespace has `lo` and nothing else, so nothing that is sent in it can leave. What is left to do is to make
-//! attempts *arrive*: a route says that every address there is belongs to this machine, and an nftables chain on output
-//! turns DNS towards one listener and all other TCP, but to loopback, towards another. `SO_ORIGINAL_DST` then tells where
-//! a connection wanted to go. UDP to elsewhere finds no socket and is refused by the kernel at once.
-//!
-//! [`seal`] sets this up and [`Probe`] lets the outside check that it works; who may connect where is not decided here.
+//! The rules that make connections arrive at the doors, as messages for the kernel (`linux/netfilter/nf_tables.h`).
 
 use super::strays;
-use crate::doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT};
+use crate::doors::Ports;
 use crate::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
-use rustix::io::Errno;
-use rustix::net::{self, netlink};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 
-/// Seals this process's network namespace and opens the listeners in it, and the socket that hears of strays.
-///
-/// # Errors
-/// Any step that the kernel refuses, and any interface besides `lo` that is up.
-pub(super) fn seal() -> io::Result<(Doors, Option<OwnedFd>)> {
-    let routes = Socket::open(None)?;
-    only_loopback(&routes)?;
-    let families = raise_loopback(&routes)?;
-    let strays = redirect(&Socket::open(Some(netlink::NETFILTER))?)?;
-    Ok((open_doors(&families)?, strays))
-}
-
-// ---- links and routes: rtnetlink(7) ----
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWROUTE: u16 = 24;
-const RTA_OIF: u16 = 4;
-const IFF_UP: u32 = 1;
-/// The first interface of every network namespace is `lo`.
-const LOOPBACK: u32 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-
-/// Modules such as `ipip` put a tunnel interface into every new namespace; it is down and only a capability that the
-/// program will not have can bring it up. An interface that *is* up would be a way out.
-fn only_loopback(socket: &Socket) -> io::Result<()> {
-    // struct ifinfomsg: family, pad, type (2), index (4), flags (4), change (4)
-    for body in socket.dump(RTM_GETLINK, &[0; 16])? {
-        let Some(&[_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..]) = body.first_chunk::<16>()
-        else {
-            return Err(Errno::BADMSG.into());
-        };
-        let (index, flags) = (
-            u32::from_ne_bytes([i0, i1, i2, i3]),
-            u32::from_ne_bytes([f0, f1, f2, f3]),
-        );
-        if index != LOOPBACK && flags & IFF_UP != 0 {
-            return Err(io::Error::other(format!(
-                "interface {index} is up in a namespace that should have only lo"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Brings `lo` up, makes every address local to it, and says which loopback addresses can be listened on.
-fn raise_loopback(socket: &Socket) -> io::Result<Vec<IpAddr>> {
-    // A namespace may be born with IPv6 switched off. Then there is nothing to catch, but a program that switched it on
-    // later would find nothing listening either way, so this is about serving IPv6, not about holding it.
-    for scope in ["all", "default", "lo"] {
-        match std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "0") {
-            Err(error) if error.kind() != io::ErrorKind::NotFound && !read_only(&error) => {
-                return Err(error);
-            }
-            _ => {}
-        }
-    }
-    let mut up = Batch::default();
-    let link = [
-        &[0u8, 0, 0, 0][..],
-        &LOOPBACK.to_ne_bytes(),
-        &IFF_UP.to_ne_bytes(),
-        &IFF_UP.to_ne_bytes(),
-    ]
-    .concat();
-    up.message(RTM_NEWLINK, ACK, &link, |_| {});
-    any_address(&mut up, AF_INET);
-    up.commit(socket)?;
-
-    let mut families = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    let mut v6 = Batch::default();
-    any_address(&mut v6, AF_INET6);
-    match v6.commit(socket) {
-        Ok(()) => families.push(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-        // No IPv6 in this kernel, or switched off for good: no IPv6 packet can be made in here, then.
-        Err(error) if ipv6_is_off(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(families)
-}
-
-/// A route of type local for everything, also known as AnyIP: `ip route add local default dev lo`.
-fn any_address(batch: &mut Batch, family: u8) {
-    const TABLE_LOCAL: u8 = 255;
-    const PROTOCOL_STATIC: u8 = 4;
-    const SCOPE_HOST: u8 = 254;
-    const TYPE_LOCAL: u8 = 2;
-    // struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags (4)
-    let route = [
-        family,
-        0,
-        0,
-        0,
-        TABLE_LOCAL,
-        PROTOCOL_STATIC,
-        SCOPE_HOST,
-        TYPE_LOCAL,
-        0,
-        0,
-        0,
-        0,
-    ];
-    batch.message(
-        RTM_NEWROUTE,
-        CREATE | EXCLUSIVE | ACK,
-        &route,
-        |attributes| {
-            attributes.bytes(RTA_OIF, &LOOPBACK.to_ne_bytes());
-        },
-    );
-}
-
-fn read_only(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::ROFS)
-        || error.kind() == io::ErrorKind::PermissionDenied
-}
-
-fn ipv6_is_off(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::ACCESS | Errno::AFNOSUPPORT | Errno::OPNOTSUPP | Errno::NODEV)
-    )
-}
-
-// ---- rules: linux/netfilter/nf_tables.h ----
+use super::{AF_INET, AF_INET6};
 
 const TABLE: &str = "egret";
 const BATCH_BEGIN: u16 = 16;
@@ -194,11 +60,11 @@ const RETURN: i32 = -5;
 /// ```text
 /// table inet egret {
 ///     chain out    { type nat hook output priority dstnat;
-///         udp dport 53 redirect to :DNS_PORT
-///         tcp dport 53 redirect to :DNS_PORT
+///         udp dport 53 redirect to :DNS
+///         tcp dport 53 redirect to :DNS
 ///         meta l4proto tcp ip daddr 127.0.0.0/8 return
 ///         meta l4proto tcp ip6 daddr ::1 return
-///         meta l4proto tcp redirect to :CAPTURE_PORT }
+///         meta l4proto tcp redirect to :CAPTURE }
 ///     chain filter { type filter hook output priority filter;
 ///         meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
 ///         meta l4proto udp ip6 daddr != ::1 log group GROUP
@@ -210,14 +76,16 @@ const RETURN: i32 = -5;
 /// The drops make `ping` fail at once: otherwise the kernel, to which every address is its own, would answer it. What is
 /// logged goes nowhere in any case; logging lets the gateway put the attempt on record. A kernel without `nfnetlink_log`
 /// seals as well as any other and has nobody to tell (`None`).
-fn redirect(socket: &Socket) -> io::Result<Option<OwnedFd>> {
-    match strays::listen().and_then(|listener| ruleset(true).commit(socket).map(|()| listener)) {
+pub(super) fn redirect(socket: &Socket, ports: Ports) -> io::Result<Option<OwnedFd>> {
+    match strays::listen()
+        .and_then(|listener| ruleset(ports, true).commit(socket).map(|()| listener))
+    {
         Ok(listener) => Ok(Some(listener)),
-        Err(_) => ruleset(false).commit(socket).map(|()| None),
+        Err(_) => ruleset(ports, false).commit(socket).map(|()| None),
     }
 }
 
-fn ruleset(log: bool) -> Batch {
+fn ruleset(ports: Ports, log: bool) -> Batch {
     use Step::{Differs, Equals, Log, Meta, Payload, Redirect, Verdict};
     let protocol = |number: u8| vec![Meta(META_L4PROTO), Equals(vec![number])];
     let port_53 = || {
@@ -275,8 +143,8 @@ fn ruleset(log: bool) -> Batch {
     chain(&mut batch, "out", "nat", PRIORITY_DSTNAT);
     chain(&mut batch, "filter", "filter", PRIORITY_FILTER);
     let out = [
-        vec![protocol(UDP), port_53(), vec![Redirect(DNS_PORT)]],
-        vec![protocol(TCP), port_53(), vec![Redirect(DNS_PORT)]],
+        vec![protocol(UDP), port_53(), vec![Redirect(ports.dns)]],
+        vec![protocol(TCP), port_53(), vec![Redirect(ports.dns)]],
         vec![
             protocol(TCP),
             family(AF_INET),
@@ -289,7 +157,7 @@ fn ruleset(log: bool) -> Batch {
             v6_destination(),
             vec![Equals(v6_loopback.clone()), Verdict(RETURN)],
         ],
-        vec![protocol(TCP), vec![Redirect(CAPTURE_PORT)]],
+        vec![protocol(TCP), vec![Redirect(ports.capture)]],
     ];
     let mut filter = vec![
         vec![
@@ -428,74 +296,5 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
                 });
             });
         }),
-    }
-}
-
-// ---- listeners, and the proof ----
-
-/// Connections that the kernel completes and keeps until the gateway accepts them.
-const BACKLOG: i32 = 4096;
-
-fn open_doors(families: &[IpAddr]) -> io::Result<Doors> {
-    let listen = |port| -> io::Result<Vec<TcpListener>> {
-        families
-            .iter()
-            .map(|&address| {
-                let listener = TcpListener::bind(SocketAddr::new(address, port))?;
-                listener.set_nonblocking(true)?;
-                net::listen(&listener, BACKLOG)?; // the standard library's 128 is little for a burst
-                Ok(listener)
-            })
-            .collect()
-    };
-    let dns_udp = families.iter().map(|&address| {
-        let socket = UdpSocket::bind(SocketAddr::new(address, DNS_PORT))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    });
-    Ok(Doors {
-        captured: listen(CAPTURE_PORT)?,
-        proxy: listen(PROXY_PORT)?,
-        dns_tcp: listen(DNS_PORT)?,
-        dns_udp: dns_udp.collect::<io::Result<_>>()?,
-    })
-}
-
-/// Traffic that leaves for documentation addresses (RFC 5737, RFC 3849) and must arrive at the listeners instead.
-///
-/// The connections are kept open until the outside has looked at them.
-#[derive(Debug)]
-pub(super) struct Probe {
-    _connections: Vec<TcpStream>,
-}
-
-/// Where the probes pretend to go: one address for each address family.
-pub(crate) const PROBED: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-];
-/// The port that the probes pretend to go to.
-pub(crate) const PROBED_PORT: u16 = 9;
-
-impl Probe {
-    /// Sends `nonce` by TCP, and by UDP to port 53, once for each address family that `doors` serve.
-    pub(super) fn send(doors: &Doors, nonce: &[u8]) -> io::Result<Self> {
-        use std::io::Write as _;
-        let mut connections = Vec::new();
-        for address in PROBED.into_iter().take(doors.captured.len()) {
-            let mut connection = TcpStream::connect(SocketAddr::new(address, PROBED_PORT))?;
-            connection.write_all(nonce)?;
-            connections.push(connection);
-            let any = if address.is_ipv4() {
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-            } else {
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-            };
-            UdpSocket::bind(SocketAddr::new(any, 0))?
-                .send_to(nonce, SocketAddr::new(address, 53))?;
-        }
-        Ok(Self {
-            _connections: connections,
-        })
     }
 }

@@ -1,4 +1,4 @@
-//! Hearing of packets that nothing caught: a netlink socket to which the rules of [`super::seal`] send copies.
+//! Hearing of packets that nothing caught: a netlink socket to which the rules of [`super::rules`] send copies.
 //!
 //! The format is that of `linux/netfilter/nfnetlink_log.h`. What the copies say is read outside, by
 //! [`Strays`](crate::Strays).
