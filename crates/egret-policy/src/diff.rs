@@ -23,6 +23,7 @@ use work::Work;
 mod addresses;
 mod askers;
 mod compare;
+mod inbound;
 mod sequences;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,8 @@ pub struct Difference {
     pub lost: Vec<Change>,
     /// Paths that stand in one policy's `filesystem:` only.
     pub filesystem: Vec<FileChange>,
+    /// Hosts by which a published port may be addressed, or no longer.
+    pub inbound: Vec<InboundChange>,
     /// Whether everything was compared that could differ. It is not where entries tell so much apart that comparing all of
     /// it would take too long.
     pub complete: bool,
@@ -97,10 +100,22 @@ pub struct FileChange {
     pub path: String,
 }
 
+/// A host of one policy's `inbound:` that nothing of the other's means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InboundChange {
+    /// `added` or `removed`.
+    pub change: &'static str,
+    /// The name, pattern or address, in its canonical form.
+    pub host: String,
+}
+
 impl Difference {
     /// Whether the two policies decide alike.
     pub fn is_none(&self) -> bool {
-        self.gained.is_empty() && self.lost.is_empty() && self.filesystem.is_empty()
+        self.gained.is_empty()
+            && self.lost.is_empty()
+            && self.filesystem.is_empty()
+            && self.inbound.is_empty()
     }
 }
 
@@ -142,6 +157,7 @@ impl Policy {
             gained,
             lost,
             filesystem: files(self, new),
+            inbound: inbound::changes(self.inbound(), new.inbound()),
             complete: work.is_complete(),
         }
     }

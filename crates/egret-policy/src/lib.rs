@@ -38,7 +38,7 @@ pub use addr::{Class, HostAddresses, class_of};
 pub use cases::Tested;
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};
-pub use diff::{Change, Decided, Difference, FileChange};
+pub use diff::{Change, Decided, Difference, FileChange, InboundChange};
 pub use explain::{
     ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Question, Verdict,
 };

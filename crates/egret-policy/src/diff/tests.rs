@@ -39,7 +39,9 @@ fn said(old: &str, new: &str) -> Vec<String> {
     let lost = difference.lost.iter().map(|change| say("-", change));
     let files = difference.filesystem.iter();
     let files = files.map(|file| format!("{} {}: {}", file.change, file.list, file.path));
-    gained.chain(lost).chain(files).collect()
+    let hosts = difference.inbound.iter();
+    let hosts = hosts.map(|host| format!("{} inbound: {}", host.change, host.host));
+    gained.chain(lost).chain(files).chain(hosts).collect()
 }
 
 #[test]
@@ -75,6 +77,13 @@ fn a_difference_is_one_of_meaning() {
         ("allow: [{host: a.test, ports: [80], http: [GET /a/**]}]", "allow: [{host: a.test, ports: [80], http: [GET /a/**]}]\ndeny: [{host: a.test, http: ['* /**/z']}]", &["- a.test:80 [GET /a/z]"]),
         ("allow: [10.0.0.0/8]\ndeny: [10.1.0.0/16]", "allow: [10.0.0.0/8]", &["+ 10.1.0.0:443 (80,443)"]),
         ("filesystem: {write: [a, b]}", "filesystem: {write: [b], read: [c]}", &["added read: c", "removed write: a"]),
+        ("", "inbound: [b.test, a.test, A.test.]", &["added inbound: a.test", "added inbound: b.test"]),
+        ("inbound: [a.test, 10.0.0.1, '::1']", "inbound: [10.0.0.2, '[::1]']", &["added inbound: 10.0.0.2", "removed inbound: 10.0.0.1", "removed inbound: a.test"]),
+        ("inbound: [.a.test]", "inbound: [x.a.test, '*.a.test', '**.y.a.test']", &["removed inbound: .a.test"]),
+        ("inbound: [x.a.test, '*.a.test']", "inbound: [.a.test]", &["added inbound: .a.test"]),
+        ("inbound: [.a.test, x.a.test]", "inbound: ['**.a.test', a.test]", &[]),
+        ("inbound: ['*.s3.*.test', '.x.*.test']", "inbound: ['.x.*.test', '*.s3.*.test']", &[]),
+        ("inbound: ['p-*.test.example']", "inbound: ['*.test.example']", &["added inbound: *.test.example"]),
     ];
     for (old, new, expected) in table {
         assert_eq!(said(old, new), *expected, "{old:?} to {new:?}");

@@ -1,15 +1,17 @@
 //! Warnings: what is valid in a policy and probably not meant.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 
 use ipnet::IpNet;
 
 use crate::cases::Elsewhere;
+use crate::inbound;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
 use crate::matcher::{Found, Grant};
 use crate::names::HOST_GATEWAY;
-use crate::pattern::Lead;
+use crate::pattern::{Lead, Pattern};
 use crate::policy::{Default, Entry, Policy, What};
 use crate::program::Programs;
 use crate::report::{Report, Span, did_you_mean};
@@ -32,9 +34,12 @@ pub(crate) fn lint(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
         deny_entry(entry, span, report);
     }
     for (entry, &span) in policy.allow.iter().zip(&spans.allow) {
-        open_suffix(entry, span, report);
-        no_host(entry, span, report);
+        if let What::Name(pattern) = &entry.what {
+            open_suffix(pattern, span, report);
+            no_host(pattern, span, report);
+        }
     }
+    inbound(policy, spans, report);
     let allow = policy.allow.iter().zip(&spans.allow);
     for (entry, &span) in allow.chain(policy.deny.iter().zip(&spans.deny)) {
         if entry.needs_tls_inspection() {
@@ -95,10 +100,7 @@ fn deny_entry(entry: &Entry, span: Span, report: &mut Report<'_>) {
     }
 }
 
-fn open_suffix(entry: &Entry, span: Span, report: &mut Report<'_>) {
-    let What::Name(pattern) = &entry.what else {
-        return;
-    };
+fn open_suffix(pattern: &Pattern, span: Span, report: &mut Report<'_>) {
     if pattern.is_exact() {
         return;
     }
@@ -118,10 +120,7 @@ fn open_suffix(entry: &Entry, span: Span, report: &mut Report<'_>) {
 }
 
 /// Warns of a pattern that would mean the host if patterns could.
-fn no_host(entry: &Entry, span: Span, report: &mut Report<'_>) {
-    let What::Name(pattern) = &entry.what else {
-        return;
-    };
+fn no_host(pattern: &Pattern, span: Span, report: &mut Report<'_>) {
     let parent = |name: &str| {
         name.split_once('.')
             .map(|(_, parent)| parent == pattern.base())
@@ -130,6 +129,24 @@ fn no_host(entry: &Entry, span: Span, report: &mut Report<'_>) {
         let message = "no pattern opens the host that runs the sandbox";
         let help = "write its name out, such as `host.docker.internal:5432`, or use `host_gateway`";
         report.warning(span, message, "", Some(help.to_owned()));
+    }
+}
+
+/// Warns of hosts of published ports that are there twice, and of patterns that strangers can get a name under.
+fn inbound(policy: &Policy, spans: &Spans, report: &mut Report<'_>) {
+    let mut seen: HashMap<String, Span> = HashMap::new();
+    for (host, &span) in policy.inbound.iter().zip(&spans.inbound) {
+        if let inbound::Named::Name(pattern) = host.named() {
+            open_suffix(pattern, span, report);
+        }
+        match seen.entry(host.to_string()) {
+            Slot::Vacant(slot) => drop(slot.insert(span)),
+            Slot::Occupied(slot) => {
+                let label = format!("{} says this already", report.place(*slot.get(), span));
+                let help = "remove one of the two".to_owned();
+                report.warning(span, "a duplicate host", label, Some(help));
+            }
+        }
     }
 }
 

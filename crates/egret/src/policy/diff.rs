@@ -74,6 +74,13 @@ fn in_words(difference: &Difference, mut page: Page) -> Page {
             writeln!(page, "  {sign} {list}: {path}");
         }
     }
+    if !difference.inbound.is_empty() {
+        writeln!(page, "Hosts by which published ports may be addressed:");
+        for change in &difference.inbound {
+            let sign = if change.change == "added" { '+' } else { '-' };
+            writeln!(page, "  {sign} {}", change.host);
+        }
+    }
     if !difference.complete {
         writeln!(
             page,
@@ -154,7 +161,8 @@ mod tests {
         let policy = |text: &str| Policy::parse("p.yaml", text.as_bytes()).unwrap().policy;
         let old = policy("version: 1\nallow: ['*.a.test:443', 'b.test:80']");
         let new = policy(
-            "version: 1\nallow: ['**.a.test:443', {host: c.test, by: [/bin/x], ports: [1]}]\nfilesystem: {write: [x]}",
+            "version: 1\nallow: ['**.a.test:443', {host: c.test, by: [/bin/x], ports: [1]}]\nfilesystem: {write: [x]}\n\
+             inbound: [.d.test]",
         );
         let page = in_words(&old.diff(&new), Page::new(false));
         let expected = "\
@@ -168,6 +176,8 @@ No longer reachable:
       was allowed.rule (p.yaml:2); is denied.default
 Files:
   + write: x
+Hosts by which published ports may be addressed:
+  + .d.test
 ";
         assert_eq!(page.as_str(), expected);
         let page = in_words(&old.diff(&old), Page::new(false));

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::destination::{Target, parse_target};
+use crate::inbound::{InboundHost, Named};
 use crate::policy::{Default, Entry, Language, MAX_SHAPES, Policy, Ports, What};
 use crate::report::{Report, Span};
 use crate::rule::RuleId;
@@ -142,6 +143,13 @@ impl Draft<'_, '_> {
         };
         entries.push(entry);
         places.push(at);
+    }
+
+    /// Lets published ports be addressed by a host.
+    fn inbound(&mut self, named: Named, at: Span) {
+        let rule = RuleId::new(Arc::clone(self.report.file()), at.line);
+        self.policy.inbound.push(InboundHost::new(named, rule));
+        self.spans.inbound.push(at);
     }
 
     /// Allows what is public, on some ports.

@@ -4,8 +4,11 @@
 //! restrict, unless both are. Sources: `permissions/profile.go` of stacklok/toolhive-core,
 //! `pkg/container/docker/{squid,envoy}.go` of stacklok/toolhive.
 
-use super::{Draft, host, is_nothing, is_said, port_in_host};
+use std::borrow::Cow;
+
+use super::{Draft, host, is_nothing, port_in_host};
 use crate::destination::Target;
+use crate::inbound::{MAX_INBOUND, Named, parse_inbound};
 use crate::names::{Special, special_str};
 use crate::policy::{Ports, What};
 use crate::report::did_you_mean;
@@ -95,11 +98,21 @@ fn read_inbound(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
         return;
     };
     for (_, value) in draft.report.fields(pairs, INBOUND_KEYS, "`inbound`") {
-        for item in draft.report.items(value, "`allow_host`") {
-            draft.report.text(item, "a host");
+        let items = draft.report.items(value, "`allow_host`");
+        if items.len() > MAX_INBOUND {
+            let message = format!("`inbound` takes at most {MAX_INBOUND} hosts");
+            return draft.report.error(value.span, message, "", None);
         }
-        if is_said(value) {
-            draft.note("`inbound` has nothing to restrict: nothing outside can connect to a sandboxed program");
+        for item in items {
+            if let Some(named) = draft.report.parsed(item, "a host", inbound_host) {
+                draft.inbound(named, item.span);
+            }
+        }
+        if !items.is_empty() {
+            draft.note(
+                "`inbound` adds to localhost and the sandbox's own name, which ToolHive's Squid proxy no longer answers to where \
+                 hosts are listed; its Envoy proxy answers to any name",
+            );
         }
     }
 }
@@ -215,42 +228,64 @@ impl<'n, 's> Outbound<'n, 's> {
 const PUBLIC_ONLY: &str = "where every host is allowed, that is what is public: no private networks, not this machine, no \
                            metadata services";
 
-/// Reads an item of `allow_host`; nothing for a name of the host, which the proxies shut whatever is listed.
+/// Reads an item of `outbound`'s `allow_host`; nothing for a name of the host, which the proxies shut whatever is listed.
 fn allowed_host(text: &str) -> Result<Option<What>, BadEntry> {
+    let written = as_pattern(
+        text,
+        "and {port} in `allow_port`",
+        "for every host write `insecure_allow_all: true`",
+    )?;
+    if let Ok(Target::Name(name)) = crate::destination::parse_target(&written)
+        && special_str(name.as_str()) == Some(Special::HostGateway)
+    {
+        return Ok(None);
+    }
     let whole = 0..text.len();
+    let what = match written {
+        Cow::Borrowed(text) => host(text, Side::Allow),
+        Cow::Owned(below) => {
+            host(&below, Side::Allow).map_err(|bad| BadEntry { part: whole, ..bad })
+        }
+    };
+    what.map(Some)
+}
+
+/// Reads an item of `inbound`'s `allow_host`.
+fn inbound_host(text: &str) -> Result<Named, BadEntry> {
+    let written = as_pattern(text, "alone", "name the hosts")?;
+    parse_inbound(&written).map_err(|bad| match written {
+        Cow::Borrowed(_) => bad,
+        Cow::Owned(_) => BadEntry {
+            part: 0..text.len(),
+            ..bad
+        },
+    })
+}
+
+/// A host of `allow_host` as a pattern of Egret's: a dot in front and `*.` mean the name and everything below it. What to do
+/// with a port behind it, and with a `*` alone, is the caller's to say.
+fn as_pattern<'t>(text: &'t str, with_port: &str, every: &str) -> Result<Cow<'t, str>, BadEntry> {
     if let Some((host, port)) = port_in_host(text) {
-        let help = format!("write `{host}` here and {port} in `allow_port`");
+        let part = host.len()..text.len();
         let message = "`allow_host` takes hosts without ports";
-        return Err(BadEntry::new(
-            host.len()..text.len(),
-            message,
-            "not here",
-            help,
-        ));
+        let help = format!("write `{host}` {}", with_port.replace("{port}", port));
+        return Err(BadEntry::new(part, message, "not here", help));
     }
     let below = text.strip_prefix("*.").or(text.strip_prefix('.'));
-    if let Some(at) = below.unwrap_or(text).find('*') {
-        let at = text.len() - below.unwrap_or(text).len() + at;
+    let rest = below.unwrap_or(text);
+    if let Some(at) = rest.find('*') {
+        let at = text.len() - rest.len() + at;
         let help = match text {
-            "*" => "for every host write `insecure_allow_all: true`",
+            "*" => every,
             _ => "write `.example.com` for `example.com` and everything below it",
         };
         let message = "ToolHive knows a `*` only as the whole first label";
         return Err(BadEntry::new(at..at + 1, message, "", help));
     }
-    if let Ok(Target::Name(name)) = crate::destination::parse_target(text)
-        && special_str(name.as_str()) == Some(Special::HostGateway)
-    {
-        return Ok(None);
-    }
-    match below {
-        // Both forms mean the name and everything below it.
-        Some(below) => {
-            host(&format!(".{below}"), Side::Allow).map_err(|bad| BadEntry { part: whole, ..bad })
-        }
-        None => host(text, Side::Allow),
-    }
-    .map(Some)
+    Ok(match below {
+        Some(below) => Cow::Owned(format!(".{below}")),
+        None => Cow::Borrowed(text),
+    })
 }
 
 fn mounts(value: &Node<'_>, what: &str, draft: &mut Draft<'_, '_>) -> Vec<String> {

@@ -121,7 +121,8 @@ fn what_differs_is_told() {
             "1: this opens nothing: ToolHive shuts the names of the host, listed or not"]),
         ("network: {mode: none, outbound: {allow_port: [1]}}", &["1: with `mode: none` there is no network, so `outbound` opens nothing"]),
         ("network: {inbound: {allow_host: [a.example]}}", &[
-            "note: `inbound` has nothing to restrict: nothing outside can connect to a sandboxed program"]),
+            "note: `inbound` adds to localhost and the sandbox's own name, which ToolHive's Squid proxy no longer answers to where hosts \
+             are listed; its Envoy proxy answers to any name"]),
         ("network: {inbound: {allow_host: []}}", &[]),
         ("name: x\nwrite: []", &[
             "note: a profile without `network` opens nothing; ToolHive's Squid proxy lets everything through then, its Envoy proxy nothing"]),
@@ -145,7 +146,7 @@ fn what_is_wrong_is_named_with_its_place() {
         ("privileged: 'yes'",                          &["1:13 `privileged` has to be `true` or `false`"]),
         ("network: {outbound: {allow_host: a.b}}",     &["1:34 `allow_host` has to be a list: put it in brackets: `[a.b]`"]),
         ("network: {outbound: {allow_host: ['a.b:443', '*', 'a*.b.example', '**.b.example']}}", &[
-            "1:39 `allow_host` takes hosts without ports: write `a.b` here and 443 in `allow_port`",
+            "1:39 `allow_host` takes hosts without ports: write `a.b` and 443 in `allow_port`",
             "1:47 ToolHive knows a `*` only as the whole first label: for every host write `insecure_allow_all: true`",
             "1:53 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it",
             "1:68 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it"]),
@@ -165,10 +166,47 @@ fn what_is_wrong_is_named_with_its_place() {
             "1:64 a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`",
             "1:75 this is not a path"]),
         ("network: {inbound: {allow_host: [1]}}",      &["1:34 a host has to be a text: put it in quotes"]),
+        ("network: {inbound: {allow_host: ['*', 'a.b:80', 'a*.b.example', '*.com', 'https://a.b', 10.0.0.0/8]}}", &[
+            "1:35 ToolHive knows a `*` only as the whole first label: name the hosts",
+            "1:43 `allow_host` takes hosts without ports: write `a.b` alone",
+            "1:51 ToolHive knows a `*` only as the whole first label: write `.example.com` for `example.com` and everything below it",
+            "1:66 `.com` would match every domain registered under `com`: name the hosts: under any other name, a port is not answered, so that no web page can pass itself off as its user",
+            "1:75 an entry names a host, not a URL: write `a.b`",
+            "1:89 a network cannot be addressed, only a host: write a name, or one address"]),
     ];
     for (text, expected) in table {
         assert_eq!(super::said(&errors(text)), *expected, "{text}");
     }
+}
+
+#[test]
+fn hosts_of_published_ports_follow_dstdomain() {
+    let text =
+        "network: {inbound: {allow_host: [a.example, .b.example, '*.c.example', 192.168.1.7]}}";
+    let policy = read(text, None).policy;
+    let converted = policy.to_yaml(&[]).unwrap();
+    assert_eq!(
+        converted,
+        "version: 1\ninbound: [a.example, .b.example, .c.example, 192.168.1.7]\n"
+    );
+    for policy in [&policy, &read(&converted, None).policy] {
+        let answers = |asked: &str| policy.inbound().iter().any(|host| host.matches(asked));
+        for asked in [
+            "A.example.",
+            "b.example",
+            "x.y.b.example",
+            "c.example",
+            "x.c.example",
+            "192.168.1.7",
+        ] {
+            assert!(answers(asked), "{asked}");
+        }
+        for asked in ["x.a.example", "xb.example", "192.168.1.8", "localhost", "*"] {
+            assert!(!answers(asked), "{asked}");
+        }
+    }
+    let nothing = read("network: {inbound: {allow_host: []}}", None);
+    assert!(nothing.policy.inbound().is_empty());
 }
 
 #[test]
