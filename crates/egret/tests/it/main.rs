@@ -14,6 +14,7 @@
 
 mod closed;
 mod commands;
+mod containers;
 mod doors;
 mod escapes;
 mod files;

@@ -11,9 +11,14 @@
 //!    docker0  172.17.0.1/16
 //! ```
 //!
+//! With [`World::with_engine`] the machine has Docker or Podman as well, of its own; see [`engine`] and [`images`].
+//!
 //! What Egret is started with and what came of it is in [`run`]; [`probe`] is a client that makes attempts from inside.
 
 pub(crate) mod dns;
+pub(crate) mod engine;
+mod engine_groups;
+pub(crate) mod images;
 pub(crate) mod machine;
 pub(crate) mod probe;
 pub(crate) mod real;
@@ -29,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use dns::Dns;
+use engine::{Engine, Kind};
 use machine::Machine;
 use run::Run;
 use servers::{AUTHORITY, Server, Service};
@@ -42,6 +48,8 @@ pub(crate) struct World {
     daemons: RefCell<Vec<Child>>,
     pub(crate) machine: Machine,
     pub(crate) outside: Machine,
+    /// After the machine: what it leaves is removed when nothing runs there any more.
+    engine: Option<Engine>,
 }
 
 /// Who runs Egret.
@@ -98,6 +106,10 @@ pub(crate) const HOST_ADDRESSES: [&str; 5] = [
 
 impl World {
     pub(crate) fn new() -> World {
+        World::build(None)
+    }
+
+    fn build(engine: Option<Kind>) -> World {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests make namespaces, which needs root: run them with ./x test"
@@ -107,7 +119,11 @@ impl World {
         let machine = Machine::new(&[("toolchain", toolchain)]);
         let outside = Machine::new(&[]);
         connect(&machine, &outside);
+        if engine.is_some() {
+            Engine::make_room(&machine);
+        }
         furnish(&machine);
+        let engine = engine.map(|kind| Engine::start(kind, &machine));
         let dns = Dns::start(&outside, at::NAME_SERVER.parse().unwrap());
         let wire = Wire::tap(&machine);
         World {
@@ -117,6 +133,7 @@ impl World {
             daemons: RefCell::default(),
             machine,
             outside,
+            engine,
         }
     }
 

@@ -52,17 +52,26 @@ pub(crate) fn udp(host: &str, port: u16) -> Value {
 /// Makes the attempts inside one run.
 #[track_caller]
 pub(crate) fn attempt(run: Run<'_>, attempts: &[Value]) -> (Outcome, Vec<Value>) {
-    let attempts = format!("{}\n", Value::from(attempts.to_vec()));
-    let outcome = run
-        .input(attempts)
-        .program(&["/usr/bin/python3", "-I", "-S", "/srv/lib/probe.py"])
-        .ok();
-    let ends: Vec<Value> = outcome
-        .stdout
+    let outcome = run.input(asked(attempts)).program(&PROGRAM).ok();
+    let ends = answered(&outcome.stdout);
+    (outcome, ends)
+}
+
+/// The client's command line, wherever it runs.
+pub(crate) const PROGRAM: [&str; 4] = ["/usr/bin/python3", "-I", "-S", "/srv/lib/probe.py"];
+
+/// What the client reads.
+pub(crate) fn asked(attempts: &[Value]) -> String {
+    format!("{}\n", Value::from(attempts.to_vec()))
+}
+
+/// What the client printed: how each attempt ended.
+#[track_caller]
+pub(crate) fn answered(stdout: &str) -> Vec<Value> {
+    stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    (outcome, ends)
+        .collect()
 }
 
 /// Makes each attempt, and fails unless all were refused at once, with the reason in the audit log where one is named,
