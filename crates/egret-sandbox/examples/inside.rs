@@ -4,9 +4,20 @@ use egret_sandbox::{Ports, agent};
 use std::error::Error;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::ExitCode;
 use std::time::Duration;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
@@ -29,6 +40,20 @@ fn main() -> Result<(), Box<dyn Error>> {
             let to: SocketAddr = to.parse()?;
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             UdpSocket::bind(any)?.send_to(word.as_bytes(), to)?;
+        }
+        // Connects again and again, whatever comes of it.
+        ["insist", to] => {
+            let to: SocketAddr = to.parse()?;
+            std::thread::spawn(move || -> std::io::Result<()> {
+                loop {
+                    // Refused as long as nobody listens; a connection stays for a moment and says nothing.
+                    if let Ok(stream) = TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+                        std::thread::sleep(Duration::from_micros(200));
+                        drop(stream);
+                    }
+                }
+            });
+            std::io::stdin().read_to_end(&mut Vec::new())?;
         }
         // Until standard input ends. Prints a line for each connection.
         ["listen", at] => {
@@ -56,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             say(&format!("at {address}"))?;
             std::io::stdin().read_to_end(&mut Vec::new())?;
         }
-        _ => return Err("usage: inside agent|connect|send|listen|ignore …".into()),
+        _ => return Err("usage: inside agent|connect|send|insist|listen|ignore …".into()),
     }
     Ok(())
 }
