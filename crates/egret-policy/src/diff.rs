@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::addr::{DOCKER_BRIDGE, HostAddresses};
+use crate::filesystem::Share;
 use crate::names::HOST_GATEWAY;
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -42,6 +43,8 @@ pub struct Difference {
     pub filesystem: Vec<FileChange>,
     /// Hosts by which a published port may be addressed, or no longer.
     pub inbound: Vec<InboundChange>,
+    /// Whether one of them asks for a privileged program, and the other does not: `added` or `removed`.
+    pub privileged: Option<&'static str>,
     /// Whether everything was compared that could differ. It is not where entries tell so much apart that comparing all of
     /// it would take too long.
     pub complete: bool,
@@ -96,7 +99,7 @@ pub struct FileChange {
     pub change: &'static str,
     /// The list: `read`, `write` or `hide`.
     pub list: &'static str,
-    /// The path, as it was written.
+    /// The path, as it was written, with the path inside behind a colon where that is another one.
     pub path: String,
 }
 
@@ -116,6 +119,7 @@ impl Difference {
             && self.lost.is_empty()
             && self.filesystem.is_empty()
             && self.inbound.is_empty()
+            && self.privileged.is_none()
     }
 }
 
@@ -158,6 +162,11 @@ impl Policy {
             lost,
             filesystem: files(self, new),
             inbound: inbound::changes(self.inbound(), new.inbound()),
+            privileged: match (self.privileged(), new.privileged()) {
+                (None, Some(_)) => Some("added"),
+                (Some(_), None) => Some("removed"),
+                (None, None) | (Some(_), Some(_)) => None,
+            },
             complete: work.is_complete(),
         }
     }
@@ -202,18 +211,17 @@ fn with_one_host(mut changes: Vec<Change>) -> Vec<Change> {
 }
 
 fn files(old: &Policy, new: &Policy) -> Vec<FileChange> {
-    let lists = |policy: &Policy| {
-        let files = policy.filesystem().clone();
+    let shown = |shares: &[Share]| shares.iter().map(ToString::to_string).collect();
+    let lists = |policy: &Policy| -> [(&'static str, BTreeSet<String>); 3] {
+        let files = policy.filesystem();
         [
-            ("read", files.read),
-            ("write", files.write),
-            ("hide", files.hide),
+            ("read", shown(&files.read)),
+            ("write", shown(&files.write)),
+            ("hide", files.hide.iter().cloned().collect()),
         ]
     };
     let mut changes = Vec::new();
     for ((list, old), (_, new)) in lists(old).into_iter().zip(lists(new)) {
-        let (old, new): (BTreeSet<_>, BTreeSet<_>) =
-            (old.into_iter().collect(), new.into_iter().collect());
         let change = |change, path: &String| FileChange {
             change,
             list,

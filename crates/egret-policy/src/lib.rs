@@ -17,6 +17,7 @@ mod denial;
 mod destination;
 mod diff;
 mod explain;
+mod filesystem;
 mod glob;
 mod host;
 mod inbound;
@@ -42,11 +43,12 @@ pub use diff::{Change, Decided, Difference, FileChange, InboundChange};
 pub use explain::{
     ExplainedDestination, ExplainedStep, Explanation, JudgedAddress, Question, Verdict,
 };
+pub use filesystem::{Filesystem, Share};
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use inbound::InboundHost;
 pub use matcher::{Matcher, Spoken};
 pub use permit::{Lookup, Permit, Vetted};
-pub use policy::{Filesystem, FlagError, HostGatewayPorts, Language, Parsed, Policy};
+pub use policy::{FlagError, HostGatewayPorts, Language, Parsed, Policy};
 pub use program::Program;
 pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};

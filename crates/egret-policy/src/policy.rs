@@ -12,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::cases::Case;
+use crate::filesystem::Filesystem;
 use crate::inbound::InboundHost;
 use crate::matcher::{Compiled, Matcher};
 use crate::names::{Special, special_str};
@@ -34,6 +35,7 @@ pub struct Policy {
     pub(crate) host_gateway: Option<HostGatewayPorts>,
     pub(crate) inbound: Vec<InboundHost>,
     pub(crate) filesystem: Filesystem,
+    pub(crate) privileged: Option<RuleId>,
     pub(crate) tests: Vec<Case>,
     /// The forms of wildcards inside patterns. Each costs a look-up in every decision, so they are counted.
     pub(crate) shapes: HashSet<Shape>,
@@ -195,7 +197,7 @@ impl Language {
     }
 }
 
-/// A `--allow`, `--deny` or `--allow-docker-gateway` that cannot be understood.
+/// A `--allow`, `--deny` or `--allow-docker-gateway`, or a list of ports, that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct FlagError(String);
@@ -210,12 +212,26 @@ impl HostGatewayPorts {
     /// Every port.
     pub const ANY: Self = Self(None);
 
+    /// These ports, in any order.
+    ///
+    /// # Errors
+    /// If there are none, or if one is 0, which is no port.
+    pub fn new(ports: Vec<u16>) -> Result<Self, FlagError> {
+        match ports.contains(&0) {
+            _ if ports.is_empty() => Err(FlagError("there are no ports".to_owned())),
+            true => Err(FlagError(
+                "0 is not a port: ports are 1 to 65535".to_owned(),
+            )),
+            false => Ok(Self::listed(ports)),
+        }
+    }
+
     pub(crate) fn listed(ports: Vec<u16>) -> Self {
         Self(Some(ports))
     }
 
-    /// The ports, unless it is every one.
-    pub(crate) fn list(&self) -> Option<&[u16]> {
+    /// The ports, as they were given; none where it is every port.
+    pub fn ports(&self) -> Option<&[u16]> {
         self.0.as_deref()
     }
 
@@ -244,17 +260,6 @@ impl FromStr for HostGatewayPorts {
             parse_ports(text).map_err(|bad| flag_error("--allow-docker-gateway", text, &[bad]))?;
         Ok(Self::listed(ports.as_slice().to_vec()))
     }
-}
-
-/// The `filesystem:` section, as it was written: `~` and relative paths are the caller's to resolve.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filesystem {
-    /// Paths that may be read though they would be hidden.
-    pub read: Vec<String>,
-    /// Paths that may be written.
-    pub write: Vec<String>,
-    /// Paths that are not to be there.
-    pub hide: Vec<String>,
 }
 
 impl Policy {
@@ -368,11 +373,8 @@ impl Policy {
             deny: Vec::new(),
             host_gateway: None,
             inbound: Vec::new(),
-            filesystem: Filesystem {
-                read: Vec::new(),
-                write: Vec::new(),
-                hide: Vec::new(),
-            },
+            filesystem: Filesystem::default(),
+            privileged: None,
             tests: Vec::new(),
             shapes: HashSet::new(),
         }
@@ -439,9 +441,10 @@ impl Policy {
     /// image. Returns them.
     pub fn leave_out_missing(&mut self, is_there: impl Fn(&str) -> bool) -> Vec<String> {
         let write = &mut self.filesystem.write;
-        let (there, missing) = write.drain(..).partition(|path| is_there(path));
+        let (there, missing): (Vec<_>, Vec<_>) =
+            write.drain(..).partition(|share| is_there(&share.host));
         *write = there;
-        missing
+        missing.into_iter().map(|share| share.host).collect()
     }
 
     /// The hosts by which a published port may be addressed, besides the names of this machine's loopback and of the
@@ -463,6 +466,25 @@ impl Policy {
     /// Whether anything of the host gateway is opened, by `host_gateway:`, by the flag, or by an entry that names it.
     pub fn opens_host_gateway(&self) -> bool {
         self.host_gateway.is_some() || self.allow.iter().any(|entry| entry.what.is_host_gateway())
+    }
+
+    /// Whether anything is opened at all, by an entry, the default or the host gateway, be it only for some programs or
+    /// requests. What a deny entry leaves of it is not looked at.
+    pub fn opens_anything(&self) -> bool {
+        !self.allow.is_empty() || self.default != Default::Deny || self.host_gateway.is_some()
+    }
+
+    /// Where the policy asks for a privileged program, which could undo its sandbox: whoever makes one refuses that.
+    pub fn privileged(&self) -> Option<&RuleId> {
+        self.privileged.as_ref()
+    }
+
+    /// The first entry that is about some programs only, with `by` or `under`. Where nobody can say which program asks, such
+    /// an entry of `allow` allows nothing, and one of `deny` refuses everybody.
+    pub fn names_programs(&self) -> Option<&RuleId> {
+        let mut entries = self.allow.iter().chain(&self.deny);
+        let entry = entries.find(|entry| !entry.programs.are_all());
+        entry.map(|entry| &entry.rule)
     }
 
     /// How many entries `allow` and `deny` have together, those of flags included.
@@ -534,3 +556,6 @@ fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
         problems.join("; ")
     ))
 }
+
+#[cfg(test)]
+mod tests;

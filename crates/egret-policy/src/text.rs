@@ -9,6 +9,7 @@ pub(crate) mod lint;
 pub(crate) mod native;
 pub(crate) mod reader;
 pub(crate) mod schema;
+pub(crate) mod shares;
 pub(crate) mod write;
 pub(crate) mod yaml;
 

@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use crate::secrets::{Homes, places, sockets};
 use crate::settings;
-use egret_policy::Filesystem;
+use egret_policy::{Filesystem, Share};
 use egret_sandbox::{Files, Mark};
 use std::path::{Path, PathBuf};
 
@@ -44,11 +44,11 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         marks.push((wishes.directory.to_owned(), Mark::Write));
     }
 
-    let written = |paths: &[String]| -> Vec<PathBuf> { paths.iter().map(PathBuf::from).collect() };
+    let hide = wishes.policy.hide.iter().map(PathBuf::from).collect();
     for (paths, mark, option) in [
-        (written(&wishes.policy.read), Mark::Read, None),
-        (written(&wishes.policy.write), Mark::Write, None),
-        (written(&wishes.policy.hide), Mark::Hide, None),
+        (same_inside(&wishes.policy.read)?, Mark::Read, None),
+        (same_inside(&wishes.policy.write)?, Mark::Write, None),
+        (hide, Mark::Hide, None),
         (wishes.read.to_vec(), Mark::Read, Some("--read")),
         (wishes.write.to_vec(), Mark::Write, Some("--write")),
         (wishes.hide.to_vec(), Mark::Hide, Some("--hide")),
@@ -81,6 +81,18 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         .map(Path::to_owned)
         .collect();
     Ok(Files { marks, protected })
+}
+
+/// The paths of a policy, none of which can be another one inside.
+fn same_inside(shares: &[Share]) -> Result<Vec<PathBuf>, Failure> {
+    let path = |share: &Share| match &share.inside {
+        None => Ok(PathBuf::from(&share.host)),
+        Some(_) => Err(Failure::new(format!(
+            "the policy's filesystem: {share}: only a container can have a path elsewhere; write {} alone for a command",
+            share.host
+        ))),
+    };
+    shares.iter().map(path).collect()
 }
 
 /// Hides a path that need not exist, and what it leads to if it is a link.
@@ -236,6 +248,22 @@ fn check_directory(directory: &Path, marks: &[(PathBuf, Mark)]) -> Result<(), Fa
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_command_has_paths_where_they_are() {
+        let share = |inside: Option<&str>| Share {
+            host: "/srv/data".into(),
+            inside: inside.map(str::to_owned),
+        };
+        let paths = same_inside(&[share(None)]).unwrap();
+        assert_eq!(paths, [PathBuf::from("/srv/data")]);
+        let error = same_inside(&[share(None), share(Some("/data"))]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the policy's filesystem: /srv/data:/data: only a container can have a path elsewhere; \
+             write /srv/data alone for a command"
+        );
+    }
 
     #[test]
     fn every_link_on_the_way_is_found() {

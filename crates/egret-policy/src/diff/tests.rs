@@ -77,6 +77,7 @@ fn a_difference_is_one_of_meaning() {
         ("allow: [{host: a.test, ports: [80], http: [GET /a/**]}]", "allow: [{host: a.test, ports: [80], http: [GET /a/**]}]\ndeny: [{host: a.test, http: ['* /**/z']}]", &["- a.test:80 [GET /a/z]"]),
         ("allow: [10.0.0.0/8]\ndeny: [10.1.0.0/16]", "allow: [10.0.0.0/8]", &["+ 10.1.0.0:443 (80,443)"]),
         ("filesystem: {write: [a, b]}", "filesystem: {write: [b], read: [c]}", &["added read: c", "removed write: a"]),
+        ("filesystem: {write: ['/a:/b', '/c:/c']}", "filesystem: {write: ['/a:/d', /c]}", &["added write: /a:/d", "removed write: /a:/b"]),
         ("", "inbound: [b.test, a.test, A.test.]", &["added inbound: a.test", "added inbound: b.test"]),
         ("inbound: [a.test, 10.0.0.1, '::1']", "inbound: [10.0.0.2, '[::1]']", &["added inbound: 10.0.0.2", "removed inbound: 10.0.0.1", "removed inbound: a.test"]),
         ("inbound: [.a.test]", "inbound: [x.a.test, '*.a.test', '**.y.a.test']", &["removed inbound: .a.test"]),

@@ -7,11 +7,13 @@ use std::borrow::Cow;
 use ipnet::IpNet;
 
 use crate::cases::{Case, Expected};
+use crate::filesystem::Share;
 use crate::inbound::InboundHost;
 use crate::policy::{Default, Entry, Policy, Ports, What};
 use crate::program::{ProgramPattern, Programs};
 use crate::report::{PolicyErrors, Report, Span};
 use crate::text::entry::Side;
+use crate::text::reader::shown;
 use crate::text::write::{self, Collection, Comment, Item, Value};
 
 impl Policy {
@@ -24,22 +26,30 @@ impl Policy {
     /// # Errors
     /// What of the policy the language has no form for, with the lines of the text that it would have been.
     pub fn to_yaml(&self, comments: &[String]) -> Result<String, PolicyErrors> {
+        let files = &self.filesystem;
+        let mut shares = files.read.iter().chain(&files.write);
+        if let Some(share) = shares.find(|share| share.host.contains(':')) {
+            let message = format!("`{}` has a colon in its name", shown(&share.host));
+            let help = "in Egret's own language, what is behind a colon is where a path is inside"
+                .to_owned();
+            return refused("", message, help);
+        }
         let text = write::yaml(&header(comments), &root(self));
         let again = Self::parse(CONVERTED, text.as_bytes())?.policy;
         if says_the_same(self, &again) {
             return Ok(text);
         }
-        let mut report = Report::new(CONVERTED.into(), &text);
+        let message = "this would not be the same policy, which is a bug of Egret's".to_owned();
         let help = "write the policy by hand, and report this with the one it was to be made from"
             .to_owned();
-        report.error(
-            Span::START,
-            "this would not be the same policy, which is a bug of Egret's",
-            "",
-            Some(help),
-        );
-        report.finish().map(|_| String::new())
+        refused(&text, message, help)
     }
+}
+
+fn refused(text: &str, message: String, help: String) -> Result<String, PolicyErrors> {
+    let mut report = Report::new(CONVERTED.into(), text);
+    report.error(Span::START, message, "", Some(help));
+    report.finish().map(|_| String::new())
 }
 
 /// How messages name the text that a policy was converted to.
@@ -90,7 +100,7 @@ fn root(policy: &Policy) -> Map<'_> {
             root.push(pair(key, lines(entries)));
         }
     }
-    match policy.host_gateway.as_ref().map(|ports| ports.list()) {
+    match policy.host_gateway.as_ref().map(|ports| ports.ports()) {
         None => {}
         Some(None) => root.push(pair("host_gateway", text("allow"))),
         Some(Some(ports)) => root.push(pair("host_gateway", line(ports.iter().map(plain)))),
@@ -100,15 +110,22 @@ fn root(policy: &Policy) -> Map<'_> {
         let hosts = hosts.map(|host| Value::Text(host.to_string().into()));
         root.push(pair("inbound", line(hosts)));
     }
+    let files = &policy.filesystem;
+    let shares = |shares: &[Share]| {
+        let paths = shares.iter();
+        line(paths.map(|share| Value::Text(share.to_string().into())))
+    };
     let files = [
-        ("read", &policy.filesystem.read),
-        ("write", &policy.filesystem.write),
-        ("hide", &policy.filesystem.hide),
+        ("read", shares(&files.read), files.read.is_empty()),
+        ("write", shares(&files.write), files.write.is_empty()),
+        (
+            "hide",
+            line(files.hide.iter().map(|path| text(path))),
+            files.hide.is_empty(),
+        ),
     ];
-    let files = files.iter().filter(|(_, paths)| !paths.is_empty());
-    let files: Vec<_> = files
-        .map(|(key, paths)| pair(key, line(paths.iter().map(|path| text(path)))))
-        .collect();
+    let files = files.into_iter().filter(|(_, _, is_empty)| !is_empty);
+    let files: Vec<_> = files.map(|(key, paths, _)| pair(key, paths)).collect();
     if !files.is_empty() {
         root.push(pair("filesystem", map(files)));
     }
@@ -270,7 +287,8 @@ fn map<'a>(items: Vec<(Cow<'a, str>, Item<'a>)>) -> Value<'a> {
     })
 }
 
-/// Whether two policies are the same but for where their entries stand.
+/// Whether two policies are the same but for where their entries stand, and for privileges, for which there is no form: who
+/// is not privileged can do less.
 fn says_the_same(one: &Policy, other: &Policy) -> bool {
     let entries = |one: &[Entry], other: &[Entry]| {
         one.len() == other.len()

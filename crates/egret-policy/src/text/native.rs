@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::filesystem::Share;
 use crate::inbound::{InboundHost, MAX_INBOUND, parse_inbound};
 use crate::policy::{Default, Entry, HostGatewayPorts, MAX_SHAPES, Policy, Ports};
 use crate::program::{ProgramPattern, Programs};
@@ -16,6 +17,7 @@ use crate::rule::RuleId;
 use crate::text::advice;
 use crate::text::entry::{self, BadEntry, Side};
 use crate::text::reader::{MAX_POLICY_NAME, can_be_a_name, shown, text_of};
+use crate::text::shares::{check_places, parse_hidden, parse_share};
 use crate::text::yaml::{Kind, Node, Value};
 
 mod cases;
@@ -537,31 +539,30 @@ impl Reader<'_, '_> {
                 .report
                 .error(value.span, "`filesystem` is a mapping", label, Some(help));
         };
+        let mut shares: [Vec<(Span, Share)>; 2] = [Vec::new(), Vec::new()];
+        let [read, write] = &mut shares;
         for (key, value) in self.report.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
             let items = self.report.list(value, &format!("`{key}`"));
-            let paths: Vec<_> = items.iter().filter_map(|item| self.path(item)).collect();
-            match key {
-                "read" => self.policy.filesystem.read = paths,
-                "write" => self.policy.filesystem.write = paths,
-                _ => self.policy.filesystem.hide = paths,
+            for item in items {
+                let share = match key {
+                    "hide" => {
+                        let path = self.report.parsed(item, "a path", parse_hidden);
+                        self.policy.filesystem.hide.extend(path);
+                        continue;
+                    }
+                    _ => self.report.parsed(item, "a path", parse_share),
+                };
+                let list = if key == "read" {
+                    &mut *read
+                } else {
+                    &mut *write
+                };
+                list.extend(share.map(|share| (item.span, share)));
             }
         }
-    }
-
-    fn path(&mut self, item: &Node<'_>) -> Option<String> {
-        let path = self.report.text(item, "a path")?;
-        if path.is_empty() || path.contains('\0') {
-            self.report.error(item.span, "this is not a path", "", None);
-            return None;
-        }
-        if let Some(sign) = advice::not_expanded(path) {
-            let message = format!("a path of `filesystem` has no `{sign}`");
-            let label = "this is not expanded";
-            let help = "write the path out; a file that is really called so cannot be named";
-            let help = Some(help.to_owned());
-            self.report.error(item.span, message, label, help);
-            return None;
-        }
-        Some(path.to_owned())
+        check_places(read.iter().chain(&*write), self.report);
+        let [read, write] = shares.map(|list| list.into_iter().map(|(_, share)| share).collect());
+        self.policy.filesystem.read = read;
+        self.policy.filesystem.write = write;
     }
 }

@@ -81,6 +81,14 @@ fn in_words(difference: &Difference, mut page: Page) -> Page {
             writeln!(page, "  {sign} {}", change.host);
         }
     }
+    match difference.privileged {
+        Some("added") => writeln!(page, "The new policy asks for a privileged program."),
+        Some(_) => writeln!(
+            page,
+            "The new policy no longer asks for a privileged program."
+        ),
+        None => {}
+    }
     if !difference.complete {
         writeln!(
             page,

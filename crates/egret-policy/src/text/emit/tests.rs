@@ -52,7 +52,7 @@ inbound: [app.example, .corp.example, 192.168.1.7, 2001:db8::7]
 
 filesystem:
   read: [~/.gitconfig]
-  write: [./out, \"a b #c\"]
+  write: [./out, \"a b #c\", /srv/data:/data]
 
 tests:
   - allow: api.github.com:443
@@ -119,6 +119,12 @@ fn flags_are_written_like_entries() {
 
 #[test]
 fn what_the_language_has_no_form_for_is_an_error() {
+    let text = b"version: 1\nfilesystem_policy: {read_write: ['/srv/a:/b']}";
+    let errors = Policy::parse("p", text).unwrap().policy.to_yaml(&[]);
+    let errors = errors.unwrap_err();
+    let said = errors.errors()[0].message();
+    assert_eq!(said, "`/srv/a:/b` has a colon in its name");
+
     let mut policy = Policy::deny_all();
     policy.name = Some("a\u{7}".to_owned());
     let errors = policy.to_yaml(&[]).unwrap_err();
@@ -219,7 +225,7 @@ pub(crate) fn policy() -> impl Strategy<Value = String> {
         ]),
         some(&[
             "filesystem: {read: ['~', '#x'], hide: [\"a\\tb\"]}\n",
-            "filesystem: {write: ['-']}\n",
+            "filesystem: {write: ['-', '~/x:/y z', './a:/b//c/', '/d:/d']}\n",
         ]),
         some(&[
             "tests: [{allow: a.example}, {deny: '10.0.0.1:1', by: /x, request: 'GET /?a', resolves_to: [::1]}]\n",

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Draft, is_said};
+use crate::filesystem::Share;
 use crate::policy::{Entry, Ports};
 use crate::program::{ProgramPattern, Programs};
 use crate::report::{Span, did_you_mean};
@@ -297,7 +298,7 @@ fn filesystem(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
                 let all = paths.into_iter().map(|(_, path)| path);
                 let (own, written): (Vec<_>, Vec<_>) =
                     all.partition(|path| is_the_sandboxs_own(path));
-                draft.policy.filesystem.write = written.into_iter().map(str::to_owned).collect();
+                draft.policy.filesystem.write = written.into_iter().map(as_outside).collect();
                 if !own.is_empty() {
                     draft.note(format!(
                         "of `read_write`, {} left out: every sandbox of Egret's has its own /tmp, /var/tmp, /run, /dev, /proc and /sys",
@@ -312,12 +313,20 @@ fn filesystem(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
         draft.report.error(value.span, message, "", None);
     }
     if !workdir {
-        draft.policy.filesystem.read.push(".".to_owned());
+        draft.policy.filesystem.read.push(as_outside("."));
     }
     draft.note(
         "`filesystem_policy` speaks of this machine's files here: `read_write` paths are writable, and everything else can be \
          read, but for what holds secrets, where OpenShell shows only what is listed",
     );
+}
+
+/// A path that is the same inside.
+fn as_outside(path: &str) -> Share {
+    Share {
+        host: path.to_owned(),
+        inside: None,
+    }
 }
 
 fn left_out(paths: &[&str]) -> String {

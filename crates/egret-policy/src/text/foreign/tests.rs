@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use crate::{
-    Destination, HostAddresses, Language, Parsed, Policy, PolicyErrors, Program, Reason, Target,
-    Verdict,
+    Destination, HostAddresses, Language, Parsed, Policy, PolicyErrors, Program, Reason, Share,
+    Target, Verdict,
 };
 
 fn read(text: &str, service: Option<&str>) -> Parsed {
@@ -10,6 +10,11 @@ fn read(text: &str, service: Option<&str>) -> Parsed {
         Ok(parsed) => parsed,
         Err(errors) => panic!("{errors}\n{text}"),
     }
+}
+
+/// Paths of `filesystem:` as they are written.
+fn written(shares: &[Share]) -> Vec<String> {
+    shares.iter().map(ToString::to_string).collect()
 }
 
 fn errors(text: &str) -> PolicyErrors {

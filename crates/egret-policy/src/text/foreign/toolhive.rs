@@ -5,15 +5,19 @@
 //! `pkg/container/docker/{squid,envoy}.go` of stacklok/toolhive.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::{Draft, host, is_nothing, port_in_host};
 use crate::destination::Target;
+use crate::filesystem::Share;
 use crate::inbound::{MAX_INBOUND, Named, parse_inbound};
 use crate::names::{Special, special_str};
 use crate::policy::{Ports, What};
-use crate::report::did_you_mean;
+use crate::report::{Span, did_you_mean};
+use crate::rule::RuleId;
 use crate::text::entry::{BadEntry, Side};
 use crate::text::reader::{Pairs, shown};
+use crate::text::shares::{check_places, share};
 use crate::text::yaml::Node;
 
 const KEYS: &[&str] = &["name", "read", "write", "network", "privileged"];
@@ -24,21 +28,20 @@ const OUTBOUND_KEYS: &[&str] = &["insecure_allow_all", "allow_host", "allow_port
 const INBOUND_KEYS: &[&str] = &["allow_host"];
 
 pub(super) fn read(pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>) {
-    let mut network = None;
+    let (mut read, mut write, mut network) = (Vec::new(), Vec::new(), None);
     for (key, value) in draft.report.fields(pairs, KEYS, "a permission profile") {
         match key {
             "name" => draft.name(value),
-            "read" => draft.policy.filesystem.read = mounts(value, "`read`", draft),
-            "write" => draft.policy.filesystem.write = mounts(value, "`write`", draft),
+            "read" => read = mounts(value, "`read`", draft),
+            "write" => write = mounts(value, "`write`", draft),
             "network" => network = (!is_nothing(value)).then_some(value),
-            _ if draft.report.flag(value, "`privileged`") => {
-                let message = "a sandbox of Egret's is never privileged";
-                let help = "leave `privileged` out".to_owned();
-                draft.report.error(value.span, message, "", Some(help));
-            }
+            _ if draft.report.flag(value, "`privileged`") => privileged(value.span, draft),
             _ => {}
         }
     }
+    check_places(read.iter().chain(&write), draft.report);
+    draft.policy.filesystem.read = read.into_iter().map(|(_, share)| share).collect();
+    draft.policy.filesystem.write = write.into_iter().map(|(_, share)| share).collect();
     match network {
         Some(value) => read_network(value, draft),
         None => draft.note(
@@ -46,6 +49,17 @@ pub(super) fn read(pairs: &Pairs<'_>, draft: &mut Draft<'_, '_>) {
              proxy nothing",
         ),
     }
+}
+
+fn privileged(at: Span, draft: &mut Draft<'_, '_>) {
+    let rule = RuleId::new(Arc::clone(draft.report.file()), at.line);
+    draft.policy.privileged = Some(rule);
+    let message = "a privileged program could undo its sandbox, so this is not run in one";
+    let help = "leave `privileged` out; --isolate-network=false runs an image as its engine would";
+    draft.report.warning(at, message, "", Some(help.to_owned()));
+    draft.note(
+        "`privileged` is left out: Egret's own language cannot ask for it, since a privileged program could undo its sandbox",
+    );
 }
 
 fn read_network(value: &Node<'_>, draft: &mut Draft<'_, '_>) {
@@ -288,22 +302,22 @@ fn as_pattern<'t>(text: &'t str, with_port: &str, every: &str) -> Result<Cow<'t,
     })
 }
 
-fn mounts(value: &Node<'_>, what: &str, draft: &mut Draft<'_, '_>) -> Vec<String> {
+fn mounts(value: &Node<'_>, what: &str, draft: &mut Draft<'_, '_>) -> Vec<(Span, Share)> {
     let items = draft.report.items(value, what);
     if !items.is_empty() {
         draft.note(
-            "`read` and `write` add to what a sandboxed process sees: other files of this machine are there too, read-only, \
-             but for those that hold secrets, where a container would have its own",
+            "`read` and `write` are mounted in a container, as there; to what a process sees they add: it has the other files of \
+             this machine too, read-only, but for those that hold secrets",
         );
     }
-    let paths = items
+    let shares = items
         .iter()
-        .filter_map(|item| draft.report.parsed(item, "a path", mount));
-    paths.collect()
+        .filter_map(|item| Some((item.span, draft.report.parsed(item, "a path", mount)?)));
+    shares.collect()
 }
 
-/// Reads a mount: a path that is the same inside and outside.
-fn mount(text: &str) -> Result<String, BadEntry> {
+/// Reads a mount: a path, or one of this machine and one in the container.
+fn mount(text: &str) -> Result<Share, BadEntry> {
     let whole = 0..text.len();
     let bad = |message: String, help: &str| Err(BadEntry::new(whole.clone(), message, "", help));
     if text.contains("://") {
@@ -326,19 +340,10 @@ fn mount(text: &str) -> Result<String, BadEntry> {
         return bad(message, "");
     }
     let mut parts = text.split(':');
-    let path = parts.next().unwrap_or_default();
-    match (parts.next(), parts.next()) {
-        (_, Some(_)) => {
-            return bad(
-                "a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`".to_owned(),
-                "",
-            );
-        }
-        (Some(inside), None) if clean(inside) != clean(path) => {
-            let message = "showing a path under another name is not implemented yet".to_owned();
-            return bad(message, "write the path alone, and have the program use it");
-        }
-        _ => {}
+    let (path, inside) = (parts.next().unwrap_or_default(), parts.next());
+    if parts.next().is_some() {
+        let message = "a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`".to_owned();
+        return bad(message, "");
     }
     if path.is_empty() {
         return bad("this is not a path".to_owned(), "");
@@ -347,11 +352,5 @@ fn mount(text: &str) -> Result<String, BadEntry> {
         let message = "ToolHive does not take `~` for the home directory".to_owned();
         return bad(message, "write the path out");
     }
-    Ok(path.to_owned())
-}
-
-/// A path without what says nothing: slashes that are repeated or at the end, and `.`.
-fn clean(path: &str) -> (bool, Vec<&str>) {
-    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
-    (path.starts_with('/'), parts.collect())
+    share(text, path, inside)
 }

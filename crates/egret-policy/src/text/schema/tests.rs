@@ -68,7 +68,7 @@ fn what_can_be_used_is_valid() {
     let table = [
         "", "name: x", "default: deny", "host_gateway: allow", "host_gateway: [1, 65535]", "filesystem: {}",
         "inbound: [a.example, '*.b.example', .c.example, 192.168.1.7, '2001:db8::1', '[2001:db8::1]', localhost, bücher.example]",
-        "filesystem: {read: [~/x], write: ['.'], hide: [a b]}",
+        "filesystem: {read: [~/x], write: ['.'], hide: [a b]}", "filesystem: {read: ['~/x:/y'], write: ['a b:/c d/']}",
         "allow: [a.example]", "allow: [A.example.]", "allow: ['*.a.example:1']", "allow: ['**.a.example:80,443']", "allow: [.a.example]",
         "allow: ['a-*.b.example']", "allow: ['*-a.b.example']", "allow: ['*.s3.*.c.example']", "allow: [bücher.example]", "allow: [host.docker.internal]",
         "allow: ['*.corp']", "allow: [single]", "allow: [under_score.example]",
@@ -121,6 +121,7 @@ fn slips_are_found() {
         "version: 1\ninbound: a.b", "version: 1\ninbound: []", "version: 1\ninbound: ['*']", "version: 1\ninbound: ['a.b:80']", "version: 1\ninbound: ['https://a.b']",
         "version: 1\ninbound: [10.0.0.0/8]", "version: 1\ninbound: ['[::1]:80']", "version: 1\ninbound: [{host: a.b}]", "version: 1\ninbound: [7]",
         "version: 1\nfilesystem: {rite: [a]}", "version: 1\nfilesystem: {read: []}", "version: 1\nfilesystem: {read: ['']}", "version: 1\nfilesystem: {read: a}",
+        "version: 1\nfilesystem: {read: ['/a:b']}", "version: 1\nfilesystem: {read: ['/a:/b:ro']}", "version: 1\nfilesystem: {read: ['/a:/']}", "version: 1\nfilesystem: {hide: ['/a:/b']}",
         "version: 1\ntests: []", "version: 1\ntests: [{}]", "version: 1\ntests: [{allow: a.b, deny: a.b}]", "version: 1\ntests: [a.b]", "version: 1\ntests: [{allow: '*.a.b'}]",
         "version: 1\ntests: [{allow: a.b, by: x}]", "version: 1\ntests: [{allow: a.b, by: '/usr/*'}]", "version: 1\ntests: [{allow: a.b, request: GET}]",
         "version: 1\ntests: [{allow: a.b, resolves_to: 1.1.1.1}]", "version: 1\ntests: [{allow: a.b, resolves_to: [c.d]}]",

@@ -1,4 +1,4 @@
-use super::{check, errors, read, told};
+use super::{check, errors, read, told, written};
 
 pub(super) const AGENT: &str = r#"
 version: 1
@@ -141,8 +141,8 @@ fn programs_endpoints_and_requests_have_to_match() {
     );
     let files = parsed.policy.filesystem();
     assert_eq!(
-        (&files.read[..], &files.write[..]),
-        (&[][..], &["/srv/agent".to_owned()][..])
+        (written(&files.read), written(&files.write)),
+        (vec![], vec!["/srv/agent".to_owned()])
     );
     let to = crate::Destination::from_user("a.registry.example").unwrap();
     let npm = crate::Program {
@@ -471,13 +471,13 @@ fn what_differs_is_told() {
         assert!(begin, "{text}\n{told:#?}");
     }
     // A working directory that is not asked for is not writable.
-    let files = |text| read(text, None).policy.filesystem().clone();
+    let read = |text| written(&read(text, None).policy.filesystem().read);
     assert_eq!(
-        files("version: 1\nfilesystem_policy: {read_write: [/tmp/x]}").read,
+        read("version: 1\nfilesystem_policy: {read_write: [/tmp/x]}"),
         ["."]
     );
     assert_eq!(
-        files("version: 1\nfilesystem_policy: {include_workdir: true}").read,
+        read("version: 1\nfilesystem_policy: {include_workdir: true}"),
         <[&str; 0]>::default()
     );
 }

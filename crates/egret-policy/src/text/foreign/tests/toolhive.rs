@@ -1,9 +1,11 @@
-use super::{check, errors, read, told};
+use crate::Policy;
+
+use super::{check, errors, read, told, written};
 
 /// Hosts and ports, as profiles mostly have them.
 pub(super) const BOTH: &str = r#"{
   "name": "weather",
-  "read": ["/srv/maps"],
+  "read": ["/srv/maps", "/srv/tiles:/tiles/"],
   "write": ["/srv/out:/srv/out/"],
   "network": {
     "outbound": {
@@ -20,8 +22,9 @@ pub(super) const BOTH: &str = r#"{
 fn hosts_and_ports_have_to_match_both() {
     let parsed = read(BOTH, None);
     assert_eq!(parsed.policy.name(), Some("weather"));
-    assert_eq!(parsed.policy.filesystem().read, ["/srv/maps"]);
-    assert_eq!(parsed.policy.filesystem().write, ["/srv/out"]);
+    let files = parsed.policy.filesystem();
+    assert_eq!(written(&files.read), ["/srv/maps", "/srv/tiles:/tiles"]);
+    assert_eq!(written(&files.write), ["/srv/out"]);
     check(
         &parsed,
         &[
@@ -124,6 +127,13 @@ fn what_differs_is_told() {
             "note: `inbound` adds to localhost and the sandbox's own name, which ToolHive's Squid proxy no longer answers to where hosts \
              are listed; its Envoy proxy answers to any name"]),
         ("network: {inbound: {allow_host: []}}", &[]),
+        ("network: {}\nprivileged: false", &[]),
+        ("network: {}\nprivileged: true", &[
+            "2: a privileged program could undo its sandbox, so this is not run in one",
+            "note: `privileged` is left out: Egret's own language cannot ask for it, since a privileged program could undo its sandbox"]),
+        ("network: {}\nread: [/a]", &[
+            "note: `read` and `write` are mounted in a container, as there; to what a process sees they add: it has the other files of \
+             this machine too, read-only, but for those that hold secrets"]),
         ("name: x\nwrite: []", &[
             "note: a profile without `network` opens nothing; ToolHive's Squid proxy lets everything through then, its Envoy proxy nothing"]),
     ];
@@ -142,7 +152,6 @@ fn what_is_wrong_is_named_with_its_place() {
         ("network: []",                                &["1:10 `network` has to be a mapping"]),
         ("network: {mode: host}",                      &["1:17 with `mode: host`, ToolHive does not isolate the network, which Egret always does: leave `mode` out"]),
         ("network: {mode: non}",                       &["1:17 with `mode: non`, ToolHive does not isolate the network, which Egret always does: did you mean `none`?"]),
-        ("privileged: true",                           &["1:13 a sandbox of Egret's is never privileged: leave `privileged` out"]),
         ("privileged: 'yes'",                          &["1:13 `privileged` has to be `true` or `false`"]),
         ("network: {outbound: {allow_host: a.b}}",     &["1:34 `allow_host` has to be a list: put it in brackets: `[a.b]`"]),
         ("network: {outbound: {allow_host: ['a.b:443', '*', 'a*.b.example', '**.b.example']}}", &[
@@ -157,14 +166,15 @@ fn what_is_wrong_is_named_with_its_place() {
             "1:71 a host stands here, without a path, and not a network: write `example.com`, or one address"]),
         ("network: {outbound: {allow_host: [a.b], allow_port: [0, 443.5, '443', 70000]}}", &[
             "1:54 `0` is not a port", "1:57 `443.5` is not a port", "1:64 a port is a number: write 443 without quotes", "1:71 `70000` is not a port"]),
-        ("read: ['volume://data:/data', '/a:/b', 'C:\\x', '/a;b', '~/x', '/a:/a:/a', '']", &[
+        ("read: ['volume://data:/data', '/a:b', 'C:\\x', '/a;b', '~/x', '/a:/a:/a', '']", &[
             "1:9 mounting a resource is not implemented yet: name a path of this machine",
-            "1:32 showing a path under another name is not implemented yet: write the path alone, and have the program use it",
-            "1:41 this is a path of Windows: name a path of this machine",
-            "1:49 ToolHive takes no `;` in a path",
-            "1:57 ToolHive does not take `~` for the home directory: write the path out",
-            "1:64 a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`",
-            "1:75 this is not a path"]),
+            "1:35 where a path is inside begins with `/`: what is behind a colon is where a path is inside; a file that has one in its name cannot be named",
+            "1:40 this is a path of Windows: name a path of this machine",
+            "1:48 ToolHive takes no `;` in a path",
+            "1:56 ToolHive does not take `~` for the home directory: write the path out",
+            "1:63 a mount is `PATH` or `HOST-PATH:CONTAINER-PATH`",
+            "1:74 this is not a path"]),
+        ("read: ['/a:/d', '/b:/d']\nwrite: ['/a/:/d']", &["1:17 two paths cannot both be `/d` inside: write another place behind the colon of one of them"]),
         ("network: {inbound: {allow_host: [1]}}",      &["1:34 a host has to be a text: put it in quotes"]),
         ("network: {inbound: {allow_host: ['*', 'a.b:80', 'a*.b.example', '*.com', 'https://a.b', 10.0.0.0/8]}}", &[
             "1:35 ToolHive knows a `*` only as the whole first label: name the hosts",
@@ -177,6 +187,30 @@ fn what_is_wrong_is_named_with_its_place() {
     for (text, expected) in table {
         assert_eq!(super::said(&errors(text)), *expected, "{text}");
     }
+}
+
+#[test]
+fn who_asks_for_privileges_is_known_and_an_own_policy_cannot() {
+    let policy = |text: &str| read(text, None).policy;
+    let privileged = policy("{\"network\": {},\n\"privileged\": true}");
+    let said = privileged.privileged().map(ToString::to_string);
+    assert_eq!(said.as_deref(), Some("p:2"));
+    assert_eq!(policy("privileged: false").privileged(), None);
+    let converted = policy(&privileged.to_yaml(&[]).unwrap());
+    assert_eq!(converted.privileged(), None);
+    let change = |old: &Policy, new: &Policy| {
+        let difference = old.diff(new);
+        assert_eq!(difference.is_none(), difference.privileged.is_none());
+        difference.privileged
+    };
+    assert_eq!(change(&converted, &privileged), Some("added"));
+    assert_eq!(change(&privileged, &converted), Some("removed"));
+    assert_eq!(change(&privileged, &privileged), None);
+    let errors = errors("version: 1\ndefault: deny\nprivileged: true");
+    assert_eq!(
+        errors.errors()[0].message(),
+        "a policy has no key `privileged`"
+    );
 }
 
 #[test]
