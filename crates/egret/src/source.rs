@@ -205,6 +205,12 @@ impl PolicySource {
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);
         }
+        if let Some(rule) = policy.privileged() {
+            return Err(Failure::new(format!(
+                "{rule}: a privileged program could undo its sandbox; leave `privileged` out, or run an image with \
+                 --isolate-network=false, as its engine would"
+            )));
+        }
         match policy.needs_tls_inspection() {
             Some(rule) => Err(Failure::new(format!(
                 "{rule}: `http` on port 443 needs a look inside TLS, which this version cannot take; \
@@ -261,6 +267,20 @@ mod tests {
                 .is_err()
         );
     }
+
+    #[test]
+    fn a_policy_that_asks_for_privileges_is_not_run() {
+        let source = PolicySource::new(None, Vec::new(), Vec::new(), None);
+        let load = |privileged: bool| {
+            let text = format!("network: {{}}\nprivileged: {privileged}\n");
+            source.with_text(&Origin::named("profile.json"), text.as_bytes())
+        };
+        assert!(load(false).is_ok());
+        let error = load(true).unwrap_err().to_string();
+        let expected = "profile.json:2: a privileged program could undo its sandbox";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
     #[test]
     fn a_policy_is_a_file_a_service_in_one_or_a_name() {
         let file = |path: &str, service: Option<&str>| Origin::File {
