@@ -1,11 +1,11 @@
 //! Every known way past an egress boundary, tried from inside. `docs/bypasses.md` has the list, with what closes each; a test
 //! below holds list and tests together.
 
-mod addresses;
+pub(crate) mod addresses;
 mod descriptors;
-mod names;
+pub(crate) mod names;
 mod neighbours;
-mod routing;
+pub(crate) mod routing;
 mod secrets;
 mod spoken;
 mod unix;

@@ -1,9 +1,11 @@
 //! What a container can do without Egret. Could it do nothing, the other tests in this room would prove nothing.
 
+use serde_json::Value;
+
 use super::{host_addresses, reached_on_host};
 use crate::world::World;
 use crate::world::engine::Kind;
-use crate::world::images::{BUSYBOX, TOOLS, TOOLS_MOUNTS};
+use crate::world::images::{BUSYBOX, SERVERS, SERVERS_MOUNT, TOOLS, TOOLS_MOUNTS};
 use crate::world::probe::{PROGRAM, answered, asked};
 
 #[test]
@@ -80,6 +82,26 @@ fn an_engine_ends_with_its_machine() {
         drop(world);
         let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
         assert!(left.is_empty(), "{kind:?}: {left:?}");
+    }
+}
+
+#[test]
+fn servers_that_others_wrote_run() {
+    let world = World::with_engine(Kind::Docker);
+    let hello = r#"{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18",
+        "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}"#;
+    let hello = format!("{}\n", hello.replace('\n', " "));
+    for image in &SERVERS {
+        world.import(image);
+        let run = ["run", "--interactive", "--rm"];
+        let args = [&run, &TOOLS_MOUNTS[..], &SERVERS_MOUNT, &[image.name]].concat();
+        let answer = world.docker_reading(&hello, &args);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert!(
+            answer["result"]["serverInfo"]["name"].is_string(),
+            "{}: {answer:#}",
+            image.name
+        );
     }
 }
 

@@ -1,17 +1,25 @@
-//! Classes 18 to 23: addresses and ports.
+//! Classes 18 to 23: addresses and ports. What is attempted stands in tables of their own where containers attempt it, too.
 
 use crate::world::probe::{
-    attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp,
+    Table, attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp,
 };
 use crate::world::servers::Service;
 use crate::world::{User, World, at};
 
-const ALLOW_PUBLIC: &str = "version: 1\ndefault: allow-public\n";
+pub(crate) const ALLOW_PUBLIC: &str = "version: 1\ndefault: allow-public\n";
 
 #[test]
 fn ipv4_in_any_notation_is_the_address_it_means() {
     let world = World::new();
     let sink = world.serve_on_machine(80, Service::Sink);
+    for user in User::ALL {
+        refused(world.run_as(user).policy(ALLOW_PUBLIC), &ipv4_notations());
+    }
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+/// Where everything public is allowed.
+pub(crate) fn ipv4_notations() -> Table {
     #[rustfmt::skip]
     let table = [
         ("127.1",               "denied.address.loopback"),
@@ -34,21 +42,17 @@ fn ipv4_in_any_notation_is_the_address_it_means() {
         ("2886795265",          "denied.host_gateway"),
         ("3232237314",          "denied.host_gateway"),
     ];
-    for user in User::ALL {
-        let attempts: Vec<_> = table
-            .iter()
-            .flat_map(|(host, reason)| {
-                [
-                    (connect(&format!("{host}:80")), *reason),
-                    (forward(&format!("http://{host}/")), *reason),
-                    (socks_name(host, 80), *reason),
-                    (tcp(host, 80), ""),
-                ]
-            })
-            .collect();
-        refused(world.run_as(user).policy(ALLOW_PUBLIC), &attempts);
-    }
-    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+    table
+        .iter()
+        .flat_map(|(host, reason)| {
+            [
+                (connect(&format!("{host}:80")), *reason),
+                (forward(&format!("http://{host}/")), *reason),
+                (socks_name(host, 80), *reason),
+                (tcp(host, 80), ""),
+            ]
+        })
+        .collect()
 }
 
 #[test]
@@ -56,38 +60,12 @@ fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
     let world = World::new();
     let sink = world.serve_on_machine(80, Service::Sink);
     world.serve_everywhere(80, Service::Sink);
-    #[rustfmt::skip]
-    let table = [
-        ("::ffff:127.0.0.1",             "denied.address.loopback"),
-        ("::ffff:10.20.0.7",             "denied.address.private"),
-        ("::ffff:a9fe:a9fe",             "denied.address.metadata"),
-        ("::ffff:172.17.0.1",            "denied.host_gateway"),
-        ("::10.20.0.7",                  "denied.address.private"),   // compatible
-        ("::ffff:0:10.20.0.7",           "denied.address.private"),   // translated
-        ("64:ff9b::10.20.0.7",           "denied.address.private"),   // NAT64
-        ("64:ff9b::169.254.169.254",     "denied.address.metadata"),
-        ("64:ff9b:1::10.20.0.7",         ""),                         // local NAT64 prefix
-        ("2002:0a14:0007::1",            "denied.address.private"),   // 6to4
-        ("2002:5db8:d822::1",            "denied.address.reserved"),
-        ("2001:0:4136:e378:8000:63bf:f5eb:fff8", "denied.address.private"), // Teredo of 10.20.0.7
-        ("fe80::5efe:10.20.0.7",         ""),                         // ISATAP
-        ("2606:2800:220:1:0:5efe:10.20.0.7", "denied.address.private"),
-    ];
-    let attempts: Vec<_> = table
-        .iter()
-        .flat_map(|(host, reason)| {
-            [
-                (connect(&format!("[{host}]:80")), *reason),
-                (tcp(host, 80), ""),
-            ]
-        })
-        .collect();
     for user in User::ALL {
-        refused(world.run_as(user).policy(ALLOW_PUBLIC), &attempts);
+        refused(world.run_as(user).policy(ALLOW_PUBLIC), &ipv6_forms());
     }
     // The same as answers.
     let mut attempts = Vec::new();
-    for (number, (address, _)) in table.iter().enumerate() {
+    for (number, (address, _)) in IPV6_FORMS.iter().enumerate() {
         let name = format!("v{number}.example.com");
         world.dns.answer(&name, &[address]);
         attempts.push((connect(&format!("{name}:80")), ""));
@@ -103,6 +81,37 @@ fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
     assert_eq!(world.server(sink, |sink| sink.connections()), 0);
 }
 
+/// Where everything public is allowed.
+pub(crate) fn ipv6_forms() -> Table {
+    IPV6_FORMS
+        .iter()
+        .flat_map(|(host, reason)| {
+            [
+                (connect(&format!("[{host}]:80")), *reason),
+                (tcp(host, 80), ""),
+            ]
+        })
+        .collect()
+}
+
+#[rustfmt::skip]
+const IPV6_FORMS: [(&str, &str); 14] = [
+    ("::ffff:127.0.0.1",             "denied.address.loopback"),
+    ("::ffff:10.20.0.7",             "denied.address.private"),
+    ("::ffff:a9fe:a9fe",             "denied.address.metadata"),
+    ("::ffff:172.17.0.1",            "denied.host_gateway"),
+    ("::10.20.0.7",                  "denied.address.private"),   // compatible
+    ("::ffff:0:10.20.0.7",           "denied.address.private"),   // translated
+    ("64:ff9b::10.20.0.7",           "denied.address.private"),   // NAT64
+    ("64:ff9b::169.254.169.254",     "denied.address.metadata"),
+    ("64:ff9b:1::10.20.0.7",         ""),                         // local NAT64 prefix
+    ("2002:0a14:0007::1",            "denied.address.private"),   // 6to4
+    ("2002:5db8:d822::1",            "denied.address.reserved"),
+    ("2001:0:4136:e378:8000:63bf:f5eb:fff8", "denied.address.private"), // Teredo of 10.20.0.7
+    ("fe80::5efe:10.20.0.7",         ""),                         // ISATAP
+    ("2606:2800:220:1:0:5efe:10.20.0.7", "denied.address.private"),
+];
+
 #[test]
 fn a_mapped_public_address_stays_public() {
     let world = World::new();
@@ -117,19 +126,38 @@ fn a_mapped_public_address_stays_public() {
 #[test]
 fn zones_are_malformed() {
     let world = World::new();
-    let table = [
+    refused(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &zones());
+}
+
+/// Where everything public is allowed.
+pub(crate) fn zones() -> Table {
+    [
         "[fe80::1%lo]:80",
         "[fe80::1%25lo]:80",
         "[fe80::1%1]:80",
         "[2606:2800:220:1::1%eth0]:80",
     ]
-    .map(|authority| (connect(authority), "denied.malformed"));
-    refused(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &table);
+    .map(|authority| (connect(authority), "denied.malformed"))
+    .to_vec()
 }
 
 #[test]
 fn ranges_with_a_meaning_of_their_own_are_not_public() {
     let world = World::new();
+    for user in User::ALL {
+        let outcome = refused(world.run_as(user).policy(ALLOW_PUBLIC), &special_ranges());
+        assert!(
+            outcome
+                .reasons()
+                .iter()
+                .all(|reason| reason.starts_with("denied.")),
+            "{outcome:#?}"
+        );
+    }
+}
+
+/// Where everything public is allowed.
+pub(crate) fn special_ranges() -> Table {
     let ranges = [
         "0.1.2.3",
         "127.200.1.1",
@@ -154,66 +182,23 @@ fn ranges_with_a_meaning_of_their_own_are_not_public() {
         "5f00::1",
         "ff05::2",
     ];
-    let mut table: Vec<_> = Vec::new();
-    for address in ranges {
-        let authority = if address.contains(':') {
-            format!("[{address}]:80")
-        } else {
-            format!("{address}:80")
-        };
-        table.push((connect(&authority), ""));
-        table.push((tcp(address, 80), ""));
-    }
-    for user in User::ALL {
-        let outcome = refused(world.run_as(user).policy(ALLOW_PUBLIC), &table);
-        assert!(
-            outcome
-                .reasons()
-                .iter()
-                .all(|reason| reason.starts_with("denied.")),
-            "{outcome:#?}"
-        );
-    }
+    ranges
+        .iter()
+        .flat_map(|address| {
+            [
+                (connect(&authority(address, 80)), ""),
+                (tcp(address, 80), ""),
+            ]
+        })
+        .collect()
 }
 
 #[test]
 fn no_grant_reaches_a_metadata_service() {
     let world = World::new();
     world.serve_everywhere(80, Service::Sink);
-    let addresses = [
-        "169.254.169.254",
-        "169.254.170.2",
-        "169.254.170.23",
-        "fd00:ec2::254",
-        "fd20:ce::254",
-        "100.100.100.200",
-        "168.63.129.16",
-        "192.0.0.192",
-    ];
-    let names = [
-        "metadata.google.internal",
-        "metadata.goog",
-        "instance-data.ec2.internal",
-        "METADATA.GOOGLE.INTERNAL.",
-    ];
-    let policy =
-        "version: 1\ndefault: allow-public\nhost_gateway: allow\nallow: ['**.example.com']\n";
-    let mut table = Vec::new();
-    for address in addresses {
-        let authority = if address.contains(':') {
-            format!("[{address}]:80")
-        } else {
-            format!("{address}:80")
-        };
-        table.push((connect(&authority), "denied.address.metadata"));
-        table.push((tcp(address, 80), "denied.address.metadata"));
-    }
-    for name in names {
-        table.push((connect(&format!("{name}:80")), "denied.address.metadata"));
-        table.push((dns(name, 1), ""));
-    }
     for user in User::ALL {
-        refused(world.run_as(user).policy(policy), &table);
+        refused(world.run_as(user).policy(ALLOW_MUCH), &metadata());
     }
     // A policy that tries to allow one is refused when it is read.
     for entry in [
@@ -233,11 +218,51 @@ fn no_grant_reaches_a_metadata_service() {
     }
 }
 
+/// Where [`ALLOW_MUCH`] is the policy.
+pub(crate) fn metadata() -> Table {
+    let addresses = [
+        "169.254.169.254",
+        "169.254.170.2",
+        "169.254.170.23",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+    ];
+    let names = [
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data.ec2.internal",
+        "METADATA.GOOGLE.INTERNAL.",
+    ];
+    let by_address = addresses.iter().flat_map(|address| {
+        [connect(&authority(address, 80)), tcp(address, 80)]
+            .map(|attempt| (attempt, "denied.address.metadata"))
+    });
+    let by_name = names.iter().flat_map(|name| {
+        [
+            (connect(&format!("{name}:80")), "denied.address.metadata"),
+            (dns(name, 1), ""),
+        ]
+    });
+    by_address.chain(by_name).collect()
+}
+
+/// As much as a policy can allow without naming an address.
+pub(crate) const ALLOW_MUCH: &str =
+    "version: 1\ndefault: allow-public\nhost_gateway: allow\nallow: ['**.example.com']\n";
+
 #[test]
 fn a_port_is_plain_digits() {
     let world = World::new();
     world.dns.answer("www.example.com", &[at::PUBLIC]);
-    let mut table: Vec<_> = [
+    refused(world.run_as(User::Alice).allow("www.example.com"), &ports());
+}
+
+/// Where `www.example.com` is allowed.
+pub(crate) fn ports() -> Table {
+    let mut table = [
         "",
         ":",
         ":007",
@@ -263,7 +288,7 @@ fn a_port_is_plain_digits() {
     table.push((forward("http://www.example.com:007/"), "denied.malformed"));
     table.push((forward("http://www.example.com:65536/"), "denied.malformed"));
     table.push((socks_name("www.example.com", 0), "denied.malformed"));
-    refused(world.run_as(User::Alice).allow("www.example.com"), &table);
+    table
 }
 
 #[test]
@@ -274,7 +299,21 @@ fn the_hosts_names_are_shut_in_every_spelling() {
         .dns
         .answer("host.docker.internal", &["172.17.0.1"])
         .answer("public.example.com", &["172.17.0.1"]);
-    let policy = "version: 1\ndefault: allow-public\nallow:\n  - '**.docker.internal'\n  - '*.containers.internal'\n  - {host: public.example.com, addresses: [172.16.0.0/12]}\n";
+    for user in User::ALL {
+        refused(world.run_as(user).policy(ALLOW_AROUND_HOST), &host_names());
+        refused_by_then(
+            world.run_as(user).policy(ALLOW_AROUND_HOST),
+            &[
+                (connect("public.example.com:80"), "denied.address.host"),
+                (tcp("public.example.com", 80), "denied.address.host"),
+            ],
+        );
+    }
+    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+}
+
+/// Where [`ALLOW_AROUND_HOST`] is the policy.
+pub(crate) fn host_names() -> Table {
     let names = [
         "host.docker.internal",
         "HOST.docker.INTERNAL",
@@ -293,18 +332,11 @@ fn the_hosts_names_are_shut_in_every_spelling() {
         })
         .collect();
     table.push((connect("host.docker.internal..:80"), "denied.malformed"));
-    for user in User::ALL {
-        refused(world.run_as(user).policy(policy), &table);
-        refused_by_then(
-            world.run_as(user).policy(policy),
-            &[
-                (connect("public.example.com:80"), "denied.address.host"),
-                (tcp("public.example.com", 80), "denied.address.host"),
-            ],
-        );
-    }
-    assert_eq!(world.server(sink, |sink| sink.connections()), 0);
+    table
 }
+
+/// Patterns and ranges that would match the host's names and addresses, were they to count.
+pub(crate) const ALLOW_AROUND_HOST: &str = "version: 1\ndefault: allow-public\nallow:\n  - '**.docker.internal'\n  - '*.containers.internal'\n  - {host: public.example.com, addresses: [172.16.0.0/12]}\n";
 
 #[test]
 fn a_granted_alias_cannot_be_pointed_elsewhere_from_inside() {
@@ -325,4 +357,13 @@ fn a_granted_alias_cannot_be_pointed_elsewhere_from_inside() {
     );
     assert!(!outcome.reached(at::PRIVATE, 5432));
     assert_eq!(world.server(elsewhere, |server| server.connections()), 0);
+}
+
+/// As a URL has it.
+fn authority(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
 }

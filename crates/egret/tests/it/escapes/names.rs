@@ -1,10 +1,10 @@
-//! Classes 13 to 17: names.
+//! Classes 13 to 17: names. What is attempted stands in tables of their own where containers attempt it, too.
 
 use serde_json::json;
 
 use crate::world::dns::{Data, Reply};
 use crate::world::probe::{
-    attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp, udp,
+    Table, attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp, udp,
 };
 use crate::world::servers::Service;
 use crate::world::{User, World, at};
@@ -13,6 +13,13 @@ use crate::world::{User, World, at};
 fn questions_carry_nothing_out() {
     let world = World::new();
     world.dns.answer("www.example.com", &[at::PUBLIC]);
+    for user in User::ALL {
+        refused(world.run_as(user).allow("www.example.com"), &questions());
+    }
+}
+
+/// Where `www.example.com` is allowed.
+pub(crate) fn questions() -> Table {
     let data = "c2VjcmV0.data.evil.test";
     let mut table: Vec<_> = [1, 28, 5, 10, 12, 15, 16, 33, 64, 65, 255, 252]
         .map(|kind| (dns(data, kind), "denied.default"))
@@ -40,9 +47,7 @@ fn questions_carry_nothing_out() {
     table.push((dns("c2VjcmV0.www.example.com", 1), "denied.default"));
     table.push((dns("www.example.com", 16), ""));
     table.push((dns("www.example.com", 65), ""));
-    for user in User::ALL {
-        refused(world.run_as(user).allow("www.example.com"), &table);
-    }
+    table
 }
 
 #[test]
@@ -64,7 +69,14 @@ fn other_name_services_are_shut() {
     let world = World::new();
     world.serve_everywhere(853, Service::Sink);
     world.serve_everywhere(443, Service::Sink);
-    let table = [
+    for user in User::ALL {
+        refused(world.run_as(user), &other_services());
+    }
+}
+
+/// Where nothing that is named here is allowed.
+pub(crate) fn other_services() -> Table {
+    vec![
         (tcp("8.8.8.8", 853), "denied.literal_address"),
         (tcp("1.1.1.1", 443), "denied.literal_address"),
         (connect("dns.google:443"), "denied.default"),
@@ -74,26 +86,27 @@ fn other_name_services_are_shut() {
         (udp("ff02::fb", 5353), ""),
         (udp("224.0.0.252", 5355), ""),
         (udp("10.20.0.255", 137), ""),
-    ];
-    for user in User::ALL {
-        refused(world.run_as(user), &table);
-    }
+    ]
 }
 
 #[test]
 fn a_name_is_not_asked_about_before_it_is_decided() {
     let world = World::new();
     world.dns.answer("evil.test", &[at::PUBLIC]);
-    let table = [
+    for user in User::ALL {
+        refused(world.run_as(user).allow("www.example.com"), &undecided());
+    }
+}
+
+/// Where `www.example.com` is allowed.
+pub(crate) fn undecided() -> Table {
+    vec![
         (connect("evil.test:443"), "denied.default"),
         (forward("http://evil.test/"), "denied.default"),
         (socks_name("evil.test", 443), "denied.default"),
         (tcp("evil.test", 443), ""),
         (connect("www.example.com:22"), "denied.port"),
-    ];
-    for user in User::ALL {
-        refused(world.run_as(user).allow("www.example.com"), &table);
-    }
+    ]
 }
 
 #[test]
@@ -314,12 +327,19 @@ fn addresses_are_never_looked_up_backwards() {
     world
         .dns
         .script("34.216.184.93.in-addr.arpa", vec![Reply::records(&[])]);
-    let table = [
+    refused(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &backwards(),
+    );
+}
+
+/// Where `www.example.com` is allowed.
+pub(crate) fn backwards() -> Table {
+    vec![
         (tcp(at::PUBLIC, 443), "denied.literal_address"),
         (connect("93.184.216.34:443"), "denied.literal_address"),
         (dns("34.216.184.93.in-addr.arpa", 12), ""),
-    ];
-    refused(world.run_as(User::Alice).allow("www.example.com"), &table);
+    ]
 }
 
 #[test]
@@ -377,6 +397,21 @@ fn other_spellings_of_a_name_mean_the_same_or_nothing() {
         "{outcome:#?}"
     );
 
+    let outcome = refused(
+        world.run_as(User::Alice).allow("www.example.com"),
+        &spellings(),
+    );
+    assert!(
+        outcome
+            .reasons()
+            .iter()
+            .all(|reason| ["denied.default", "denied.malformed"].contains(reason)),
+        "{outcome:#?}"
+    );
+}
+
+/// Where `www.example.com` is allowed.
+pub(crate) fn spellings() -> Table {
     let other = [
         "notwww.example.com",
         "www.example.com.evil.test",
@@ -423,12 +458,5 @@ fn other_spellings_of_a_name_mean_the_same_or_nothing() {
         forward("http://www.example.com\\@evil.test/"),
         "denied.malformed",
     ));
-    let outcome = refused(world.run_as(User::Alice).allow("www.example.com"), &table);
-    assert!(
-        outcome
-            .reasons()
-            .iter()
-            .all(|reason| ["denied.default", "denied.malformed"].contains(reason)),
-        "{outcome:#?}"
-    );
+    table
 }

@@ -1,9 +1,9 @@
 //! Classes 1 to 12: routing, sockets, the kernel, and Egret's own surface.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CALLS, all_fail};
-use crate::world::probe::{attempt, connect, dns, forward, refused, socks, tcp, udp};
+use crate::world::probe::{Table, attempt, connect, dns, forward, refused, socks, tcp, udp};
 use crate::world::servers::Service;
 use crate::world::{HOST_ADDRESSES, User, World, at};
 
@@ -130,8 +130,18 @@ fn the_host_is_out_of_reach_at_all_its_addresses_and_ports() {
 #[test]
 fn egrets_own_ports_are_no_way_out() {
     let world = World::new();
+    for user in User::ALL {
+        refused(
+            world.run_as(user).args(&["--allow-docker-gateway=80"]),
+            &own_ports(),
+        );
+    }
+}
+
+/// Where the host may be reached at port 80.
+pub(crate) fn own_ports() -> Table {
     // Straight to the listener that redirected connections arrive at: it must neither loop nor answer.
-    let table = [
+    vec![
         (tcp("127.0.0.1", 61080), "denied.malformed"),
         (tcp("::1", 61080), "denied.malformed"),
         (connect("127.0.0.1:61080"), "denied.address.loopback"),
@@ -142,13 +152,7 @@ fn egrets_own_ports_are_no_way_out() {
             forward("http://127.0.0.1:61053/"),
             "denied.address.loopback",
         ),
-    ];
-    for user in User::ALL {
-        refused(
-            world.run_as(user).args(&["--allow-docker-gateway=80"]),
-            &table,
-        );
-    }
+    ]
 }
 
 #[test]
@@ -199,6 +203,21 @@ input()
 #[test]
 fn datagrams_go_nowhere() {
     let world = World::new();
+    for user in User::ALL {
+        let outcome = refused(
+            world
+                .run_as(user)
+                .policy("version: 1\ndefault: allow-public\n"),
+            &datagrams(),
+        );
+        outcome.decided("denied.protocol", at::PUBLIC, 443);
+        outcome.decided("denied.protocol", at::PUBLIC6, 123);
+        outcome.decided("denied.protocol", "172.17.0.1", 443);
+    }
+}
+
+/// Whatever is allowed.
+pub(crate) fn datagrams() -> Table {
     let destinations = [
         at::PUBLIC,
         at::PRIVATE,
@@ -211,42 +230,13 @@ fn datagrams_go_nowhere() {
     ];
     let mut table: Vec<_> = destinations.iter().map(|to| (udp(to, 443), "")).collect();
     table.extend(destinations.iter().take(6).map(|to| (udp(to, 123), "")));
-    for user in User::ALL {
-        let outcome = refused(
-            world
-                .run_as(user)
-                .policy("version: 1\ndefault: allow-public\n"),
-            &table,
-        );
-        outcome.decided("denied.protocol", at::PUBLIC, 443);
-        outcome.decided("denied.protocol", at::PUBLIC6, 123);
-        outcome.decided("denied.protocol", "172.17.0.1", 443);
-    }
+    table
 }
 
 #[test]
 fn other_kinds_of_socket_cannot_be_made_or_reach_nobody() {
     let world = World::new();
-    #[rustfmt::skip]
-    let attempts = [
-        // family, kind, protocol
-        json!({"try": "socket", "socket": [2, 3, 1], "host": at::PUBLIC}),               // raw ICMP
-        json!({"try": "socket", "socket": [2, 3, 255], "host": at::PUBLIC}),             // raw IP
-        json!({"try": "socket", "socket": [10, 3, 58], "host": at::PUBLIC6}),            // raw ICMPv6
-        json!({"try": "socket", "socket": [2, 2, 1], "host": at::PUBLIC}),               // ping
-        json!({"try": "socket", "socket": [17, 3, 768]}),                                // packets
-        json!({"try": "socket", "socket": [17, 2, 768]}),
-        json!({"try": "socket", "socket": [40, 1, 0], "cid": 2, "port": 80}),            // vsock, to the hypervisor's host
-        json!({"try": "socket", "socket": [2, 1, 132], "host": at::PUBLIC, "port": 80}), // SCTP
-        json!({"try": "socket", "socket": [2, 5, 132], "host": at::PUBLIC, "port": 80}),
-        json!({"try": "socket", "socket": [2, 6, 33], "host": at::PUBLIC, "port": 80}),  // DCCP
-        json!({"try": "socket", "socket": [2, 2, 136], "host": at::PUBLIC, "port": 80}), // UDP-Lite
-        json!({"try": "socket", "socket": [44, 3, 0]}),                                  // XDP
-        json!({"try": "socket", "socket": [38, 5, 0]}),                                  // the kernel's cryptography
-        json!({"try": "socket", "socket": [31, 3, 1]}),                                  // Bluetooth
-        json!({"try": "socket", "socket": [29, 3, 1]}),                                  // CAN
-        json!({"try": "socket", "socket": [30, 2, 0]}),                                  // TIPC
-    ];
+    let attempts = sockets();
     for user in User::ALL {
         let (outcome, ends) = attempt(
             world.run_as(user).args(&["--allow-docker-gateway"]),
@@ -264,6 +254,30 @@ fn other_kinds_of_socket_cannot_be_made_or_reach_nobody() {
         }
         outcome.silent();
     }
+}
+
+/// Sockets of other kinds than TCP and UDP, each with something that it could reach.
+#[rustfmt::skip]
+pub(crate) fn sockets() -> Vec<Value> {
+    vec![
+        // family, kind, protocol
+        json!({"try": "socket", "socket": [2, 3, 1], "host": at::PUBLIC}),               // raw ICMP
+        json!({"try": "socket", "socket": [2, 3, 255], "host": at::PUBLIC}),             // raw IP
+        json!({"try": "socket", "socket": [10, 3, 58], "host": at::PUBLIC6}),            // raw ICMPv6
+        json!({"try": "socket", "socket": [2, 2, 1], "host": at::PUBLIC}),               // ping
+        json!({"try": "socket", "socket": [17, 3, 768]}),                                // packets
+        json!({"try": "socket", "socket": [17, 2, 768]}),
+        json!({"try": "socket", "socket": [40, 1, 0], "cid": 2, "port": 80}),            // vsock, to the hypervisor's host
+        json!({"try": "socket", "socket": [2, 1, 132], "host": at::PUBLIC, "port": 80}), // SCTP
+        json!({"try": "socket", "socket": [2, 5, 132], "host": at::PUBLIC, "port": 80}),
+        json!({"try": "socket", "socket": [2, 6, 33], "host": at::PUBLIC, "port": 80}),  // DCCP
+        json!({"try": "socket", "socket": [2, 2, 136], "host": at::PUBLIC, "port": 80}), // UDP-Lite
+        json!({"try": "socket", "socket": [44, 3, 0]}),                                  // XDP
+        json!({"try": "socket", "socket": [38, 5, 0]}),                                  // the kernel's cryptography
+        json!({"try": "socket", "socket": [31, 3, 1]}),                                  // Bluetooth
+        json!({"try": "socket", "socket": [29, 3, 1]}),                                  // CAN
+        json!({"try": "socket", "socket": [30, 2, 0]}),                                  // TIPC
+    ]
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Images without a registry: made on the spot, from what the machine has.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::World;
@@ -28,7 +29,7 @@ pub(crate) const BUSYBOX: Image<'_> = Image {
 /// A root that waits for the machine's own programs: [`TOOLS_MOUNTS`] brings them. Python is there, and the probe.
 pub(crate) const TOOLS: Image<'_> = Image {
     name: "tools",
-    root: "mkdir -p usr etc root proc sys dev tmp srv; chmod 1777 tmp
+    root: "mkdir -p usr etc root proc sys dev tmp srv opt/servers; chmod 1777 tmp
            for name in bin sbin lib lib32 lib64 libx32; do ln -s usr/$name $name; done
            echo root:x:0:0:root:/root:/bin/sh > etc/passwd; echo root:x:0: > etc/group",
     changes: &["CMD [\"/bin/sh\"]"],
@@ -36,6 +37,52 @@ pub(crate) const TOOLS: Image<'_> = Image {
 
 /// The mounts that make [`TOOLS`] useful.
 pub(crate) const TOOLS_MOUNTS: [&str; 4] = ["-v", "/usr:/usr:ro", "-v", "/srv/lib:/srv/lib:ro"];
+
+/// Images of MCP servers that others wrote, which speak over standard input and output; `everything` can also speak
+/// HTTP. They want [`TOOLS_MOUNTS`] and [`SERVERS_MOUNT`].
+pub(crate) const SERVERS: [Image<'_>; 3] = [
+    Image {
+        name: "mcp/fetch",
+        root: TOOLS.root,
+        changes: &[
+            "ENV PYTHONPATH=/opt/servers/python PYTHONDONTWRITEBYTECODE=1",
+            "USER 1000:1000",
+            "ENTRYPOINT [\"/usr/bin/python3\", \"-m\", \"mcp_server_fetch\"]",
+        ],
+    },
+    Image {
+        name: "mcp/memory",
+        root: TOOLS.root,
+        changes: &[
+            "ENV MEMORY_FILE_PATH=/tmp/memory.jsonl",
+            "ENTRYPOINT [\"/usr/bin/node\", \"/opt/servers/node/node_modules/@modelcontextprotocol/server-memory/dist/index.js\"]",
+        ],
+    },
+    Image {
+        name: "mcp/everything",
+        root: TOOLS.root,
+        changes: &[
+            "USER 1000:1000",
+            "EXPOSE 3001",
+            "ENTRYPOINT [\"/usr/bin/node\", \"/opt/servers/node/node_modules/@modelcontextprotocol/server-everything/dist/index.js\"]",
+            "CMD [\"stdio\"]",
+        ],
+    },
+];
+
+/// The mount that brings the programs of [`SERVERS`].
+pub(crate) const SERVERS_MOUNT: [&str; 2] = ["-v", "/srv/servers:/opt/servers:ro"];
+
+/// Where `./x test` has put them.
+pub(super) fn servers() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/servers");
+    assert!(
+        path.join("node/node_modules").exists() && path.join("python").exists(),
+        "the MCP servers that tests run are not in {}: run the tests with ./x test, which fetches them",
+        path.display()
+    );
+    path
+}
 
 impl World {
     /// Gives an image to the engine.

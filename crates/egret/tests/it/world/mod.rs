@@ -116,7 +116,11 @@ impl World {
         );
         require_clients();
         let toolchain = toolchain();
-        let machine = Machine::new(&[("toolchain", toolchain)]);
+        let mut tools = vec![("toolchain", toolchain)];
+        if engine.is_some() {
+            tools.push(("servers", images::servers()));
+        }
+        let machine = Machine::new(&tools);
         let outside = Machine::new(&[]);
         connect(&machine, &outside);
         if engine.is_some() {

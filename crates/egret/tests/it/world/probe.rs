@@ -14,6 +14,9 @@ pub(crate) const SOURCE: &str = include_str!("probe.py");
 /// three tries counts, since the processors are shared with other tests.
 const AT_ONCE: f64 = 50.0;
 
+/// Attempts, each with the reason for which it is refused; none if the audit log need not name one.
+pub(crate) type Table = Vec<(Value, &'static str)>;
+
 /// A connection to `host:port`, without a proxy; sends something, so that nobody waits for the client.
 pub(crate) fn tcp(host: &str, port: u16) -> Value {
     json!({"try": "tcp", "host": host, "port": port, "send": "hello\n"})
