@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use egret_policy::{Denial, Reason};
+use serde::{Deserialize, Serialize};
 
 /// All refusals of one destination for one reason, which the same change would allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// `host:port`, or a name alone for a DNS question; empty for requests that name no destination, and for
     /// those that came when too many different ones had been counted already.
@@ -22,7 +23,7 @@ pub struct Refusal {
 }
 
 /// All attempts at one destination that was allowed and could not be reached, for one cause.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// `host:port`.
     pub destination: String,

@@ -226,11 +226,13 @@ impl HostGatewayPorts {
         }
     }
 
-    pub(crate) fn listed(ports: Vec<u16>) -> Self {
+    pub(crate) fn listed(mut ports: Vec<u16>) -> Self {
+        ports.sort_unstable();
+        ports.dedup();
         Self(Some(ports))
     }
 
-    /// The ports, as they were given; none where it is every port.
+    /// The ports, in order; none where it is every port.
     pub fn ports(&self) -> Option<&[u16]> {
         self.0.as_deref()
     }
@@ -430,7 +432,7 @@ impl Policy {
         self.host_gateway = Some(match (self.host_gateway.take(), ports) {
             (Some(HostGatewayPorts(Some(mut had))), HostGatewayPorts(Some(more))) => {
                 had.extend(more);
-                HostGatewayPorts(Some(had))
+                HostGatewayPorts::listed(had)
             }
             (None, ports) => ports,
             _ => HostGatewayPorts::ANY,

@@ -33,4 +33,4 @@ pub use spec::{Files, Mark, Spec};
 pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;
 pub use sys::process::die_by;
-pub use sys::signals::Signals;
+pub use sys::signals::{Arrived, Signals};

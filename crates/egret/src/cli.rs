@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use crate::container::{ContainerOptions, Kind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egret_policy::{HostGatewayPorts, SandboxId};
 use std::ffi::OsString;
@@ -36,6 +36,18 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
+    /// Start container sandboxes that were stopped
+    Start(Start),
+    /// Stop container sandboxes and start them again
+    Restart(Restart),
+    /// Remove container sandboxes, all but their audit logs
+    Rm(Remove),
+    /// Run a command in a container sandbox, confined like the rest of it
+    Exec(Exec),
+    /// Show what container sandboxes are made of, as JSON
+    Inspect(Inspect),
+    /// Print the run configuration of a container sandbox, for `egret run --from-config`
+    Export(Inspect),
     /// Check, explain, test, compare and convert policies, or give a running sandbox a new one
     #[command(subcommand)]
     Policy(Policy),
@@ -50,17 +62,21 @@ pub(crate) enum Policy {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "egret run [OPTIONS] -- COMMAND [ARG]...\n       egret run [OPTIONS] IMAGE [ARG]...",
+    after_help = "\
 Nothing is reachable until a policy or a flag says so. This machine, private
 networks and cloud metadata stay shut even under `default: allow-public`; the
 machine has its own opt-in, --allow-docker-gateway.
 
-The program sees your files read-only, without those that hold secrets. It can
-write to the working directory and to a /tmp of its own. Inside, a name has an
+A command sees your files read-only, without those that hold secrets. It can
+write to the working directory and to a /tmp of its own. An image runs on Docker
+or Podman, with options that mean what they mean there. Inside, a name has an
 address of 198.18.0.0/15 that stands for it.
 
 Exit status: the program's own; 125 if egret failed, 126 if the program cannot
-be run, 127 if it is not there.")]
+be run, 127 if it is not there."
+)]
 pub(crate) struct Run {
     /// Allow a destination, on ports 80 and 443 unless it says which
     #[arg(long, value_name = "HOST[:PORT,…]")]
@@ -83,19 +99,10 @@ pub(crate) struct Run {
     pub(crate) env_file: Vec<PathBuf>,
     /// Name the sandbox
     #[arg(long)]
-    pub(crate) name: Option<SandboxId>,
-    /// Start the program in this directory, which it can write to, unless it is a home or the system's
+    pub(crate) name: Option<String>,
+    /// Start in this directory; a command can write to it, unless it is a home or the system's
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
-    /// Show a path that is hidden or outside, read-only
-    #[arg(long, value_name = "PATH")]
-    pub(crate) read: Vec<PathBuf>,
-    /// Let the program change a path
-    #[arg(long, value_name = "PATH")]
-    pub(crate) write: Vec<PathBuf>,
-    /// Hide a path
-    #[arg(long, value_name = "PATH")]
-    pub(crate) hide: Vec<PathBuf>,
     /// Resolve names by asking this DNS server instead of the system's
     #[arg(long, value_name = "ADDR[:PORT]")]
     pub(crate) resolver: Vec<String>,
@@ -105,9 +112,6 @@ pub(crate) struct Run {
     /// Do not set HTTP_PROXY and its kin
     #[arg(long)]
     pub(crate) no_proxy_env: bool,
-    /// Let the program make user namespaces, which the sandboxes of browsers and build tools need
-    #[arg(long)]
-    pub(crate) allow_user_namespaces: bool,
     /// Write the audit log to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
@@ -117,38 +121,54 @@ pub(crate) struct Run {
     /// Form of the summary; json implies --summary
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub(crate) output: Output,
-    /// The program and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
+    #[command(flatten, next_help_heading = "Options for a command")]
+    pub(crate) process: ProcessOptions,
+    #[command(flatten, next_help_heading = "Options for an image")]
+    pub(crate) container: ContainerOptions,
+    /// The image to run, and arguments in place of its command; or, after `--`, the command to run
+    #[arg(
+        value_name = "IMAGE",
+        num_args = 0..,
+        trailing_var_arg = true
+    )]
+    pub(crate) words: Vec<OsString>,
 }
 
-/// Advice for what users of other tools type: a program without `--` before it, ports without `=` before them.
-pub(crate) fn misplaced(error: &clap::Error, arguments: &[String]) -> Option<String> {
-    let Some(ContextValue::String(stray)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
-    let at = arguments.iter().position(|argument| argument == stray)?;
-    let (before, rest) = arguments.split_at_checked(at)?;
-    if error.kind() != ErrorKind::UnknownArgument
-        || stray.starts_with('-')
-        || before.get(1)? != "run"
-    {
-        return None;
+impl Run {
+    /// Whether its words are a command, given the arguments that it was parsed from: whether there is `--` before them.
+    pub(crate) fn is_command(&self, arguments: &[OsString]) -> bool {
+        let before = arguments.len().checked_sub(self.words.len() + 1);
+        before
+            .and_then(|before| arguments.get(before))
+            .is_some_and(|before| before == "--")
     }
-    if before.last()? == "--allow-docker-gateway" {
-        return Some(format!(
-            "write --allow-docker-gateway={stray}, with `=` and without a blank"
-        ));
+
+    /// What is wrong with ports that stand after the option and a blank, where they would be the image.
+    pub(crate) fn misplaced_ports(&self, arguments: &[OsString]) -> Option<String> {
+        let first = self.words.first()?.to_str()?;
+        let ports = first.split(',').all(|port| port.parse::<u16>().is_ok());
+        let before = arguments.len().checked_sub(self.words.len() + 1)?;
+        let misplaced = ports && arguments.get(before)? == "--allow-docker-gateway";
+        misplaced
+            .then(|| format!("write --allow-docker-gateway={first}, with `=` and without a blank"))
     }
-    let corrected = [
-        &["egret".to_owned()],
-        before.get(1..)?,
-        &["--".to_owned()],
-        rest,
-    ]
-    .concat()
-    .join(" ");
-    Some(format!("put `--` before the program: {corrected}"))
+}
+
+/// What only a command's sandbox has.
+#[derive(Debug, Args)]
+pub(crate) struct ProcessOptions {
+    /// Show a path that is hidden or outside, read-only
+    #[arg(long, value_name = "PATH")]
+    pub(crate) read: Vec<PathBuf>,
+    /// Let the program change a path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) write: Vec<PathBuf>,
+    /// Hide a path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) hide: Vec<PathBuf>,
+    /// Let the program make user namespaces, which the sandboxes of browsers and build tools need
+    #[arg(long)]
+    pub(crate) allow_user_namespaces: bool,
 }
 
 /// An error of clap's, in Egret's voice, and without the advice to pass a mistyped option to the program.
@@ -171,6 +191,12 @@ pub(crate) enum Output {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
+    /// Also those that have ended
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Only the containers of this engine
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
     /// Form of the list
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub(crate) output: Output,
@@ -183,9 +209,15 @@ pub(crate) struct Logs {
     /// Go on as records arrive, until the sandbox ends
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// What a container sandbox tried to reach, instead of what it printed
+    #[arg(long)]
+    pub(crate) audit: bool,
     /// Only what was refused
     #[arg(long)]
     pub(crate) denied: bool,
+    /// Only so many lines of a container's output, from its end
+    #[arg(short = 'n', long, value_name = "LINES")]
+    pub(crate) tail: Option<String>,
     /// Read this file instead
     #[arg(long, value_name = "FILE", conflicts_with = "name")]
     pub(crate) file: Option<PathBuf>,
@@ -202,6 +234,94 @@ pub(crate) struct Stop {
     /// How long the program has to end by itself, in seconds
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) time: u64,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The sandboxes
+    #[arg(required = true)]
+    pub(crate) names: Vec<SandboxId>,
+    /// Show its output, and end as it ends
+    #[arg(short, long)]
+    pub(crate) attach: bool,
+    /// Attach standard input as well
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    /// The sandboxes
+    #[arg(required = true)]
+    pub(crate) names: Vec<SandboxId>,
+    /// How long the program has to end by itself, in seconds
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    pub(crate) time: u64,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The sandboxes
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) names: Vec<SandboxId>,
+    /// All container sandboxes, and images of other versions of egret
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Also those that are running
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Run it in the background
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Run as this user
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Start in this directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
+    /// The sandbox
+    pub(crate) name: SandboxId,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The sandboxes
+    #[arg(required = true)]
+    pub(crate) names: Vec<SandboxId>,
+    /// The engine that has it
+    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
+    pub(crate) engine: Option<Kind>,
 }
 
 #[derive(Debug, Args)]
@@ -218,27 +338,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_users_of_other_tools_type_gets_the_right_advice() {
+    fn a_command_is_told_from_an_image_by_what_is_before_it() {
         #[rustfmt::skip]
         let table = [
-            ("egret run --allow example.com ls -la",       Some("egret run --allow example.com -- ls -la")),
-            ("egret run ls",                               Some("egret run -- ls")),
-            ("egret run --allow-docker-gateway 5432 -- x", Some("--allow-docker-gateway=5432")),
-            ("egret run --alow x -- ls",                   None),
-            ("egret frob",                                 None),
+            ("egret run --name x -- ls -la", true,  &["ls", "-la"][..]),
+            ("egret run alpine ls -la",      false, &["alpine", "ls", "-la"]),
+            ("egret run -it alpine -- ls",   false, &["alpine", "--", "ls"]),
+            ("egret run --rm alpine --rm",   false, &["alpine", "--rm"]),
+            ("egret run -- -- ls",           true,  &["--", "ls"]),
         ];
-        for (line, advice) in table {
-            let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let error = Cli::try_parse_from(&arguments).unwrap_err();
-            let given = misplaced(&error, &arguments);
-            match advice {
-                Some(advice) => assert!(
-                    given.as_ref().is_some_and(|given| given.contains(advice)),
-                    "{line}: {given:?}"
-                ),
-                None => assert_eq!(given, None, "{line}"),
-            }
+        for (line, is_command, words) in table {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let Command::Run(run) = Cli::try_parse_from(&arguments).unwrap().command else {
+                panic!("{line}");
+            };
+            assert_eq!(run.words, words, "{line}");
+            assert_eq!(run.is_command(&arguments), is_command, "{line}");
+            assert_eq!(run.misplaced_ports(&arguments), None, "{line}");
         }
+    }
+
+    #[test]
+    fn ports_after_a_blank_are_no_image() {
+        let arguments = [
+            "egret",
+            "run",
+            "--allow-docker-gateway",
+            "5432,80",
+            "alpine",
+        ]
+        .map(OsString::from);
+        let Command::Run(run) = Cli::try_parse_from(&arguments).unwrap().command else {
+            panic!("not a run");
+        };
+        let advice = run.misplaced_ports(&arguments).unwrap();
+        assert!(
+            advice.contains("--allow-docker-gateway=5432,80"),
+            "{advice}"
+        );
     }
 
     #[test]

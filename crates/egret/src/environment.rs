@@ -44,8 +44,8 @@ pub(crate) fn environment(
         for name in PROXY_VARIABLES {
             inside.insert(name.into(), proxy.clone().into());
         }
-        for name in ["NO_PROXY", "no_proxy"] {
-            inside.insert(name.into(), "localhost,127.0.0.1,::1".into());
+        for name in NO_PROXY_VARIABLES {
+            inside.insert(name.into(), NO_PROXY.into());
         }
     }
     for file in wishes.files {
@@ -64,7 +64,12 @@ pub(crate) fn environment(
     Ok(inside.into_iter().collect())
 }
 
-const PROXY_VARIABLES: [&str; 6] = [
+/// Variables that name the destinations to be reached without a proxy, and what they are set to: the sandbox itself.
+pub(crate) const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
+pub(crate) const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
+/// Variables that name a proxy.
+pub(crate) const PROXY_VARIABLES: [&str; 6] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -142,19 +147,27 @@ fn held_back(name: &OsStr) -> bool {
     let Ok(name) = std::str::from_utf8(name.as_bytes()) else {
         return false;
     };
-    let shaped = name.to_ascii_uppercase();
-    let secret = SECRET_SUFFIXES
-        .iter()
-        .any(|suffix| shaped.ends_with(suffix))
-        && !OF_MODEL_SERVICES.contains(&name);
-    secret
+    (ends_like_a_secret(name) && !OF_MODEL_SERVICES.contains(&name))
         || HELD_BACK_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix))
         || HELD_BACK.contains(&name)
         || leads_to_secrets(name)
         || PROXY_VARIABLES.contains(&name)
-        || matches!(name, "NO_PROXY" | "no_proxy" | "FTP_PROXY" | "ftp_proxy")
+        || NO_PROXY_VARIABLES.contains(&name)
+        || matches!(name, "FTP_PROXY" | "ftp_proxy")
+}
+
+fn ends_like_a_secret(name: &str) -> bool {
+    let shaped = name.to_ascii_uppercase();
+    SECRET_SUFFIXES
+        .iter()
+        .any(|suffix| shaped.ends_with(suffix))
+}
+
+/// Whether the value of a variable is one that is not to be kept or shown: also that of a model service's key.
+pub(crate) fn looks_secret(name: &str) -> bool {
+    ends_like_a_secret(name) || name.to_ascii_uppercase().ends_with("_KEY")
 }
 
 /// Whether a variable names a directory for temporary files that is not there in the sandbox.

@@ -8,6 +8,7 @@ use crate::secrets::{Homes, places, sockets};
 use crate::settings;
 use egret_policy::{Filesystem, Share};
 use egret_sandbox::{Files, Mark};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 /// Where a program starts, and what `run` and the policy were told about files.
@@ -160,6 +161,41 @@ fn wished(path: &Path, mark: Mark, option: Option<&str>) -> Result<Vec<(PathBuf,
 }
 
 /// `~` and `~/…` are the home directory's.
+/// What a policy shares of this machine's files with a container, as an engine mounts it: `HOST:INSIDE[:ro]`. What is to be
+/// shared must exist: an engine would make a directory of it.
+pub(crate) fn shares(policy: &Filesystem) -> Result<Vec<String>, Failure> {
+    let home = settings::home();
+    let mut shares = Vec::new();
+    let mut taken = HashSet::new();
+    // Where one place is in both lists, it can be written.
+    let entries = policy.write.iter().map(|share| (share, ""));
+    for (Share { host, inside }, mode) in
+        entries.chain(policy.read.iter().map(|share| (share, ":ro")))
+    {
+        let path = at_home(Path::new(host), home.as_deref())?;
+        let real = path.canonicalize().map_err(|error| {
+            Failure::because(format_args!("the policy shares {}", path.display()), &error)
+        })?;
+        let path = std::path::absolute(&path).map_err(|error| {
+            Failure::because(format_args!("the policy shares {}", path.display()), &error)
+        })?;
+        let inside = inside.clone().unwrap_or_else(|| path.display().to_string());
+        let (Some(real), false) = (
+            real.to_str().filter(|real| !real.contains(':')),
+            inside.contains(':'),
+        ) else {
+            return Err(Failure::new(format!(
+                "the policy shares {}: an engine takes no path with a colon, and only UTF-8",
+                path.display()
+            )));
+        };
+        if taken.insert(inside.clone()) {
+            shares.push(format!("{real}:{inside}{mode}"));
+        }
+    }
+    Ok(shares)
+}
+
 fn at_home(path: &Path, home: Option<&Path>) -> Result<PathBuf, Failure> {
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => Ok(home.join(rest)),

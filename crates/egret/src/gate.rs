@@ -37,13 +37,13 @@ pub(crate) struct Gate {
 }
 
 /// What the gateway's thread and the one that waits for the program both use.
-struct Shared {
-    gateway: Arc<Gateway>,
-    name: SandboxId,
-    log: audit::Log,
-    policy: PolicySource,
+pub(crate) struct Shared {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) name: SandboxId,
+    pub(crate) log: audit::Log,
+    pub(crate) policy: PolicySource,
     /// The last thing to use on a sandbox, once it runs.
-    killer: Mutex<Option<Killer>>,
+    pub(crate) killer: Mutex<Option<Killer>>,
 }
 
 impl Gate {
@@ -136,13 +136,7 @@ impl Gate {
     pub(crate) fn notice(&self, notice: Notice) {
         match notice {
             Notice::Reload => self.reload_from_file(),
-            Notice::Refused(Stray {
-                protocol,
-                address,
-                port,
-            }) => {
-                self.shared.gateway.refused_packet(protocol, address, port);
-            }
+            Notice::Refused(stray) => self.shared.refused(stray),
         }
     }
 
@@ -173,6 +167,16 @@ impl Gate {
 }
 
 impl Shared {
+    /// Puts a packet on record that the sandbox's kernel refused.
+    pub(crate) fn refused(&self, stray: Stray) {
+        let Stray {
+            protocol,
+            address,
+            port,
+        } = stray;
+        self.gateway.refused_packet(protocol, address, port);
+    }
+
     fn replace_policy(
         &self,
         loaded: Result<Policy, Failure>,
@@ -194,7 +198,7 @@ impl Shared {
         }
     }
 
-    fn answer(&self, request: Request, status: &Status) -> Answer {
+    pub(crate) fn answer(&self, request: Request, status: &Status) -> Answer {
         match request {
             Request::Status => {
                 let policy = self.policy.origin().map(|origin| origin.to_string());
@@ -229,19 +233,7 @@ async fn serve(
     doors: egret_sandbox::Doors,
     closed: tokio::sync::oneshot::Receiver<()>,
 ) {
-    let egret_sandbox::Doors {
-        captured,
-        proxy,
-        dns_tcp,
-        dns_udp,
-    } = doors;
-    let doors = Doors {
-        captured,
-        proxy,
-        dns_tcp,
-        dns_udp,
-    };
-    let mut gateway = pin!(shared.gateway.clone().serve(doors));
+    let mut gateway = pin!(shared.gateway.clone().serve(handed_over(doors)));
     let failed = tokio::select! {
         // Ends before it is told to only if its sockets cannot be used. They are closed then.
         Err(error) = &mut gateway => {
@@ -257,6 +249,23 @@ async fn serve(
     }
     // Shut while it is still served, so that what is open gets to its end and on record.
     let (Ok(()) | Err(_), ()) = tokio::join!(gateway, shared.gateway.shutdown());
+}
+
+/// The doors as the gateway takes them.
+pub(crate) fn handed_over(doors: egret_sandbox::Doors) -> Doors {
+    let egret_sandbox::Doors {
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
+    } = doors;
+    Doors {
+        captured,
+        proxy,
+        dns_tcp,
+        dns_udp,
+        ..Doors::default()
+    }
 }
 
 const ADDRESSES_CHANGE_SELDOM: Duration = Duration::from_secs(2);
@@ -302,7 +311,7 @@ fn host_addresses(own: Vec<IpAddr>) -> HostAddresses {
 }
 
 /// As many connections as there are descriptors for. The program has the limit that it came with: it was forked before.
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // If it cannot be raised, what there is has to do.
     let (Ok(()) | Err(_)) = setrlimit(

@@ -1,6 +1,7 @@
 //! `egret logs`: audit records, as they stand in the file or as lines for people.
 
 use crate::cli::{Logs, Output};
+use crate::container::{self, Sandbox};
 use crate::control::{self, Answer, Request};
 use crate::failure::Failure;
 use crate::settings::log_directory;
@@ -14,6 +15,15 @@ use std::time::Duration;
 
 /// `egret logs`
 pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
+    if let Some(name) = &arguments.name
+        && control::ask(name.as_str(), &Request::Status)?.is_none()
+        && let Some(sandbox) = container::find(name.as_str(), None)?
+    {
+        return of_container(&sandbox, arguments);
+    }
+    if arguments.tail.is_some() {
+        return Err(Failure::new("--tail is about what a container printed"));
+    }
     let path = match (&arguments.file, &arguments.name) {
         (Some(file), _) => file.clone(),
         (None, Some(name)) => of_sandbox(name.as_str())?,
@@ -33,6 +43,31 @@ pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
         )),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// What a container printed, or, where that is wanted, what it tried to reach.
+fn of_container(sandbox: &Sandbox, arguments: &Logs) -> Result<ExitCode, Failure> {
+    let audit = arguments.audit || arguments.denied || arguments.output == Output::Json;
+    if !audit {
+        return container::logs(sandbox, arguments.follow, arguments.tail.as_deref());
+    }
+    let Some(stream) = container::audit(sandbox, arguments.follow)? else {
+        return Err(Failure::new(format!(
+            "{} runs without isolation, so that nothing is on record",
+            sandbox.name
+        )));
+    };
+    let mut out = io::stdout().lock();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(|error| Failure::because("cannot read the audit log", &error))?;
+        match show(&mut out, &line, arguments, colour).and_then(|_| out.flush()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(Failure::because("cannot print", &error)),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The log of a sandbox that runs, or else the newest of that name.

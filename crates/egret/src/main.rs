@@ -15,6 +15,7 @@ macro_rules! say {
 }
 
 mod cli;
+mod container;
 mod control;
 mod environment;
 mod failure;
@@ -31,7 +32,7 @@ mod summary;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use failure::EGRET_FAILED;
+use failure::{EGRET_FAILED, Failure};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -42,18 +43,50 @@ fn main() -> ExitCode {
     if arguments.nth(1).is_some_and(|first| first == "jail") {
         return jail(arguments.next());
     }
+    // How egret starts itself in containers of its own.
+    let mut words = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned());
+    let first = words.next();
+    let rest: Vec<String> = words.collect();
+    let hidden = match first.as_deref() {
+        Some("agent") => Some(container::agent(&rest)),
+        Some("gateway") => Some(container::gateway()),
+        Some("ask") => Some(container::ask(&rest)),
+        _ => None,
+    };
+    if let Some(outcome) = hidden {
+        return exit(outcome);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => {
+            let given: Vec<OsString> = std::env::args_os().collect();
+            let is_command = arguments.is_command(&given);
+            match arguments.misplaced_ports(&given) {
+                Some(advice) => Err(Failure::new(advice)),
+                None => run::run(arguments, is_command),
+            }
+        }
         Command::Ps(arguments) => sandboxes::ps(&arguments),
         Command::Stop(arguments) => sandboxes::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Start(arguments) => container::start(&arguments),
+        Command::Restart(arguments) => container::restart(&arguments),
+        Command::Rm(arguments) => container::remove(&arguments),
+        Command::Exec(arguments) => container::exec(&arguments),
+        Command::Inspect(arguments) => container::inspect(&arguments),
+        Command::Export(arguments) => container::export(&arguments),
         Command::Policy(cli::Policy::Set(arguments)) => sandboxes::set_policy(&arguments),
         Command::Policy(cli::Policy::Offline(command)) => return policy::run(command).into(),
     };
+    exit(outcome)
+}
+
+fn exit(outcome: Result<ExitCode, Failure>) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
@@ -81,15 +114,9 @@ fn usage(error: &clap::Error) -> ExitCode {
         let (Ok(()) | Err(_)) = error.print();
         return ExitCode::SUCCESS;
     }
-    let arguments: Vec<String> = std::env::args_os()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    match cli::misplaced(error, &arguments) {
-        Some(advice) => say!("egret: {advice}"),
-        None => say!("{}", cli::plain(error).trim_end()),
-    }
-    match arguments.get(1).map(String::as_str) {
-        Some("policy") => ExitCode::from(2),
+    say!("{}", cli::plain(error).trim_end());
+    match std::env::args_os().nth(1) {
+        Some(command) if command == "policy" => ExitCode::from(2),
         _ => ExitCode::from(EGRET_FAILED),
     }
 }

@@ -7,10 +7,10 @@ use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
 use crate::source::{Origin, PolicySource};
-use crate::{logs, settings, summary};
+use crate::{container, logs, settings, summary};
 use egret_gateway::audit;
 use egret_policy::SandboxId;
-use egret_sandbox::{Ended, Signals, Spec, die_by, prepare};
+use egret_sandbox::{Signals, Spec, prepare};
 use rustix::io::Errno;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,10 +18,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Runs a program with one way out, and ends as it ends.
-pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: Box<cli::Run>, is_command: bool) -> Result<ExitCode, Failure> {
     // Before any thread, so that every thread leaves signals to this one.
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    if !is_command {
+        return container::run(&arguments, &signals);
+    }
     let Plan {
         name,
         claim,
@@ -44,7 +47,9 @@ pub(crate) fn run(arguments: Box<cli::Run>) -> Result<ExitCode, Failure> {
         // The program has ended; that its summary cannot be printed does not change how.
         let (Ok(()) | Err(_)) = summary::print(&ending, output);
     }
-    Ok(exit_as(ended.map_err(|error| explained(error, &wanted))?))
+    Ok(container::exit_as(
+        ended.map_err(|error| explained(error, &wanted))?,
+    ))
 }
 
 /// A program that is not found is worth a word more: it may be there outside.
@@ -63,17 +68,6 @@ fn explained(error: egret_sandbox::Error, program: &Path) -> Failure {
     }
 }
 
-fn exit_as(ended: Ended) -> ExitCode {
-    match ended {
-        Ended::Status(status) => ExitCode::from(status.to_le_bytes()[0]),
-        // A caller can tell a signal from a status, so we end by one, too; the status is for a signal that does not end us.
-        Ended::Signal(signal) => {
-            let Err(_survived) = die_by(signal);
-            ExitCode::from(128u8.saturating_add(signal.to_le_bytes()[0]))
-        }
-    }
-}
-
 /// Everything that a run needs, found and checked. Of its parts only the log file and the name exist already.
 struct Plan {
     name: SandboxId,
@@ -86,7 +80,12 @@ struct Plan {
 
 impl Plan {
     fn resolve(arguments: cli::Run) -> Result<Self, Failure> {
-        let mut command = arguments.command.into_iter();
+        if let Some(option) = arguments.container.first_given() {
+            return Err(Failure::new(format!(
+                "{option} is about containers; without `--`, what follows the options is an image"
+            )));
+        }
+        let mut command = arguments.words.into_iter();
         let program = command
             .next()
             .ok_or_else(|| Failure::new("there is no command to run"))?;
@@ -119,7 +118,9 @@ impl Plan {
         }
 
         let name = match arguments.name {
-            Some(name) => name,
+            Some(name) => name
+                .parse()
+                .map_err(|error| Failure::because("--name", &error))?,
             None => settings::made_up_name(Path::new(&program))?,
         };
         let claim = control::claim(&name)?;
@@ -133,9 +134,9 @@ impl Plan {
             directory: &directory,
             home: home.as_deref(),
             policy: policy.filesystem(),
-            read: &arguments.read,
-            write: &arguments.write,
-            hide: &arguments.hide,
+            read: &arguments.process.read,
+            write: &arguments.process.write,
+            hide: &arguments.process.hide,
             policy_file: source.origin().as_ref().and_then(Origin::file),
             policy_named: named.as_ref().and_then(Origin::file),
             log_file: &log_path,
@@ -170,7 +171,7 @@ impl Plan {
                 environment,
                 directory,
                 files,
-                allow_user_namespaces: arguments.allow_user_namespaces,
+                allow_user_namespaces: arguments.process.allow_user_namespaces,
             },
             summary: arguments.summary
                 || arguments.output == cli::Output::Json

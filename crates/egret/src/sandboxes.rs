@@ -1,11 +1,13 @@
 //! `egret ps`, `egret stop` and `egret policy set`: what is done to sandboxes that run.
 
 use crate::cli::{Output, Ps, SetPolicy, Stop};
+use crate::container::{self, Container, Role, Sandbox};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::source::Origin;
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,12 +25,16 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
             Err(failure) => say!("egret: {failure}"),
         }
     }
+    let mut containers = container::listed(arguments.engine)?;
+    containers.retain(|sandbox| arguments.all || runs(sandbox));
     let text = match arguments.output {
-        Output::Json => format!(
-            "{}\n",
-            serde_json::to_string_pretty(&running).unwrap_or_default()
-        ),
-        Output::Text => table(&running),
+        Output::Json => {
+            let rows = running.iter().map(serde_json::to_value);
+            let mut rows = rows.collect::<Result<Vec<_>, _>>().unwrap_or_default();
+            rows.extend(containers.iter().map(described));
+            format!("{:#}\n", Value::Array(rows))
+        }
+        Output::Text => table(&running, &containers),
     };
     io::stdout()
         .write_all(text.as_bytes())
@@ -36,15 +42,57 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(running: &[Status]) -> String {
-    let mut rows = vec![["NAME", "PID", "UP", "PROGRAM", "POLICY"].map(str::to_owned)];
+fn runs(sandbox: &Sandbox) -> bool {
+    sandbox.containers.iter().any(Container::runs)
+}
+
+/// A container sandbox, for machines.
+fn described(sandbox: &Sandbox) -> Value {
+    let workload = sandbox.container(Role::Workload);
+    json!({
+        "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
+        "image": workload.map(|container| &container.image), "state": workload.map(|container| &container.state),
+        "status": workload.map(|container| &container.status), "ports": ports(sandbox),
+    })
+}
+
+/// What a container sandbox has published.
+fn ports(sandbox: &Sandbox) -> &str {
+    let published = [Role::Gateway, Role::Workload]
+        .into_iter()
+        .find_map(|role| sandbox.container(role));
+    published.map_or("", |container| &container.ports)
+}
+
+fn table(running: &[Status], containers: &[Sandbox]) -> String {
+    let mut rows = vec![["NAME", "RUNS IN", "UP", "PROGRAM", "POLICY", "PORTS"].map(str::to_owned)];
     rows.extend(running.iter().map(|status| {
         [
             status.name.clone(),
-            status.pid.to_string(),
+            format!("process {}", status.pid),
             age(&status.started),
             status.program.clone(),
             status.policy.clone().unwrap_or_else(|| "-".into()),
+            String::new(),
+        ]
+    }));
+    rows.extend(containers.iter().map(|sandbox| {
+        let workload = sandbox.container(Role::Workload);
+        let status = workload.map_or("gone", |container| &container.status);
+        [
+            sandbox.name.clone(),
+            sandbox.engine.kind.program().to_owned(),
+            status.strip_prefix("Up ").unwrap_or(status).to_owned(),
+            workload
+                .map_or("-", |container| &container.image)
+                .to_owned(),
+            if sandbox.is_sealed() {
+                "isolated"
+            } else {
+                "none"
+            }
+            .to_owned(),
+            ports(sandbox).to_owned(),
         ]
     }));
     let width = |column: usize| {
@@ -53,8 +101,8 @@ fn table(running: &[Status]) -> String {
             .map(|cell| cell.chars().count())
             .max()
     };
-    let widths: Vec<usize> = (0..5).map(|column| width(column).unwrap_or(0)).collect();
-    let line = |row: &[String; 5]| {
+    let widths: Vec<usize> = (0..6).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &[String; 6]| {
         let cells: Vec<String> = row
             .iter()
             .zip(&widths)
@@ -85,7 +133,14 @@ fn age(started: &str) -> String {
 pub(crate) fn stop(arguments: &Stop) -> Result<ExitCode, Failure> {
     for name in &arguments.names {
         let Some(Answer::Status(status)) = control::ask(name.as_str(), &Request::Status)? else {
-            return Err(not_running(name.as_str()));
+            let Some(sandbox) = container::find(name.as_str(), arguments.engine)?.filter(runs)
+            else {
+                return Err(not_running(name.as_str()));
+            };
+            container::stop(&sandbox, arguments.time)?;
+            writeln!(io::stdout(), "{name}")
+                .map_err(|error| Failure::because("cannot print", &error))?;
+            continue;
         };
         let pid = Pid::from_raw(status.pid).ok_or_else(|| not_running(name.as_str()))?;
         kill_process(pid, Signal::TERM)
@@ -132,7 +187,15 @@ pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
     let text = String::from_utf8(origin.read().map_err(bad_input)?)
         .map_err(|_| Failure::bad_input(format!("the policy {origin} is not UTF-8")))?;
     let request = Request::SetPolicy { origin, text };
-    match control::ask(arguments.name.as_str(), &request)? {
+    let name = arguments.name.as_str();
+    let answer = match control::ask(name, &request)? {
+        None => match container::find(name, None)? {
+            Some(sandbox) => Some(container::set_policy(&sandbox, &request)?),
+            None => None,
+        },
+        answer => answer,
+    };
+    match answer {
         Some(Answer::Refused(why)) => Err(Failure::bad_input(format!(
             "the policy stays as it was:\n{why}"
         ))),

@@ -49,6 +49,11 @@ pub(crate) fn make_log_directory() -> Result<PathBuf, Failure> {
 
 /// A name for a sandbox that was not given one: the program's, and something that tells it from its siblings.
 pub(crate) fn made_up_name(program: &Path) -> Result<SandboxId, Failure> {
+    named_after(program, &std::process::id().to_string())
+}
+
+/// A name made of that of a program or an image, and of what tells it from its siblings.
+pub(crate) fn named_after(program: &Path, sibling: &str) -> Result<SandboxId, Failure> {
     let program = program.file_name().unwrap_or_default().to_string_lossy();
     let plain: String = program
         .to_ascii_lowercase()
@@ -58,7 +63,7 @@ pub(crate) fn made_up_name(program: &Path) -> Result<SandboxId, Failure> {
         .collect();
     let plain = plain.trim_matches('-');
     let word = if plain.is_empty() { "sandbox" } else { plain };
-    format!("{word}-{}", std::process::id())
+    format!("{word}-{sibling}")
         .parse()
         .map_err(|error| Failure::because("cannot name the sandbox; use --name", &error))
 }

@@ -67,7 +67,12 @@ impl Origin {
     }
 
     /// The policy that `text`, read from there, is.
-    fn parse(&self, text: &[u8]) -> Result<Policy, Failure> {
+    pub(crate) fn parse(&self, text: &[u8]) -> Result<Policy, Failure> {
+        Ok(self.parse_with_language(text)?.0)
+    }
+
+    /// The same, and the language that it is in.
+    pub(crate) fn parse_with_language(&self, text: &[u8]) -> Result<(Policy, Language), Failure> {
         let unusable =
             |why: String| Failure::new(format!("the policy {self} cannot be used\n{why}"));
         match self {
@@ -91,11 +96,11 @@ impl Origin {
                         say!("egret: {path} is not there, so it is not opened for writing");
                     }
                 }
-                Ok(parsed.policy)
+                Ok((parsed.policy, parsed.language))
             }
-            Self::BuiltIn(name) => {
-                Policy::built_in(name).ok_or_else(|| unusable("there is none of that name".into()))
-            }
+            Self::BuiltIn(name) => Policy::built_in(name)
+                .map(|policy| (policy, Language::ToolHive))
+                .ok_or_else(|| unusable("there is none of that name".into())),
         }
     }
 }
@@ -163,9 +168,15 @@ impl PolicySource {
 
     /// Reads the policy from where it is from; without that there are the flags.
     pub(crate) fn load(&self) -> Result<Policy, Failure> {
-        match self.origin() {
-            Some(origin) => self.with_text(&origin, &origin.read()?),
-            None => self.with_flags(Policy::deny_all()),
+        let text = self.origin().map(|origin| origin.read()).transpose()?;
+        self.load_from(text.as_deref())
+    }
+
+    /// The policy of a text that was read elsewhere, or, without one, that of the flags.
+    pub(crate) fn load_from(&self, text: Option<&[u8]>) -> Result<Policy, Failure> {
+        match (self.origin(), text) {
+            (Some(origin), Some(text)) => self.with_text(&origin, text),
+            _ => self.with_flags(Policy::deny_all()),
         }
     }
 

@@ -3,12 +3,13 @@
 use crate::cli::Output;
 use anstyle::{AnsiColor, Style};
 use egret_gateway::{Failure, Refusal};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
 /// What there is to say about a run that has ended.
-#[derive(Debug)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Ending {
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) failures: Vec<Failure>,

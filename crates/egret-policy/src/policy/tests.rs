@@ -11,7 +11,7 @@ fn policy(text: &str) -> Policy {
 #[test]
 fn ports_of_the_host_can_be_made_and_told() {
     let ports = HostGatewayPorts::new(vec![5432, 80]).unwrap();
-    assert_eq!(ports.ports(), Some(&[5432, 80][..]));
+    assert_eq!(ports.ports(), Some(&[80, 5432][..]));
     assert!(ports.contain(80) && !ports.contain(81));
     assert_eq!(HostGatewayPorts::ANY.ports(), None);
     assert!(HostGatewayPorts::ANY.contain(81));

@@ -25,7 +25,7 @@ const WATCHED: [i32; 12] = [
 
 /// One signal that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// Its number.
     pub number: i32,
     /// Whether the kernel made it, for instance because someone typed Ctrl-C: the whole foreground group has it then.
@@ -74,7 +74,10 @@ impl Signals {
     }
 
     /// The next signal that has arrived, if there is one.
-    pub(crate) fn next(&self) -> io::Result<Option<Arrived>> {
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn next(&self) -> io::Result<Option<Arrived>> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
         // SAFETY: the buffer has the size that is passed. signalfd writes whole records only, so after a read of that
         // size `info` is initialised; any other outcome returns before it is looked at.
@@ -98,7 +101,7 @@ impl Signals {
     }
 
     /// Makes `command` start with the mask that was there before: the standard library passes on the one there is.
-    pub(crate) fn unblock_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub fn unblock_in<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let before = self.before;
         let unblock = move || set_mask(&before);
         // SAFETY: between fork and exec only async-signal-safe functions may be called, and sigprocmask is one; `before`

@@ -1,0 +1,483 @@
+//! What is done with container sandboxes once they are there.
+
+use super::config::RunConfig;
+use super::deploy::{Heard, await_ready, dismiss};
+use super::ending::{Records, remove as remove_sandbox};
+use super::engine::{Engine, Kind};
+use super::sandbox::{self, Container, Role, Sandbox};
+use super::spec::{agent_name, gateway_name, label};
+use super::{image, wait};
+use crate::cli::{Exec, Inspect, Remove, Restart, Start};
+use crate::control::{Answer, Request};
+use crate::failure::Failure;
+use egret_sandbox::Signals;
+use serde_json::{Value, json};
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ExitCode, Stdio};
+
+/// The container sandboxes of all engines that answer. One that does not, and was named, is an error.
+pub(crate) fn listed(named: Option<Kind>) -> Result<Vec<Sandbox>, Failure> {
+    let mut found = Vec::new();
+    for engine in Engine::installed(named) {
+        match sandbox::all(&engine) {
+            Ok(sandboxes) => found.extend(sandboxes),
+            Err(failure) if named.is_some() => return Err(failure),
+            // An engine that does not run has no sandbox that does.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The container sandbox of this name, if any engine that answers has one.
+pub(crate) fn find(name: &str, named: Option<Kind>) -> Result<Option<Sandbox>, Failure> {
+    for engine in Engine::installed(named) {
+        match sandbox::named(&engine, name) {
+            Ok(None) => {}
+            Ok(found) => return Ok(found),
+            Err(failure) if named.is_some() => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+fn must_find(name: &str, named: Option<Kind>) -> Result<Sandbox, Failure> {
+    find(name, named)?.ok_or_else(|| {
+        let engines: Vec<_> = Engine::installed(named)
+            .iter()
+            .map(|engine| engine.kind.to_string())
+            .collect();
+        let asked = match engines.as_slice() {
+            [] => "there is no container engine".to_owned(),
+            engines => format!("asked: {}", engines.join(", ")),
+        };
+        Failure::new(format!(
+            "there is no container sandbox named {name} ({asked}); `egret ps --all` lists them"
+        ))
+    })
+}
+
+/// `egret stop`, of a container: the workload first, with the time that it was given, then the rest.
+pub(crate) fn stop(sandbox: &Sandbox, time: u64) -> Result<(), Failure> {
+    for (role, time) in [(Role::Workload, time), (Role::Gateway, 5), (Role::Agent, 1)] {
+        let Some(container) = sandbox.container(role).filter(|container| container.runs()) else {
+            continue;
+        };
+        sandbox
+            .engine
+            .output(["stop", "--time", &time.to_string(), &container.name])
+            .map_err(|complaint| {
+                Failure::because(format_args!("cannot stop {}", container.name), &complaint)
+            })?;
+    }
+    Ok(())
+}
+
+/// `egret start`
+pub(crate) fn start(arguments: &Start) -> Result<ExitCode, Failure> {
+    let signals =
+        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    if arguments.attach || arguments.interactive {
+        let [name] = arguments.names.as_slice() else {
+            return Err(Failure::new("only one sandbox can be attached to"));
+        };
+        let sandbox = must_find(name.as_str(), arguments.engine)?;
+        raise_again(&sandbox, &signals)?;
+        let mut words = vec!["start".to_owned(), "--attach".into()];
+        if arguments.interactive {
+            words.push("--interactive".into());
+        }
+        words.push(sandbox.name.clone());
+        let ended = wait::foreground(&sandbox.engine, words, &signals)?;
+        stop(&must_find(name.as_str(), arguments.engine)?, 1)?;
+        return Ok(wait::exit_as(ended));
+    }
+    for name in &arguments.names {
+        let sandbox = must_find(name.as_str(), arguments.engine)?;
+        start_in_background(&sandbox, &signals)?;
+        printed(name.as_str())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `egret restart`
+pub(crate) fn restart(arguments: &Restart) -> Result<ExitCode, Failure> {
+    let signals =
+        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    for name in &arguments.names {
+        stop(&must_find(name.as_str(), arguments.engine)?, arguments.time)?;
+        start_in_background(&must_find(name.as_str(), arguments.engine)?, &signals)?;
+        printed(name.as_str())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_in_background(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
+    raise_again(sandbox, signals)?;
+    let started = sandbox.engine.output(["start", &sandbox.name]);
+    started.map(|_| ()).map_err(|complaint| {
+        Failure::because(format_args!("cannot start {}", sandbox.name), &complaint)
+    })
+}
+
+/// Sees to it that agent and gateway run, before the workload does.
+///
+/// A network namespace ends with its agent's container. A workload that is still in an old one has lost its network, and is
+/// stopped, so that it can be started in the new one.
+fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
+    if !sandbox.is_sealed() {
+        return Ok(());
+    }
+    let Sandbox { engine, name, .. } = sandbox;
+    let runs = |role| sandbox.container(role).is_some_and(Container::runs);
+    for (role, what) in [
+        (Role::Agent, "agent"),
+        (Role::Gateway, "gateway"),
+        (Role::Workload, "workload"),
+    ] {
+        if sandbox.container(role).is_none() {
+            return Err(Failure::new(format!(
+                "the {what} of {name} is gone; remove what is left with `egret rm -f {name}` and run it anew"
+            )));
+        }
+    }
+    let failed = |complaint: &dyn std::error::Error| {
+        Failure::because(format_args!("cannot start {name}"), complaint)
+    };
+    let heard = Heard::default();
+    let attached = |container: &str| -> Result<Child, Failure> {
+        engine
+            .command(["start", "--attach", container])
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(&error))
+    };
+    let mut watched = Vec::new();
+    if !runs(Role::Agent) {
+        for (role, container) in [
+            (Role::Workload, name.clone()),
+            (Role::Gateway, gateway_name(name)),
+        ] {
+            if runs(role) {
+                engine
+                    .output(["stop", "--time", "5", &container])
+                    .map_err(|complaint| failed(&complaint))?;
+            }
+        }
+        let mut agent = attached(&agent_name(name))?;
+        heard.complaints("agent", &mut agent);
+        watched.push(agent);
+    } else if runs(Role::Gateway) {
+        return Ok(());
+    }
+    let outcome = attached(&gateway_name(name)).and_then(|mut gateway| {
+        heard.complaints("gateway", &mut gateway);
+        heard.ready(&mut gateway);
+        watched.push(gateway);
+        await_ready(&heard, signals)
+    });
+    watched.iter_mut().for_each(dismiss);
+    outcome
+}
+
+/// `egret rm`
+pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
+    let sandboxes = match arguments.all {
+        true => listed(arguments.engine)?,
+        false => arguments
+            .names
+            .iter()
+            .map(|name| must_find(name.as_str(), arguments.engine))
+            .collect::<Result<_, _>>()?,
+    };
+    let running: Vec<&str> = sandboxes
+        .iter()
+        .filter(|sandbox| {
+            sandbox
+                .container(Role::Workload)
+                .is_some_and(Container::runs)
+        })
+        .map(|sandbox| sandbox.name.as_str())
+        .collect();
+    if !running.is_empty() && !arguments.force {
+        return Err(Failure::new(format!(
+            "still running: {}; stop them first, or add --force",
+            running.join(", ")
+        )));
+    }
+    for sandbox in &sandboxes {
+        let Sandbox { engine, name, .. } = sandbox;
+        if sandbox.is_sealed() {
+            // What runs goes at once, but for the gateway, which has its last words to say.
+            let (Ok(_) | Err(_)) = engine.output(["kill", name]);
+            let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway_name(name)]);
+            let records = Records::of(engine, name);
+            if records.are_any() {
+                records.keep(name, None)?;
+            }
+        }
+        remove_sandbox(engine, name)?;
+        printed(name)?;
+    }
+    if arguments.all {
+        remove_old_images(arguments.engine)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the images of other versions of egret, and says which one stays.
+fn remove_old_images(named: Option<Kind>) -> Result<(), Failure> {
+    let own = image::own_image_name()
+        .map_err(|error| Failure::because("cannot read egret's own program", &error))?;
+    for engine in Engine::installed(named) {
+        let filter = format!("label={}", label::IMAGE);
+        let Ok(images) = engine.output([
+            "images",
+            "--filter",
+            &filter,
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+        ]) else {
+            continue;
+        };
+        for found in images.split_whitespace() {
+            if found == own {
+                say!(
+                    "egret: kept the image {own} in {}; `{} rmi {own}` removes it",
+                    engine.kind,
+                    engine.kind.program()
+                );
+            } else if let Err(complaint) = engine.output(["rmi", found]) {
+                say!("egret: could not remove the image {found}: {complaint}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `egret inspect`
+pub(crate) fn inspect(arguments: &Inspect) -> Result<ExitCode, Failure> {
+    let mut found = Vec::new();
+    for name in &arguments.names {
+        let sandbox = must_find(name.as_str(), arguments.engine)?;
+        let configuration = configuration_of(&sandbox)?;
+        let containers: Vec<Value> = sandbox
+            .containers
+            .iter()
+            .map(|container| {
+                json!({
+                    "role": format!("{:?}", container.role).to_ascii_lowercase(),
+                    "name": container.name, "state": container.state, "status": container.status,
+                    "image": container.image, "ports": container.ports,
+                })
+            })
+            .collect();
+        let policy = match ask(&sandbox, &Request::Status) {
+            Ok(Answer::Status(status)) => status.policy,
+            _ => None,
+        };
+        found.push(json!({
+            "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
+            "state": sandbox.container(Role::Workload).map(|container| &container.state),
+            "policy": policy, "containers": containers, "configuration": configuration,
+        }));
+    }
+    let text = serde_json::to_string_pretty(&found)
+        .map_err(|error| Failure::because("cannot print", &error))?;
+    printed(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `egret export`
+pub(crate) fn export(arguments: &Inspect) -> Result<ExitCode, Failure> {
+    for name in &arguments.names {
+        let configuration = configuration_of(&must_find(name.as_str(), arguments.engine)?)?;
+        for variable in configuration
+            .env
+            .iter()
+            .filter(|variable| !variable.contains('='))
+        {
+            say!("egret: {variable} will be taken from the environment of whoever runs this");
+        }
+        printed(configuration.to_json().trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The run configuration that a sandbox was made from.
+fn configuration_of(sandbox: &Sandbox) -> Result<RunConfig, Failure> {
+    let name = &sandbox.name;
+    let failed = |error: &dyn std::error::Error| {
+        Failure::because(
+            format_args!("cannot read the run configuration of {name}"),
+            error,
+        )
+    };
+    let kept = [Role::Workload, Role::Gateway]
+        .into_iter()
+        .find_map(|role| sandbox.container(role));
+    let container = kept.ok_or_else(|| {
+        Failure::new(format!(
+            "of {name} only the agent is left; `egret rm -f {name}` removes it"
+        ))
+    })?;
+    let format = format!("{{{{index .Config.Labels \"{}\"}}}}", label::RUN);
+    let text = sandbox
+        .engine
+        .output(["container", "inspect", "--format", &format, &container.name])
+        .map_err(|complaint| failed(&complaint))?;
+    text.parse()
+        .map_err(|error: super::config::BadConfig| failed(&error))
+}
+
+/// `egret exec`
+pub(crate) fn exec(arguments: &Exec) -> Result<ExitCode, Failure> {
+    let signals =
+        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let sandbox = must_find(arguments.name.as_str(), arguments.engine)?;
+    let Some(workload) = sandbox
+        .container(Role::Workload)
+        .filter(|container| container.runs())
+    else {
+        return Err(Failure::new(format!(
+            "{0} is not running; `egret start {0}` starts it",
+            sandbox.name
+        )));
+    };
+    let mut words = vec!["exec".to_owned()];
+    for (given, option) in [
+        (arguments.interactive, "--interactive"),
+        (arguments.tty, "--tty"),
+        (arguments.detach, "--detach"),
+    ] {
+        if given {
+            words.push(option.into());
+        }
+    }
+    let values = [
+        ("--user", arguments.user.as_ref()),
+        ("--workdir", arguments.workdir.as_ref()),
+    ];
+    let variables = arguments.env.iter().map(|variable| ("--env", variable));
+    let given = values
+        .into_iter()
+        .filter_map(|(option, value)| Some((option, value?)));
+    for (option, value) in given.chain(variables) {
+        words.extend([option.to_owned(), value.clone()]);
+    }
+    words.push(workload.name.clone());
+    words.extend(arguments.command.iter().cloned());
+    wait::foreground(&sandbox.engine, words, &signals).map(wait::exit_as)
+}
+
+/// `egret logs` of a container: the workload's output.
+pub(crate) fn logs(
+    sandbox: &Sandbox,
+    follow: bool,
+    tail: Option<&str>,
+) -> Result<ExitCode, Failure> {
+    let signals =
+        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let mut words = vec!["logs".to_owned()];
+    if follow {
+        words.push("--follow".into());
+    }
+    if let Some(tail) = tail {
+        words.extend(["--tail".into(), tail.to_owned()]);
+    }
+    words.push(sandbox.name.clone());
+    wait::foreground(&sandbox.engine, words, &signals).map(wait::exit_as)
+}
+
+/// The audit records of a sandbox, as they come; `None` if it has no gateway. Ended when dropped.
+pub(crate) fn audit(sandbox: &Sandbox, follow: bool) -> Result<Option<AuditStream>, Failure> {
+    if !sandbox.is_sealed() {
+        return Ok(None);
+    }
+    let gateway = gateway_name(&sandbox.name);
+    let words: &[&str] = if follow {
+        &["logs", "--follow", &gateway]
+    } else {
+        &["logs", &gateway]
+    };
+    let child = sandbox
+        .engine
+        .command(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    child
+        .map(|child| Some(AuditStream(child)))
+        .map_err(|error| Failure::because("cannot read the audit log", &error))
+}
+
+/// What an engine prints of a gateway's records.
+pub(crate) struct AuditStream(Child);
+
+impl io::Read for AuditStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .stdout
+            .as_mut()
+            .map_or(Ok(0), |output| output.read(buffer))
+    }
+}
+
+impl Drop for AuditStream {
+    fn drop(&mut self) {
+        dismiss(&mut self.0);
+    }
+}
+
+/// `egret policy set` of a container.
+pub(crate) fn set_policy(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
+    if !sandbox.is_sealed() {
+        return Err(Failure::new(format!(
+            "{} runs without isolation: no policy is enforced",
+            sandbox.name
+        )));
+    }
+    ask(sandbox, request)
+}
+
+/// Asks a gateway, by way of a process that the engine starts beside it.
+fn ask(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
+    let Sandbox { engine, name, .. } = sandbox;
+    let failed = |error: &dyn std::error::Error| {
+        Failure::because(format_args!("cannot ask the gateway of {name}"), error)
+    };
+    let mut child = engine
+        .command([
+            "exec",
+            "--interactive",
+            &gateway_name(name),
+            image::PROGRAM,
+            "ask",
+            name,
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| failed(&error))?;
+    line.push(b'\n');
+    let told = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(&line));
+    let answer =
+        super::engine::printed(child.wait_with_output()).map_err(|complaint| failed(&complaint))?;
+    told.map_err(|error| failed(&error))?;
+    serde_json::from_str(&answer).map_err(|error| failed(&error))
+}
+
+fn printed(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(|error| Failure::because("cannot print", &error))
+}

@@ -1,0 +1,443 @@
+//! `egret run IMAGE`: from a configuration to an exit status. [`run`] is the whole story.
+//!
+//! Agent and gateway start side by side; the gateway says a word once it has the agent's doors and has seen that what
+//! leaves the sandbox arrives at them. Only then is the workload started. A start that fails, or is broken off, is undone.
+
+use super::engine::{Engine, said};
+use super::inside::Settings;
+use super::options::configuration;
+use super::plan::{Plan, apply_unsealed, is_sealed, warn_of_what_does_nothing};
+use super::publish::Publish;
+use super::sandbox;
+use super::spec::{Spec, label};
+use super::{INSTANCE_LENGTH, ending, hosts, image, wait};
+use crate::cli;
+use crate::failure::Failure;
+use crate::{control, settings};
+use egret_policy::SandboxId;
+use egret_sandbox::{Ended, Ports, Signals, addresses};
+use rustix::process::Signal;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Runs an image with one way out, and ends as it ends.
+pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, Failure> {
+    let mut config = configuration(arguments)?;
+    let sealed = is_sealed(&config)?;
+    let plan = sealed.then(|| Plan::resolve(&config)).transpose()?;
+    if plan.is_none() {
+        warn_of_what_does_nothing(&config);
+        apply_unsealed(&mut config)?;
+    }
+    let instance = instance()?;
+    let name = match config.name.take() {
+        Some(name) => name,
+        None => made_up_name(&config.image, &instance)?,
+    };
+    config.name = Some(name.clone());
+    let engine = Engine::find(arguments.container.engine)?;
+    let mut spec = Spec {
+        kind: engine.kind,
+        name,
+        instance,
+        own_image: String::new(),
+        config,
+        shares: Vec::new(),
+        ports: Ports::default(),
+        published: Vec::new(),
+        opens_host: false,
+        seccomp: String::new(),
+        detach: arguments.container.detach,
+        remove: arguments.container.rm,
+    };
+    let Some(plan) = plan else {
+        return wait::foreground(&engine, spec.unsealed(), signals).map(wait::exit_as);
+    };
+
+    let found = Found::of(&engine, &spec.name)?;
+    let calls = seccomp_file()
+        .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
+    spec.own_image = found.own_image;
+    spec.ports = doors(&spec.instance, &plan.published);
+    spec.opens_host = plan.policy.opens_host_gateway();
+    // The engine's command is a child of ours, and finds there what we have open.
+    spec.seccomp = format!("/proc/{}/fd/{}", std::process::id(), calls.as_raw_fd());
+    let settings = plan.settings(&spec, found.hosts);
+    spec.shares = plan.shares;
+    spec.published = plan.published;
+
+    let standing = Standing::raise(&engine, &spec, &settings, signals)?;
+    match spec.detach {
+        true => standing.detach(),
+        false => {
+            let ended = standing.workload(signals)?;
+            ending::finish(&engine, &spec, arguments)?;
+            Ok(wait::exit_as(ended))
+        }
+    }
+}
+
+/// What the engine has and knows.
+struct Found {
+    own_image: String,
+    /// Addresses that are the host.
+    hosts: BTreeSet<IpAddr>,
+}
+
+impl Found {
+    /// Asks for all of it at once.
+    fn of(engine: &Engine, name: &SandboxId) -> Result<Self, Failure> {
+        let (own_image, gateways, own_addresses, clash) = std::thread::scope(|scope| {
+            let image = scope.spawn(|| image::own_image(engine));
+            let gateways = scope.spawn(|| hosts::network_gateways(engine));
+            let clash = scope.spawn(|| sandbox::clash(engine, name.as_str()));
+            let own = scope.spawn(|| match engine.is_local() {
+                true => addresses(),
+                false => Ok(Vec::new()),
+            });
+            (joined(image), joined(gateways), joined(own), joined(clash))
+        });
+        if let Some(why) = clash?? {
+            return Err(Failure::new(why));
+        }
+        if control::ask(name.as_str(), &control::Request::Status)?.is_some() {
+            return Err(Failure::new(format!(
+                "a sandbox {name} is running, not in a container; choose another --name"
+            )));
+        }
+        // Addresses of networks that are not known are still private ones, which have to be granted.
+        let gateways = gateways?.unwrap_or_else(|failure| {
+            say!("egret: warning: {failure}; the host is told by its own addresses and 172.17.0.1");
+            BTreeSet::new()
+        });
+        let own = own_addresses?
+            .map_err(|error| Failure::because("cannot list this machine's addresses", &error))?;
+        Ok(Self {
+            own_image: own_image??,
+            hosts: gateways.into_iter().chain(own).collect(),
+        })
+    }
+}
+
+/// What a thread that was waited for has found out.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
+    thread
+        .join()
+        .map_err(|_| Failure::new("a part of egret has failed; this is a mistake in egret"))
+}
+
+/// Agent and gateway, with nothing in the sandbox yet. Dropped, they are gone, and whatever was started in there.
+struct Standing<'a> {
+    engine: &'a Engine,
+    spec: &'a Spec,
+    stays: bool,
+}
+
+impl<'a> Standing<'a> {
+    /// Starts both, and waits until the sandbox is known to be sealed.
+    fn raise(
+        engine: &'a Engine,
+        spec: &'a Spec,
+        settings: &Settings,
+        signals: &Signals,
+    ) -> Result<Self, Failure> {
+        // From here on everything is undone by dropping this.
+        let standing = Self {
+            engine,
+            spec,
+            stays: false,
+        };
+        let failed = |error: &dyn std::error::Error| {
+            Failure::because(
+                format_args!("cannot start the sandbox {}", spec.name),
+                error,
+            )
+        };
+        engine
+            .output(spec.volume())
+            .map_err(|complaint| failed(&complaint))?;
+        // In process groups of their own: what the keyboard sends is for us, and the engine's commands would pass it on.
+        let mut agent = engine
+            .command(spec.agent())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        let gateway = engine
+            .command(spec.gateway())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut gateway = match gateway {
+            Ok(gateway) => gateway,
+            Err(error) => {
+                dismiss(&mut agent);
+                return Err(failed(&error));
+            }
+        };
+        let heard = Heard::default();
+        heard.complaints("agent", &mut agent);
+        heard.complaints("gateway", &mut gateway);
+        heard.ready(&mut gateway);
+        let outcome = tell(&mut gateway, settings).and_then(|()| await_ready(&heard, signals));
+        // The containers are the engine's. These two only watched them.
+        dismiss(&mut agent);
+        dismiss(&mut gateway);
+        outcome.map(|()| standing)
+    }
+
+    /// Starts the workload, and lets it be.
+    fn detach(mut self) -> Result<ExitCode, Failure> {
+        let output = self
+            .engine
+            .command(self.spec.workload())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(|error| Failure::because("cannot start the workload", &error))?;
+        if !output.status.success() {
+            return Ok(ExitCode::from(
+                u8::try_from(output.status.code().unwrap_or(125)).unwrap_or(125),
+            ));
+        }
+        self.stays = true;
+        ending::say_where(self.engine, self.spec);
+        writeln!(io::stdout(), "{}", self.spec.name)
+            .map_err(|error| Failure::because("cannot print", &error))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Starts the workload and waits for its end. One that could not be started leaves nothing behind.
+    fn workload(mut self, signals: &Signals) -> Result<Ended, Failure> {
+        ending::say_where(self.engine, self.spec);
+        let ended = wait::foreground(self.engine, self.spec.workload(), signals)?;
+        self.stays = match ended {
+            Ended::Status(125..=127) => ending::has_run(self.engine, self.spec),
+            _ => true,
+        };
+        Ok(ended)
+    }
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
+        let instance = format!("{}={}", label::INSTANCE, self.spec.instance);
+        if let Err(complaint) = sandbox::remove_labelled(self.engine, &instance) {
+            let name = &self.spec.name;
+            say!(
+                "egret: could not undo the start of {name}: {complaint}; `egret rm -f {name}` removes what is left"
+            );
+        }
+    }
+}
+
+/// Ends an engine's command that only watches.
+pub(super) fn dismiss(command: &mut Child) {
+    // It may have ended already.
+    let (Ok(()) | Err(_)) = command.kill();
+    let (Ok(_) | Err(_)) = command.wait();
+}
+
+/// What is heard of agent and gateway while they start.
+pub(super) struct Heard {
+    words: Receiver<Word>,
+    say: Sender<Word>,
+}
+
+enum Word {
+    /// The gateway's first record: it serves the sandbox.
+    Ready,
+    /// The command has ended, and said this.
+    Ended(&'static str, String),
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        let (say, words) = channel();
+        Self { words, say }
+    }
+}
+
+impl Heard {
+    /// Hears what a command says on its way out.
+    pub(super) fn complaints(&self, who: &'static str, command: &mut Child) {
+        let say = self.say.clone();
+        if let Some(mut stderr) = command.stderr.take() {
+            std::thread::spawn(move || {
+                let mut text = Vec::new();
+                let (Ok(_) | Err(_)) = stderr.read_to_end(&mut text);
+                let why = said(&String::from_utf8_lossy(&text));
+                // Nobody listens any more if the other one was first.
+                let (Ok(()) | Err(_)) = say.send(Word::Ended(who, why));
+            });
+        }
+    }
+
+    /// Hears the gateway's first record.
+    pub(super) fn ready(&self, gateway: &mut Child) {
+        let say = self.say.clone();
+        if let Some(output) = gateway.stdout.take() {
+            std::thread::spawn(move || {
+                let mut line = String::new();
+                if BufReader::new(output)
+                    .read_line(&mut line)
+                    .is_ok_and(|length| length > 0)
+                {
+                    let (Ok(()) | Err(_)) = say.send(Word::Ready);
+                }
+            });
+        }
+    }
+}
+
+/// How long agent and gateway have, from the engine's taking them on.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for the gateway's word, unless one of the two ends, or the start is broken off.
+pub(super) fn await_ready(heard: &Heard, signals: &Signals) -> Result<(), Failure> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        while let Some(arrived) = signals
+            .next()
+            .map_err(|error| Failure::because("cannot receive signals", &error))?
+        {
+            let breaks_off =
+                [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].map(Signal::as_raw);
+            if breaks_off.contains(&arrived.number) {
+                return Err(Failure::new("the start was broken off"));
+            }
+        }
+        match heard.words.recv_timeout(Duration::from_millis(20)) {
+            Ok(Word::Ready) => return Ok(()),
+            Ok(Word::Ended(who, why)) => {
+                return Err(Failure::new(format!("the {who} did not start: {why}")));
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
+            Err(_) => {
+                return Err(Failure::new(format!(
+                    "the gateway was not ready within {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+    }
+}
+
+/// Tells a gateway that starts what it is to do.
+fn tell(gateway: &mut Child, settings: &Settings) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(settings)
+        .map_err(|error| Failure::because("cannot tell the gateway what to do", &error))?;
+    line.push(b'\n');
+    // If it does not listen, it has ended and said why.
+    let (Ok(()) | Err(_)) = gateway
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(&line));
+    Ok(())
+}
+
+/// Something that no other start has: [`INSTANCE_LENGTH`] hexadecimal digits.
+fn instance() -> Result<String, Failure> {
+    let mut bytes = [0; INSTANCE_LENGTH / 2];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn made_up_name(image: &str, instance: &str) -> Result<SandboxId, Failure> {
+    let base = image.rsplit('/').next().unwrap_or_default();
+    let base = base.split(['@', ':']).next().unwrap_or_default();
+    settings::named_after(Path::new(base), instance.get(..6).unwrap_or(instance))
+}
+
+/// Where the doors are in the sandbox: in a range that nothing is given a port from by chance, in a place of it that no
+/// image can count on, and not where the workload is known to listen.
+fn doors(instance: &str, published: &[Publish]) -> Ports {
+    const FIRST: u16 = 61000;
+    const LAST: u16 = u16::MAX;
+    let start = u16::from_str_radix(instance.get(..4).unwrap_or_default(), 16).unwrap_or_default();
+    let start = FIRST + start % (LAST - FIRST);
+    let mut free = (start..=LAST)
+        .chain(FIRST..start)
+        .filter(|port| published.iter().all(|publish| publish.port != *port));
+    let mut next = |otherwise| free.next().unwrap_or(otherwise);
+    let Ports {
+        capture,
+        proxy,
+        dns,
+    } = Ports::default();
+    Ports {
+        capture: next(capture),
+        proxy: next(proxy),
+        dns: next(dns),
+    }
+}
+
+/// A file, without a name, that has the system calls that a workload does not get.
+fn seccomp_profile() -> String {
+    "{\"defaultAction\":\"SCMP_ACT_ALLOW\"}".into()
+}
+fn seccomp_file() -> io::Result<std::fs::File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let mut file: std::fs::File = memfd_create("seccomp", MemfdFlags::CLOEXEC)?.into();
+    file.write_all(seccomp_profile().as_bytes())?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_keep_out_of_the_way() {
+        let publish = |port| Publish {
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            host_port: None,
+            port,
+            http: false,
+        };
+        let first = doors("000000000000", &[]);
+        assert_eq!(
+            (first.capture, first.proxy, first.dns),
+            (61000, 61001, 61002)
+        );
+        let moved = doors("000000000000", &[publish(61000), publish(61002)]);
+        assert_eq!(
+            (moved.capture, moved.proxy, moved.dns),
+            (61001, 61003, 61004)
+        );
+        // 4535 ports, of which the last is the first's neighbour.
+        let last = doors("11b600000000", &[]);
+        assert_eq!((last.capture, last.proxy, last.dns), (65534, 65535, 61000));
+    }
+
+    #[test]
+    fn a_sandbox_is_named_after_its_image() {
+        for (image, name) in [
+            (
+                "ghcr.io/github/github-mcp-server:v1",
+                "github-mcp-server-012345",
+            ),
+            ("localhost:5000/x@sha256:00", "x-012345"),
+            ("Ubuntu", "ubuntu-012345"),
+        ] {
+            assert_eq!(made_up_name(image, "0123456789ab").unwrap().as_str(), name);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The container engine, spoken to through its own command line: contexts, credential helpers, pull progress, terminals
+//! and remote daemons are then as its users know them.
+
+use crate::failure::Failure;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Which engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Docker Engine, and whatever else answers to its command.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Docker, Self::Podman];
+
+    /// The engine's command.
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    /// The name that the host has in this engine's containers.
+    pub(crate) const fn host_name(self) -> &'static str {
+        match self {
+            Self::Docker => "host.docker.internal",
+            Self::Podman => "host.containers.internal",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "Docker",
+            Self::Podman => "Podman",
+        })
+    }
+}
+
+/// An engine that answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) kind: Kind,
+    program: PathBuf,
+}
+
+/// Why a command of the engine's failed.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    /// What it said, in one line.
+    pub(crate) said: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+impl std::error::Error for Complaint {}
+
+impl Engine {
+    /// The engine that was named, or the first that answers: Docker, then Podman.
+    pub(crate) fn find(named: Option<Kind>) -> Result<Self, Failure> {
+        let mut complaints = Vec::new();
+        let wanted: Vec<Kind> = named.map_or(Kind::ALL.to_vec(), |kind| vec![kind]);
+        for kind in wanted {
+            match Self::try_kind(kind) {
+                Ok(engine) => return Ok(engine),
+                Err(why) => complaints.push(format!("{kind}: {why}")),
+            }
+        }
+        Err(Failure::new(format!(
+            "no container engine answers ({}); start Docker or install Podman, or run a program without either: egret run -- COMMAND",
+            complaints.join("; ")
+        )))
+    }
+
+    /// The engines whose command is there, whether or not they answer.
+    pub(crate) fn installed(named: Option<Kind>) -> Vec<Self> {
+        let wanted: Vec<Kind> = named.map_or(Kind::ALL.to_vec(), |kind| vec![kind]);
+        wanted
+            .into_iter()
+            .filter_map(|kind| {
+                Some(Self {
+                    kind,
+                    program: in_path(kind.program())?,
+                })
+            })
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(kind: Kind) -> Self {
+        Self {
+            kind,
+            program: kind.program().into(),
+        }
+    }
+
+    fn try_kind(kind: Kind) -> Result<Self, String> {
+        let program = in_path(kind.program()).ok_or("its command is not in PATH")?;
+        let engine = Self { kind, program };
+        // `version` asks the daemon, where there is one, and next to nothing else.
+        let format = match kind {
+            Kind::Docker => "{{.Server.Version}}",
+            Kind::Podman => "{{.Client.Version}}",
+        };
+        match engine.output(["version", "--format", format]) {
+            Ok(_) => Ok(engine),
+            Err(complaint) => Err(complaint.said),
+        }
+    }
+
+    /// A command of the engine's.
+    pub(crate) fn command<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command of the engine's to its end, and returns what it printed.
+    pub(crate) fn output<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<String, Complaint> {
+        let output = self.command(arguments).stdin(Stdio::null()).output();
+        printed(output)
+    }
+
+    /// Whether the daemon runs on this machine, so that this machine's addresses are the host's and its files are the
+    /// daemon's. A remote daemon's are not known here.
+    pub(crate) fn is_local(&self) -> bool {
+        match self.kind {
+            Kind::Podman => true,
+            Kind::Docker => self
+                .output([
+                    "context",
+                    "inspect",
+                    "--format",
+                    "{{.Endpoints.docker.Host}}",
+                ])
+                .map_or(true, |host| host.trim().starts_with("unix://")),
+        }
+    }
+}
+
+/// What a command printed, or what it complained of.
+pub(crate) fn printed(output: io::Result<Output>) -> Result<String, Complaint> {
+    let output = output.map_err(|error| Complaint {
+        said: error.to_string(),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Complaint {
+        said: said(&String::from_utf8_lossy(&output.stderr)),
+    })
+}
+
+/// What an engine's command says went wrong, without its preambles and advice.
+pub(crate) fn said(stderr: &str) -> String {
+    let lines = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("See '") && !line.starts_with("Run '"))
+        .filter(|line| !line.contains("level=warning") && !line.starts_with("WARNING"));
+    let text = lines.collect::<Vec<_>>().join(" ");
+    let text = text
+        .strip_prefix("docker: ")
+        .or_else(|| text.strip_prefix("Error: "))
+        .unwrap_or(&text);
+    let text = text
+        .strip_prefix("Error response from daemon: ")
+        .unwrap_or(text)
+        .trim_end_matches('.');
+    match text.is_empty() {
+        true => "it failed and did not say why".into(),
+        false => text.to_owned(),
+    }
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|candidate| is_executable(candidate))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_engine_says_is_told_in_one_line() {
+        #[rustfmt::skip]
+        let table = [
+            ("docker: Error response from daemon: Conflict. The name is in use.\nSee 'docker run --help'.\n", "Conflict. The name is in use"),
+            ("Error: no such container x\n", "no such container x"),
+            ("WARNING: x\n", "it failed and did not say why"),
+            ("time=\"…\" level=warning msg=\"x\"\nError: y", "y"),
+        ];
+        for (stderr, expected) in table {
+            assert_eq!(said(stderr), expected);
+        }
+    }
+}

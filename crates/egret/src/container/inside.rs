@@ -1,0 +1,376 @@
+//! What Egret's two containers run: `egret agent` and `egret gateway`, and `egret ask`, by which the engine's `exec` reaches
+//! the gateway.
+
+use super::config::HostAccess;
+use super::spec::{CONTROL, GATEWAY_ID};
+use crate::control::{self, Answer, Request, Status};
+use crate::failure::Failure;
+use crate::gate::{Shared, handed_over, limits};
+use crate::settings;
+use crate::source::{Origin, PolicySource};
+use crate::summary::Ending;
+use egret_gateway::{Config, Gateway, HostGateway, audit};
+use egret_policy::{Host, HostAddresses, SandboxId};
+use egret_sandbox::agent::{self, Link, Orders};
+use egret_sandbox::{Ports, Strays};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// `egret agent CAPTURE,PROXY,DNS`
+pub(crate) fn agent(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let [ports] = arguments else {
+        return Err(not_for_people("agent"));
+    };
+    let ports: Vec<u16> = ports
+        .split(',')
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    let &[capture, proxy, dns] = ports.as_slice() else {
+        return Err(not_for_people("agent"));
+    };
+    agent::run(&Orders {
+        control: socket(),
+        peer: GATEWAY_ID,
+        ports: Ports {
+            capture,
+            proxy,
+            dns,
+        },
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn not_for_people(command: &str) -> Failure {
+    Failure::new(format!(
+        "`egret {command}` is how egret starts itself in a container of its own"
+    ))
+}
+
+fn socket() -> PathBuf {
+    Path::new(CONTROL).join("agent.sock")
+}
+
+/// What a gateway in a container is told, on its standard input, as one line.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) sandbox: SandboxId,
+    /// The workload's image, for the record.
+    pub(crate) image: String,
+    /// Where the policy is from, and its text.
+    pub(crate) policy: Option<(Origin, String)>,
+    pub(crate) allow: Vec<String>,
+    pub(crate) deny: Vec<String>,
+    #[serde(default)]
+    pub(crate) allow_docker_gateway: HostAccess,
+    /// All addresses that are the host, as far as they were known when the sandbox was made.
+    pub(crate) hosts: Vec<IpAddr>,
+    /// The name that the engine gave the host in this container, if it was to give it one.
+    pub(crate) host_name: Option<String>,
+    pub(crate) resolver: Vec<String>,
+    pub(crate) upstream_proxy: Option<String>,
+    /// The sandbox's ports that arrive at [`FIRST_INBOUND`] and after.
+    pub(crate) published: Vec<Inbound>,
+}
+
+/// A published port, as the gateway has to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inbound {
+    /// The sandbox's port.
+    pub(crate) port: u16,
+    /// Whether only the host may come in.
+    pub(crate) from_host: bool,
+    /// Whether nothing but HTTP is spoken.
+    pub(crate) http: bool,
+}
+
+/// `egret gateway`
+pub(crate) fn gateway() -> Result<ExitCode, Failure> {
+    let kept = Path::new(CONTROL).join("gateway.json");
+    let settings = Settings::load(&kept)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| failed(&error))?;
+    let outcome = runtime.block_on(serve(settings, kept));
+    // A thread that waits for the agent, or asks it, is not waited for.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+impl Settings {
+    /// What was kept from an earlier start of this container; at the first one, what comes in.
+    fn load(kept: &Path) -> Result<Self, Failure> {
+        let unusable = |error: &dyn std::error::Error| {
+            Failure::because("the gateway's configuration cannot be used", error)
+        };
+        let text = match std::fs::read_to_string(kept) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut line = String::new();
+                io::stdin()
+                    .lock()
+                    .read_line(&mut line)
+                    .map_err(|error| unusable(&error))?;
+                if line.is_empty() {
+                    return Err(not_for_people("gateway"));
+                }
+                line
+            }
+            Err(error) => return Err(unusable(&error)),
+        };
+        let settings: Self = serde_json::from_str(&text).map_err(|error| unusable(&error))?;
+        settings.keep(kept).map_err(|error| unusable(&error))?;
+        Ok(settings)
+    }
+
+    /// Keeps it for the next start, whole or not at all.
+    fn keep(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("new");
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    }
+
+    fn policy_source(&self) -> PolicySource {
+        PolicySource::new(
+            self.policy.as_ref().map(|(origin, _)| origin.clone()),
+            self.allow.clone(),
+            self.deny.clone(),
+            match &self.allow_docker_gateway {
+                HostAccess::Off => None,
+                HostAccess::On(ports) => Some(ports.clone()),
+            },
+        )
+    }
+}
+
+async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
+    let log = audit::Log::from_file(stdout().map_err(|error| failed(&error))?)
+        .map_err(|error| failed(&error))?;
+    let source = settings.policy_source();
+    let policy = source.load_from(settings.policy.as_ref().map(|(_, text)| text.as_bytes()))?;
+
+    // The host's own name for itself is the engine's doing, in a file that nobody in the sandbox can reach.
+    let host_name: Option<Host> = settings
+        .host_name
+        .as_deref()
+        .and_then(|name| name.parse().ok());
+    let gateways = match &settings.host_name {
+        Some(name) => {
+            hosts_file(name).map_err(|error| Failure::because("cannot read /etc/hosts", &error))?
+        }
+        None => Vec::new(),
+    };
+    let link: Arc<Mutex<Option<Arc<Link>>>> = Arc::default();
+    let gateway = Gateway::new(Config {
+        sandbox: settings.sandbox.clone(),
+        matcher: Arc::new(policy.compile()),
+        hosts: HostAddresses::new(settings.hosts.iter().copied()).with_gateway(gateways),
+        host_gateway: host_name.map_or(HostGateway::Known, HostGateway::Resolved),
+        identify: None,
+        resolver: settings::resolver(&settings.resolver)?,
+        upstream_proxy: settings::upstream_proxy(settings.upstream_proxy.as_deref())?,
+        limits: limits(),
+        audit: log.clone(),
+    })
+    .map_err(|error| failed(&error))?;
+    let published: Vec<()> = Vec::new();
+    let claim = control::claim(&settings.sandbox)?;
+    let status = Status {
+        name: settings.sandbox.to_string(),
+        pid: rustix::process::getpid().as_raw_nonzero().get(),
+        started: jiff::Timestamp::now().to_string(),
+        program: settings.image.clone(),
+        policy: None,
+        log: String::new(),
+    };
+    let shared = Shared {
+        gateway: gateway.clone(),
+        name: settings.sandbox.clone(),
+        log,
+        policy: source,
+        killer: Mutex::new(None),
+    };
+    let settings = Mutex::new(settings);
+    let answer = async |request: Request| {
+        let new = match &request {
+            Request::SetPolicy { origin, text } => Some((origin.clone(), text.clone())),
+            _ => None,
+        };
+        match (shared.answer(request, &status), new) {
+            (Answer::Done, Some(new)) => {
+                let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+                settings.policy = Some(new);
+                match settings.keep(&kept) {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Refused(format!(
+                        "it is in force, but could not be kept for a restart: {error}"
+                    )),
+                }
+            }
+            (answer, _) => answer,
+        }
+    };
+    let ended = tokio::select! {
+        failure = carry(&shared, &link, &published) => Err(failure),
+        ended = claim.serve(answer) => ended.map_err(|error| Failure::because("the control socket has failed", &error)),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    gateway.shutdown().await;
+    // Whoever reads the record can do without this one.
+    let (Ok(()) | Err(_)) = shared.log.lifecycle(&shared.name, "ended", "");
+    let ending = Ending {
+        refusals: gateway.refusals(),
+        failures: gateway.failures(),
+        log: String::new(),
+    };
+    // For whoever started this, who looks for the last line that reads so.
+    say!("{}", serde_json::to_string(&ending).unwrap_or_default());
+    ended
+}
+
+/// Serves the sandbox for as long as its agent is there, and again with the next one. Ends only by failing.
+async fn carry(shared: &Shared, link: &Mutex<Option<Arc<Link>>>, published: &[()]) -> Failure {
+    let mut action = "started";
+    loop {
+        let found = tokio::task::spawn_blocking(|| Link::connect(&socket(), PATIENCE)).await;
+        let (doors, strays, found) = match found {
+            Ok(Ok(found)) => found,
+            // At the start somebody waits for word; later there may be an agent again at any time.
+            Ok(Err(error)) if action == "started" => return error.into(),
+            Ok(Err(_)) => {
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+            Err(error) => return failed(&error),
+        };
+        let found = Arc::new(found);
+        *link.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        let doors = handed_over(doors);
+        if let Err(error) = shared.log.lifecycle(&shared.name, action, "") {
+            return failed(&error);
+        }
+        action = "resumed";
+        let gone = async {
+            let ends = UnixStream::from(found.as_fd().try_clone_to_owned()?);
+            ends.set_nonblocking(true)?;
+            // It becomes readable at its end, and never before.
+            tokio::net::UnixStream::from_std(ends)?.readable().await
+        };
+        let outcome = tokio::select! {
+            served = shared.gateway.clone().serve(doors) => served,
+            gone = gone => gone,
+            error = watch(shared, strays) => Err(error),
+        };
+        *link.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Err(error) = outcome {
+            return failed(&error);
+        }
+        // The doors are shut, and so is the sandbox, until there is an agent again.
+        if let Err(error) = shared.log.lifecycle(&shared.name, "agent_gone", "") {
+            return failed(&error);
+        }
+    }
+}
+
+/// How long the gateway waits, at its start, for an agent.
+const PATIENCE: Duration = Duration::from_secs(20);
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Puts refused packets on record. Ends only by failing.
+async fn watch(shared: &Shared, strays: Option<Strays>) -> io::Error {
+    let Some(strays) = strays else {
+        return std::future::pending().await;
+    };
+    let follow = async {
+        // It is a netlink socket. What is made of it here only waits for it, and that is the same for every socket.
+        let waits =
+            tokio::net::UnixDatagram::from_std(strays.as_fd().try_clone_to_owned()?.into())?;
+        loop {
+            waits.readable().await?;
+            let drained = waits.try_io(tokio::io::Interest::READABLE, || match strays.drain() {
+                none if none.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+                some => Ok(some),
+            });
+            for stray in drained.unwrap_or_default() {
+                shared.refused(stray);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ended: io::Result<std::convert::Infallible> = follow.await;
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+/// Standard output, for the audit log alone.
+fn stdout() -> io::Result<std::fs::File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
+
+/// The addresses that the hosts file has for a name.
+fn hosts_file(name: &str) -> io::Result<Vec<IpAddr>> {
+    let text = std::fs::read_to_string("/etc/hosts")?;
+    Ok(addresses_of(name, &text))
+}
+
+fn addresses_of(name: &str, hosts: &str) -> Vec<IpAddr> {
+    hosts
+        .lines()
+        .map(|line| {
+            line.split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace()
+        })
+        .filter_map(|mut words| Some((words.next()?.parse().ok()?, words)))
+        .filter(|(_, names)| names.clone().any(|other| other.eq_ignore_ascii_case(name)))
+        .map(|(address, _)| address)
+        .collect()
+}
+
+/// `egret ask NAME`: passes a request on standard input to the sandbox's gateway, and prints its answer.
+pub(crate) fn ask(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let [name] = arguments else {
+        return Err(not_for_people("ask"));
+    };
+    let mut line = String::new();
+    let broken =
+        |error: &dyn std::error::Error| Failure::because("cannot pass the request on", error);
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(|error| broken(&error))?;
+    let request: Request = serde_json::from_str(&line).map_err(|error| broken(&error))?;
+    let answer = control::ask(name, &request)?
+        .ok_or_else(|| Failure::new(format!("the gateway of {name} does not run")))?;
+    let text = serde_json::to_string(&answer).map_err(|error| broken(&error))?;
+    writeln!(io::stdout(), "{text}").map_err(|error| broken(&error))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::because("the gateway cannot work", error)
+}

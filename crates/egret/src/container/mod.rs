@@ -1,0 +1,36 @@
+//! Sandboxes of containers: `egret run IMAGE` and what is done with them afterwards.
+//!
+//! The engine's own command does what it can do; here is what it cannot: a workload without a network, whose connections
+//! reach a gateway in another container. [`deploy`] starts one, [`spec`] says with which commands, [`inside`] is what runs
+//! in the two containers of ours, and [`commands`] is the rest of the command line.
+
+mod commands;
+mod config;
+mod deploy;
+mod ending;
+mod engine;
+mod hosts;
+mod image;
+mod inside;
+mod openings;
+mod options;
+mod plan;
+mod publish;
+mod sandbox;
+mod spec;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub(crate) use commands::{
+    audit, exec, export, find, inspect, listed, logs, remove, restart, set_policy, start, stop,
+};
+pub(crate) use deploy::run;
+pub(crate) use engine::Kind;
+pub(crate) use inside::{agent, ask, gateway};
+pub(crate) use options::ContainerOptions;
+pub(crate) use sandbox::{Container, Role, Sandbox};
+pub(crate) use wait::exit_as;
+
+/// How long the word is that tells one start from another, in hexadecimal digits.
+const INSTANCE_LENGTH: usize = 12;

@@ -1,0 +1,347 @@
+//! From what a sandbox is to the commands that make it, purely: the same [`Spec`] gives the same arguments for ever.
+//!
+//! Three containers. The *agent* has a network namespace with nothing in it, and the one capability that sealing takes.
+//! The *gateway* has a network with a way out and no capability. The *workload* is the user's image in the agent's network
+//! namespace. The control volume is in the first two alone.
+
+use super::config::RunConfig;
+use super::engine::Kind;
+use super::publish::Publish;
+use egret_policy::SandboxId;
+use egret_sandbox::Ports;
+
+/// Who the gateway is in its container. Nobody else may connect to the agent.
+pub(crate) const GATEWAY_ID: u32 = 65532;
+/// Where the control volume is in agent and gateway.
+pub(crate) const CONTROL: &str = "/egret";
+/// Port of the gateway's container on which the first published port arrives; the next ones follow.
+pub(crate) const FIRST_INBOUND: u16 = 20000;
+
+/// Labels of everything that is Egret's.
+pub(crate) mod label {
+    /// The sandbox's name.
+    pub(crate) const SANDBOX: &str = "dev.egret.sandbox";
+    /// What a container of it is: `agent`, `gateway` or `workload`.
+    pub(crate) const ROLE: &str = "dev.egret.role";
+    /// Which start made it: things of a start that fails are told by this.
+    pub(crate) const INSTANCE: &str = "dev.egret.instance";
+    /// The run configuration, on the workload and the gateway.
+    pub(crate) const RUN: &str = "dev.egret.run";
+    /// The images that Egret makes of itself.
+    pub(crate) const IMAGE: &str = "dev.egret.image";
+}
+
+/// Capabilities that a workload keeps: what images need that start as root, prepare their files and become somebody else.
+/// All of them end at the container's own files and processes.
+pub(crate) const KEPT_CAPABILITIES: [&str; 9] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETGID",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// Everything that the commands for one sandbox are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Spec {
+    pub(crate) kind: Kind,
+    pub(crate) name: SandboxId,
+    /// Tells this start from any other.
+    pub(crate) instance: String,
+    /// The image of Egret's own.
+    pub(crate) own_image: String,
+    pub(crate) config: RunConfig,
+    /// `HOST:INSIDE[:ro]`, from the policy.
+    pub(crate) shares: Vec<String>,
+    pub(crate) ports: Ports,
+    pub(crate) published: Vec<Publish>,
+    /// Whether the policy opens anything of the host.
+    pub(crate) opens_host: bool,
+    /// The file with the system calls that a workload does not get.
+    pub(crate) seccomp: String,
+    pub(crate) detach: bool,
+    pub(crate) remove: bool,
+}
+
+/// The name of a sandbox's agent.
+pub(crate) fn agent_name(sandbox: &str) -> String {
+    format!("{sandbox}-egret-agent")
+}
+
+/// The name of a sandbox's gateway.
+pub(crate) fn gateway_name(sandbox: &str) -> String {
+    format!("{sandbox}-egret-gateway")
+}
+
+impl Spec {
+    /// The control volume's name.
+    pub(crate) fn volume_name(&self) -> String {
+        format!("{}-egret-{}", self.name, self.instance)
+    }
+
+    /// `volume create …`
+    pub(crate) fn volume(&self) -> Vec<String> {
+        let mut words = Words::of("volume create");
+        words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
+        words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+        words.word(self.volume_name());
+        words.0
+    }
+
+    /// `run …` of the agent.
+    pub(crate) fn agent(&self) -> Vec<String> {
+        let mut words = self.own("agent", &agent_name(self.name.as_str()));
+        words.pair("--network", "none");
+        words.pair("--cap-add", "NET_ADMIN");
+        words.pair("--user", "0:0");
+        // Docker makes such namespaces without IPv6, and the agent's view of /proc/sys is read-only.
+        words.pair("--sysctl", "net.ipv6.conf.all.disable_ipv6=0");
+        words.pair(
+            "--hostname",
+            self.config
+                .hostname
+                .clone()
+                .unwrap_or_else(|| self.name.to_string()),
+        );
+        if self.kind == Kind::Docker {
+            // Whatever it is, questions to it end at the gateway. A documentation address, and no search list of the host's.
+            words.pair("--dns", "192.0.2.53");
+            words.pair("--dns-search", ".");
+        }
+        self.hosts_file(&mut words);
+        words.word(&self.own_image);
+        words.word("agent");
+        let Ports {
+            capture,
+            proxy,
+            dns,
+        } = self.ports;
+        words.word(format!("{capture},{proxy},{dns}"));
+        words.0
+    }
+
+    /// `run …` of the gateway. Its configuration goes to its standard input.
+    pub(crate) fn gateway(&self) -> Vec<String> {
+        let mut words = self.own("gateway", &gateway_name(self.name.as_str()));
+        words.word("--interactive");
+        words.pair("--user", format!("{GATEWAY_ID}:{GATEWAY_ID}"));
+        if let Some(network) = &self.config.network {
+            words.pair("--network", network);
+        }
+        match (self.kind, self.opens_host) {
+            (Kind::Docker, true) => words.pair("--add-host", "host.docker.internal:host-gateway"),
+            // Podman puts its name for the host into every container's hosts file.
+            (Kind::Podman, false) => words.word("--no-hosts"),
+            _ => {}
+        }
+        for (publish, inner) in self.published.iter().zip(FIRST_INBOUND..) {
+            words.pair("--publish", publish.to_gateway(inner));
+        }
+        words.pair("--label", self.run_label());
+        words.word(&self.own_image);
+        words.word("gateway");
+        words.0
+    }
+
+    /// `run …` of the workload in the agent's network.
+    pub(crate) fn workload(&self) -> Vec<String> {
+        let mut words = Words::of("run");
+        self.common(&mut words);
+        words.pair(
+            "--network",
+            format!("container:{}", agent_name(self.name.as_str())),
+        );
+        if self.kind == Kind::Podman {
+            self.hosts_file(&mut words);
+        }
+        words.pair("--security-opt", "no-new-privileges");
+        words.pair("--security-opt", format!("seccomp={}", self.seccomp));
+        words.pair("--cap-drop", "ALL");
+        let dropped = |name: &str| {
+            self.config
+                .cap_drop
+                .iter()
+                .any(|drop| same_capability(drop, name) || same_capability(drop, "ALL"))
+        };
+        for kept in KEPT_CAPABILITIES.iter().filter(|name| !dropped(name)) {
+            words.pair("--cap-add", *kept);
+        }
+        words.pairs("--cap-add", &self.config.cap_add);
+        if !self.config.no_proxy_env {
+            let proxy = format!("http://127.0.0.1:{}", self.ports.proxy);
+            for name in crate::environment::PROXY_VARIABLES {
+                words.pair("--env", format!("{name}={proxy}"));
+            }
+            for name in crate::environment::NO_PROXY_VARIABLES {
+                words.pair("--env", format!("{name}={}", crate::environment::NO_PROXY));
+            }
+        }
+        self.image(&mut words);
+        words.0
+    }
+
+    /// `run …` of the image as the engine runs it, with nothing of Egret's around it.
+    pub(crate) fn unsealed(&self) -> Vec<String> {
+        let RunConfig {
+            network,
+            hostname,
+            add_host,
+            publish,
+            cap_add,
+            cap_drop,
+            weakening,
+            ..
+        } = &self.config;
+        let mut words = Words::of("run");
+        self.common(&mut words);
+        words.maybe("--network", network.as_ref());
+        words.maybe("--hostname", hostname.as_ref());
+        words.pairs("--add-host", add_host);
+        words.pairs("--publish", publish);
+        words.pairs("--cap-add", cap_add);
+        words.pairs("--cap-drop", cap_drop);
+        if weakening.privileged {
+            words.word("--privileged");
+        }
+        words.pairs("--device", &weakening.device);
+        words.pairs("--security-opt", &weakening.security_opt);
+        words.pairs("--volumes-from", &weakening.volumes_from);
+        words.maybe("--pid", weakening.pid.as_ref());
+        words.maybe("--ipc", weakening.ipc.as_ref());
+        words.maybe("--uts", weakening.uts.as_ref());
+        words.maybe("--userns", weakening.userns.as_ref());
+        words.maybe("--cgroupns", weakening.cgroupns.as_ref());
+        self.image(&mut words);
+        words.0
+    }
+
+    /// Whose hosts file it is that the sandbox sees. With Docker it is the agent's, which has nothing but loopback in it.
+    /// Podman makes one for each of the two, and would have the host's address in it; without one, names are asked for.
+    fn hosts_file(&self, words: &mut Words) {
+        if self.kind == Kind::Podman && self.config.add_host.is_empty() {
+            words.word("--no-hosts");
+        }
+        words.pairs("--add-host", &self.config.add_host);
+    }
+
+    /// What agent and gateway have in common.
+    fn own(&self, role: &str, name: &str) -> Words {
+        let mut words = Words::of("run");
+        words.pair("--name", name);
+        words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
+        words.pair("--label", format!("{}={role}", label::ROLE));
+        words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+        words.pair("--pull", "never");
+        words.pair("--cap-drop", "ALL");
+        words.pair("--security-opt", "no-new-privileges");
+        words.word("--read-only");
+        words.pair("--volume", format!("{}:{CONTROL}", self.volume_name()));
+        if self.kind == Kind::Podman {
+            words.word("--http-proxy=false");
+        }
+        words.maybe("--restart", self.config.restart.as_ref());
+        words
+    }
+
+    /// What a workload has whether or not it is sealed.
+    fn common(&self, words: &mut Words) {
+        let config = &self.config;
+        words.pair("--name", self.name.as_str());
+        words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
+        words.pair("--label", format!("{}=workload", label::ROLE));
+        words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+        words.pair("--label", self.run_label());
+        words.pairs("--label", &config.label);
+        for (wanted, option) in [
+            (self.detach, "--detach"),
+            (self.remove, "--rm"),
+            (config.interactive, "--interactive"),
+            (config.tty, "--tty"),
+            (config.read_only, "--read-only"),
+            (config.init, "--init"),
+        ] {
+            if wanted {
+                words.word(option);
+            }
+        }
+        words.maybe("--pull", config.pull.as_ref());
+        words.maybe("--platform", config.platform.as_ref());
+        words.maybe("--restart", config.restart.as_ref());
+        words.maybe("--memory", config.memory.as_ref());
+        words.maybe("--cpus", config.cpus.as_ref());
+        words.maybe("--shm-size", config.shm_size.as_ref());
+        words.maybe("--user", config.user.as_ref());
+        words.maybe("--workdir", config.workdir.as_ref());
+        words.maybe("--entrypoint", config.entrypoint.as_ref());
+        words.pairs("--volume", &config.volume);
+        words.pairs("--volume", &self.shares);
+        words.pairs("--mount", &config.mount);
+        words.pairs("--tmpfs", &config.tmpfs);
+        if self.kind == Kind::Podman {
+            words.word("--http-proxy=false");
+        }
+    }
+
+    /// What comes last: the user's variables, over those of ours, the image and its arguments.
+    fn image(&self, words: &mut Words) {
+        for file in &self.config.env_file {
+            words.pair("--env-file", file.display().to_string());
+        }
+        words.pairs("--env", &self.config.env);
+        words.word(&self.config.image);
+        for argument in &self.config.command {
+            words.word(argument);
+        }
+    }
+
+    fn run_label(&self) -> String {
+        // Without line breaks: some ways to list labels are by lines.
+        let kept = self.config.clone().without_secrets();
+        let json = serde_json::to_string(&kept).unwrap_or_else(|error| unreachable!("{error}"));
+        format!("{}={json}", label::RUN)
+    }
+}
+
+/// Whether two ways to write a capability mean the same one.
+pub(crate) fn same_capability(one: &str, other: &str) -> bool {
+    let bare = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        name.strip_prefix("CAP_")
+            .map_or(name.clone(), str::to_owned)
+    };
+    bare(one) == bare(other)
+}
+
+/// A command line in the making.
+struct Words(Vec<String>);
+
+impl Words {
+    fn of(command: &str) -> Self {
+        Self(command.split(' ').map(str::to_owned).collect())
+    }
+
+    fn word(&mut self, word: impl Into<String>) {
+        self.0.push(word.into());
+    }
+
+    fn pair(&mut self, option: &str, value: impl Into<String>) {
+        self.word(option);
+        self.word(value);
+    }
+
+    fn pairs(&mut self, option: &str, values: &[String]) {
+        for value in values {
+            self.pair(option, value);
+        }
+    }
+
+    fn maybe(&mut self, option: &str, value: Option<&String>) {
+        if let Some(value) = value {
+            self.pair(option, value);
+        }
+    }
+}
