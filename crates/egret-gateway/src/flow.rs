@@ -8,19 +8,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egret_policy::{Denial, Destination, Permit, Reason, Spoken};
+use egret_policy::{Denial, Destination, Permit};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
-use tokio::time::timeout_at;
 
 use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::dial::Dialled;
 use crate::door::Client;
+use crate::grant::Grant;
 use crate::identify::Asker;
-use crate::inspect::first::{First, Sniffer};
-use crate::inspect::http::{self, Input};
-use crate::limits::Limit;
+use crate::inspect::begin::{Speaks, begin};
+use crate::inspect::http;
 use crate::refused::Refused;
 use crate::relay::{self, Half};
 use crate::sessions::{Lost, Session};
@@ -79,9 +78,9 @@ async fn turn_down(
 }
 
 /// A connection that was allowed, dialled and recorded, and over which nothing has gone yet.
-pub(crate) struct Tunnel {
+pub(crate) struct Tunnel<G = Permit> {
     pub(crate) session: Session,
-    pub(crate) permit: Permit,
+    pub(crate) grant: G,
     pub(crate) server: TcpStream,
     /// Where it was dialled to, which is not where it leads if that is a proxy's.
     pub(crate) to: SocketAddr,
@@ -158,7 +157,7 @@ pub(crate) async fn open(
     Ok(Opened {
         tunnel: Tunnel {
             session,
-            permit,
+            grant: permit,
             server,
             to,
             since,
@@ -174,8 +173,8 @@ pub(crate) enum Ending {
     Broken,
     /// Something was spoken that may not pass.
     Refused(Refused),
-    /// The same, and the client has been told, and it is on record.
-    Answered(Reason),
+    /// The same, and the client has been told, and it is on record. The code of the reason.
+    Answered(&'static str),
     /// It may not go on.
     Lost(Lost),
 }
@@ -192,10 +191,11 @@ impl From<Refused> for Ending {
     }
 }
 
-async fn travel(
-    gateway: &Arc<Gateway>,
+/// Carries what is said on an open connection to its end.
+pub(crate) async fn travel<G: Grant>(
+    gateway: &Gateway,
     mut client: Client,
-    tunnel: Tunnel,
+    tunnel: Tunnel<G>,
     early: Vec<u8>,
     id: &str,
 ) {
@@ -219,25 +219,23 @@ async fn travel(
     }
     let why = match ended {
         Ok(()) | Err(Ending::Broken | Ending::Lost(Lost::Shutdown)) => None,
-        Err(Ending::Answered(reason)) => Some(reason),
-        Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason()),
+        Err(Ending::Answered(code)) => Some(code),
+        Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason().code()),
         Err(Ending::Refused(refused)) => {
-            let destination = Some(tunnel.permit.destination());
-            let program = tunnel.session.open.program();
-            let add = |record: Record| record.program(program.as_deref());
+            let destination = Some(tunnel.grant.destination());
+            let add = |record: Record| tunnel.grant.asker(&tunnel.session.open, record);
             Box::pin(gateway.refused_with(id, client.door, destination, &refused, add)).await;
-            Some(refused.reason())
+            Some(refused.code())
         }
     };
     Box::pin(close(gateway, id, tunnel, client, traffic, why)).await;
 }
 
-/// Finds out what the client speaks and lets it pass accordingly. What the server sends flows at once,
-/// since many servers speak first.
-async fn converse(
-    gateway: &Arc<Gateway>,
+/// Finds out what the client speaks and lets it pass accordingly.
+async fn converse<G: Grant>(
+    gateway: &Gateway,
     client: &mut Client,
-    tunnel: &Tunnel,
+    tunnel: &Tunnel<G>,
     (up, down): (&mut Half, &mut Half),
     by_request: &mut Traffic,
     id: &str,
@@ -246,199 +244,50 @@ async fn converse(
         stream,
         input,
         door,
+        request,
         ..
     } = client;
-    let speaks = {
-        let mut answering = true;
-        let answers = down.run(&tunnel.server, stream, &gateway.pool);
-        let mut sniffed = Box::pin(sniff(gateway, stream, input, tunnel, up));
-        tokio::pin!(answers);
-        loop {
-            tokio::select! {
-                speaks = &mut sniffed => break speaks?,
-                ended = &mut answers, if answering => {
-                    ended?;
-                    answering = false;
-                }
-            }
-        }
-    };
-    match speaks {
-        Speaks::Opaque => Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?),
-        Speaks::Http if down.moved() > 0 || down.holds_some() => Err(Refused::protocol(
-            tunnel.permit.destination().to_string(),
-            "HTTP was begun on a connection on which the server spoke first",
-        )
-        .into()),
-        Speaks::Http => {
-            tunnel.session.open.reads_requests();
-            Box::pin(http::tunnel(
-                gateway,
-                *door,
-                stream,
-                std::mem::take(input),
-                tunnel,
-                by_request,
-                id,
-            ))
-            .await
-        }
+    // One that has been read already says what is spoken.
+    if request.is_none()
+        && let Speaks::Opaque = begin(gateway, stream, input, tunnel, (up, down)).await?
+    {
+        return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
     }
-}
-
-/// What a client speaks on a connection that was opened for it.
-enum Speaks {
-    Opaque,
-    Http,
-}
-
-/// Reads the client's first bytes until it is clear what they are. Bytes that may pass are put into `up`;
-/// HTTP stays in `input`.
-async fn sniff(
-    gateway: &Gateway,
-    client: &TcpStream,
-    input: &mut Input,
-    tunnel: &Tunnel,
-    up: &mut Half,
-) -> Result<Speaks, Ending> {
-    let destination = || tunnel.permit.destination().to_string();
-    let mut sniffer = Sniffer::default();
-    let mut seen = 0;
-    let mut watched = false;
-    let mut deadline = None;
-    // Where requests are decided on, nothing that is not a request may pass.
-    let requests_only = tunnel.permit.inspects();
-    let no_request = |what| {
-        Refused::protocol(
-            destination(),
-            format!("{what}, and the policy allows certain HTTP requests only"),
-        )
-    };
-    loop {
-        let first = match input.bytes().get(seen..) {
-            None | Some([]) => None,
-            Some(new) => Some(sniffer.push(new)),
-        };
-        seen = input.bytes().len();
-        match first {
-            None => {}
-            Some(First::Hold) if requests_only => {
-                let patience = gateway.limits.handshake_time;
-                deadline = deadline.or_else(|| Some(Instant::now() + patience));
-            }
-            Some(First::Tls(_)) if requests_only => {
-                return Err(no_request("requests inside TLS cannot be read").into());
-            }
-            Some(First::Watch | First::Prelude | First::Opaque) if requests_only => {
-                return Err(no_request("this is not HTTP").into());
-            }
-            Some(First::Hold) if !watched => {
-                let patience = if sniffer.could_be_tls() {
-                    gateway.limits.handshake_time
-                } else {
-                    PATIENCE
-                };
-                deadline = deadline.or_else(|| Some(Instant::now() + patience));
-            }
-            Some(First::Hold | First::Watch) => {
-                pass_on(input, up, &tunnel.server).await?;
-                (seen, watched, deadline) = (0, true, None);
-            }
-            Some(First::Prelude) => {
-                pass_on(input, up, &tunnel.server).await?;
-                // What comes next is held back like the first bytes, even if the prelude itself was slow.
-                sniffer = Sniffer::default();
-                (seen, watched, deadline) = (0, false, None);
-            }
-            Some(First::Tls(hello)) => {
-                if let Some(name) = &hello.server_name {
-                    tunnel.session.open.speaks(name);
-                }
-                let matcher = gateway.matcher.load();
-                matcher
-                    .confirm(&tunnel.permit, Spoken::Sni(hello.server_name.as_deref()))
-                    .map_err(Refused::from)?;
-                break;
-            }
-            Some(First::Http) if watched => {
-                return Err(Refused::protocol(
-                    destination(),
-                    "an HTTP request was begun in an unusual way",
-                )
-                .into());
-            }
-            Some(First::Http) => return Ok(Speaks::Http),
-            Some(First::Http2) => {
-                return Err(Refused::protocol(
-                    destination(),
-                    "HTTP/2 without TLS is not carried; use HTTP/1.1 or TLS",
-                )
-                .into());
-            }
-            Some(First::Opaque) => break,
-            Some(First::Bad(why)) => return Err(Refused::protocol(destination(), why).into()),
-        }
-        let read = match deadline {
-            None => input.fill(client).await?,
-            Some(until) => match timeout_at(until.into(), input.fill(client)).await {
-                Ok(read) => read?,
-                Err(_) if sniffer.could_be_tls() || requests_only => {
-                    return Err(Refused::limit(Limit::HandshakeTime, destination()).into());
-                }
-                Err(_) => {
-                    // No HTTP client stops within its request line: this is something else that waits for an
-                    // answer. Should it turn out to be HTTP after all, it goes no further than that line.
-                    pass_on(input, up, &tunnel.server).await?;
-                    (seen, watched, deadline) = (0, true, None);
-                    continue;
-                }
-            },
-        };
-        if read == 0 {
-            if requests_only && !input.bytes().is_empty() {
-                return Err(no_request("the connection ended within the first request").into());
-            }
-            if sniffer.could_be_tls() {
-                return Err(Refused::protocol(
-                    destination(),
-                    "the connection ended within the ClientHello",
-                )
-                .into());
-            }
-            break;
-        }
-    }
-    up.push(&std::mem::take(input).into_bytes());
-    Ok(Speaks::Opaque)
-}
-
-/// Sends on what the client has sent so far.
-async fn pass_on(input: &mut Input, up: &mut Half, server: &TcpStream) -> io::Result<()> {
-    up.push(&std::mem::take(input).into_bytes());
-    up.flush(server).await?;
-    Ok(())
+    tunnel.session.open.reads_requests();
+    let first = request.take();
+    let input = std::mem::take(input);
+    let carried = http::tunnel(
+        gateway,
+        *door,
+        stream,
+        (input, first),
+        tunnel,
+        by_request,
+        id,
+    );
+    Box::pin(carried).await
 }
 
 /// Ends a connection, then puts its end on record.
-pub(crate) async fn close(
+pub(crate) async fn close<G: Grant>(
     gateway: &Gateway,
     id: &str,
-    tunnel: Tunnel,
+    tunnel: Tunnel<G>,
     client: Client,
     traffic: Traffic,
-    why: Option<Reason>,
+    why: Option<&'static str>,
 ) {
     let door = client.door;
     drop(client);
     let Tunnel {
         session,
-        permit,
+        grant,
         server,
         since,
         ..
     } = tunnel;
     drop(server);
-    record_close(gateway, id, door, permit.destination(), since, traffic, why).await;
+    record_close(gateway, id, door, grant.destination(), since, traffic, why).await;
     drop(session);
 }
 
@@ -450,13 +299,13 @@ pub(crate) async fn record_close(
     destination: &Destination,
     since: Instant,
     traffic: Traffic,
-    why: Option<Reason>,
+    why: Option<&'static str>,
 ) {
     let mut record = gateway
         .record(Event::Close, id)
         .door(door)
         .destination(destination);
-    record.reason = why.map(|reason| reason.code().into());
+    record.reason = why.map(Into::into);
     record.bytes_up = Some(traffic.up);
     record.bytes_down = Some(traffic.down);
     record.duration_ms = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -469,6 +318,3 @@ pub(crate) fn reset(stream: &TcpStream) {
     // A socket that cannot be told has gone already.
     let _ = set_socket_linger(stream, Some(Duration::ZERO));
 }
-
-/// How long bytes that could become an HTTP request line are held back.
-const PATIENCE: Duration = Duration::from_secs(1);

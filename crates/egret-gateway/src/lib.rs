@@ -3,7 +3,7 @@
 //! A sandbox has no network; its connections and DNS questions end at sockets ([`Doors`]) that are handed
 //! to a [`Gateway`]. For each connection the gateway decides, resolves, vets, dials, looks at what is
 //! spoken, relays, and records; `flow::carry` is that on one page. The doors differ in how they read a request
-//! and how they say no, never in what is allowed.
+//! and how they say no, never in what is allowed. One leads the other way, to ports that are [`Published`].
 //!
 //! Promises: only `dial` opens outbound sockets, and it takes a [`Permit`](egret_policy::Permit), which only
 //! the policy can make; no byte of a connection goes out before its decision is in the audit log; everything
@@ -17,13 +17,17 @@ pub mod audit;
 mod dial;
 mod door;
 mod flow;
+mod grant;
 mod identify;
+mod inbound;
+mod inside;
 mod inspect;
 mod limits;
 mod names;
 mod refused;
 mod relay;
 mod resolve;
+mod serving;
 mod sessions;
 mod summary;
 #[cfg(test)]
@@ -41,11 +45,13 @@ use arc_swap::ArcSwap;
 use egret_policy::{Denial, Destination, Host, HostAddresses, Matcher, Reason, SandboxId, Target};
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use dial::{UpstreamProxy, UpstreamProxyError};
+pub use door::{Callers, Protocol, Published};
 pub use identify::Identify;
+pub use inbound::InboundHosts;
+pub use inside::Inside;
 pub use limits::Limits;
 pub use resolve::{ResolverConfig, ResolverError, Servers};
 pub use summary::{Failure, Refusal};
@@ -53,11 +59,13 @@ pub use summary::{Failure, Refusal};
 use audit::{Door, Event, Record};
 use dial::Dialler;
 use identify::Identifier;
+use inside::Entrance;
 use limits::{Bucket, Limit};
 use names::{Meaning, Names};
 use refused::Refused;
 use relay::Pool;
 use resolve::Resolver;
+use serving::Serving;
 use sessions::Sessions;
 use summary::Summary;
 
@@ -76,6 +84,10 @@ pub struct Config {
     pub resolver: ResolverConfig,
     /// Where the addresses of the host-gateway names come from.
     pub host_gateway: HostGateway,
+    /// Who connects to published ports inside the sandbox. Without it none of them leads anywhere.
+    pub inside: Option<Inside>,
+    /// By which names published ports may be addressed, and whose pages may use them, where HTTP is spoken.
+    pub inbound: InboundHosts,
     /// A proxy that every connection has to go through.
     pub upstream_proxy: Option<UpstreamProxy>,
     /// The bounds.
@@ -95,7 +107,7 @@ pub enum HostGateway {
     Resolved(Host),
 }
 
-/// The sockets at which a sandbox's connections end. They have to be non-blocking.
+/// The sockets at which a sandbox's connections end. They become non-blocking.
 ///
 /// There is one of each for every address family that the sandbox has.
 #[derive(Debug, Default)]
@@ -108,6 +120,8 @@ pub struct Doors {
     pub dns_tcp: Vec<std::net::TcpListener>,
     /// DNS over UDP.
     pub dns_udp: Vec<std::net::UdpSocket>,
+    /// Ports outside that lead into the sandbox.
+    pub published: Vec<Published>,
 }
 
 /// A gateway cannot be started.
@@ -125,11 +139,15 @@ pub struct Gateway {
     hosts: ArcSwap<HostAddresses>,
     identifier: Identifier,
     dialler: Dialler,
+    entrance: Entrance,
+    inbound: InboundHosts,
     limits: Limits,
     log: audit::Log,
     names: Names,
     pool: Pool,
     sessions: Arc<Sessions>,
+    /// Those that came in by a published port. A policy has nothing to say about them.
+    published: Arc<Sessions>,
     summary: Summary,
     handshakes: AtomicUsize,
     recording: Mutex<Recording>,
@@ -164,6 +182,8 @@ impl Gateway {
             identify,
             resolver,
             host_gateway,
+            inside,
+            inbound,
             upstream_proxy,
             limits,
             audit,
@@ -175,10 +195,13 @@ impl Gateway {
             hosts: ArcSwap::from_pointee(hosts),
             identifier: Identifier::new(identify),
             dialler: Dialler::new(resolver, host_gateway, upstream_proxy, limits.connect_time),
+            entrance: Entrance::new(inside, limits.connect_time),
+            inbound,
             log: audit,
             names: Names::new(limits.names),
             pool: Pool::default(),
             sessions: Sessions::new(limits.connections),
+            published: Sessions::new(limits.published),
             summary: Summary::default(),
             handshakes: AtomicUsize::new(0),
             recording: Mutex::new(Recording {
@@ -194,30 +217,17 @@ impl Gateway {
         }))
     }
 
-    /// Takes connections from `doors` until [`shutdown`](Self::shutdown) or until it is dropped; dropping it ends
-    /// all connections. Runs in a tokio runtime with IO and time, best a `current_thread` one of its own.
+    /// Takes connections from `doors` until [`shutdown`](Self::shutdown) or until it is dropped. Runs in a tokio runtime with
+    /// IO and time, best a `current_thread` one of its own.
+    ///
+    /// Dropping it closes the doors there and then, so that nobody can connect any more. Connections that are open are
+    /// reset and put on record as soon as the runtime gets to it. After that it can be called again with other doors: what
+    /// names were given, and what was counted, stays. There is one set of doors at a time.
     ///
     /// # Errors
-    /// A socket cannot be used with the runtime (it is blocking, or the runtime has no IO).
+    /// A socket cannot be used with the runtime. Then none of them is.
     pub async fn serve(self: Arc<Self>, doors: Doors) -> io::Result<()> {
-        let mut tasks = JoinSet::new();
-        for listener in doors.captured {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Captured));
-        }
-        for listener in doors.proxy {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Proxy));
-        }
-        for listener in doors.dns_tcp {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(door::accept(self.clone(), listener, door::Kind::Dns));
-        }
-        for socket in doors.dns_udp {
-            let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(door::dns::serve_udp(self.clone(), socket));
-        }
-        while tasks.join_next().await.is_some() {}
+        Serving::new(self, doors)?.until_shut().await;
         Ok(())
     }
 
@@ -284,7 +294,7 @@ impl Gateway {
     /// Closes the doors and all connections, and waits until each of them is on record.
     pub async fn shutdown(&self) {
         self.closing.send_replace(true);
-        self.sessions.close_all();
+        self.close_all();
         self.drained().await;
         let skipped = std::mem::take(
             &mut self
@@ -294,6 +304,16 @@ impl Gateway {
                 .skipped,
         );
         self.record_flood(skipped);
+    }
+
+    fn open_again(&self) {
+        self.sessions.open_again();
+        self.published.open_again();
+    }
+
+    fn close_all(&self) {
+        self.sessions.close_all();
+        self.published.close_all();
     }
 
     /// What a client means that asks for `wanted`: the name, where it asks for the address that our resolver gave for one.
@@ -318,14 +338,11 @@ impl Gateway {
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
-    /// Waits until no connection is open any more.
+    /// Waits until no connection is open any more that is to be closed.
     async fn drained(&self) {
+        let all = async { tokio::join!(self.sessions.drained(), self.published.drained()) };
         // Whatever still hangs on after this has a log that cannot be written.
-        let _ = timeout(
-            self.limits.audit_wait + Duration::from_secs(1),
-            self.sessions.drained(),
-        )
-        .await;
+        let _ = timeout(self.limits.audit_wait + Duration::from_secs(1), all).await;
     }
 
     /// Puts on record what is about to pass on its way to `destination`: what cannot be recorded does not.
@@ -359,15 +376,17 @@ impl Gateway {
         refused: &Refused,
         add: impl FnOnce(Record) -> Record,
     ) {
+        let destination = refused.about(destination);
         if let Refused::Unreachable {
             destination, cause, ..
         } = refused
         {
-            self.summary.count_failure(destination.to_string(), cause);
+            let text = counted_as(destination.to_string(), door);
+            self.summary.count_failure(text, cause);
         }
         if let Some(denial) = refused.denial() {
             let text = destination.map_or_else(|| denial.destination(), ToString::to_string);
-            self.summary.count(text, denial);
+            self.summary.count(counted_as(text, door), denial);
             if !self.may_record() {
                 return;
             }
@@ -479,20 +498,28 @@ impl Drop for Handshake {
     }
 }
 
-/// Puts on record that a connection was closed before its request was read. Does not wait for the log: the
-/// connections behind it are waiting.
-fn turned_away(gateway: &Gateway, door: Door, limit: Limit) {
-    let refused = Refused::limit(limit, "");
+/// Counts a refusal and puts it on record. Does not wait for the log: the connections behind it are waiting.
+fn note_refusal(
+    gateway: &Gateway,
+    door: Door,
+    refused: &Refused,
+    add: impl FnOnce(Record) -> Record,
+) {
     if let Some(denial) = refused.denial() {
-        gateway.summary.count(String::new(), denial);
+        let text = counted_as(denial.destination(), door);
+        gateway.summary.count(text, denial);
     }
     if gateway.may_record() {
-        gateway.log.note(
-            &gateway
-                .record(Event::Decision, &gateway.log.id())
-                .door(door)
-                .refused(&refused),
-        );
+        let record = gateway.record(Event::Decision, &gateway.log.id());
+        gateway.log.note(&add(record.door(door).refused(refused)));
+    }
+}
+
+/// What a destination is counted as among those that were refused.
+fn counted_as(destination: String, door: Door) -> String {
+    match door {
+        Door::Published => format!("{destination} (published port)"),
+        _ => destination,
     }
 }
 

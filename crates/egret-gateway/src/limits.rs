@@ -12,6 +12,9 @@ pub struct Limits {
     /// Connections open at once, in tunnels. Each takes two descriptors, or up to six while it moves
     /// a great deal, so the caller keeps this below a third of its descriptor limit.
     pub connections: usize,
+    /// Connections open at once that came in by published ports, those included whose request has not been read yet. They
+    /// are counted apart, so that callers outside cannot take the sandbox's. Each takes as many descriptors as the others.
+    pub published: usize,
     /// Connections accepted whose request has not been read yet.
     pub handshakes: usize,
     /// How long a client may take to send a complete request head, or the rest of what it has begun.
@@ -40,6 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16_384,
+            published: 1_024,
             handshakes: 1_024,
             handshake_time: Duration::from_secs(10),
             head_bytes: 64 << 10,

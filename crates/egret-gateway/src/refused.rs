@@ -3,10 +3,11 @@
 //! A [`Refused`] is what any stage may answer with instead of going on. The doors render it in their
 //! protocol; this module has the one body that all HTTP refusals share.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use egret_policy::{Denial, Destination, Permit, Reason};
+use egret_policy::{Denial, Destination, Permit, Reason, Target};
 use serde::Serialize;
 
 use crate::audit::inert_json;
@@ -25,12 +26,19 @@ pub(crate) enum Refused {
     },
     /// A bound of the gateway's was reached.
     Limit { limit: Limit, denial: Denial },
-    /// The policy allowed it, and the network did not.
+    /// Somebody outside wants something of a published port that may not be had.
+    Inbound {
+        denial: Denial,
+        /// The host that would have to be allowed inbound for it.
+        host: Option<Box<Target>>,
+    },
+    /// It was allowed, and the network did not bring it about.
     Unreachable {
-        reason: Reason,
+        /// The code of the reason for which it was allowed.
+        code: &'static str,
         rule: Option<String>,
         destination: Destination,
-        addresses: Vec<IpAddr>,
+        addresses: Arc<[IpAddr]>,
         /// What went wrong, as the end of a sentence.
         cause: String,
     },
@@ -64,10 +72,10 @@ impl Refused {
     /// No connection to any of the vetted `addresses` came about.
     pub(crate) fn unreachable(permit: &Permit, addresses: Vec<IpAddr>, cause: String) -> Self {
         Self::Unreachable {
-            reason: permit.reason(),
+            code: permit.reason().code(),
             rule: permit.rule().map(ToString::to_string),
             destination: permit.destination().clone(),
-            addresses,
+            addresses: addresses.into(),
             cause,
         }
     }
@@ -77,22 +85,41 @@ impl Refused {
         format!("`{destination}` is allowed, but connecting to it failed: {cause}")
     }
 
-    pub(crate) fn reason(&self) -> Reason {
+    /// The code of its reason; that of an allowed one where the network failed.
+    pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
-                denial.reason()
-            }
-            Self::Unreachable { reason, .. } => *reason,
+            Self::Denied(denial)
+            | Self::Address { denial, .. }
+            | Self::Limit { denial, .. }
+            | Self::Inbound { denial, .. } => denial.reason().code(),
+            Self::Unreachable { code, .. } => code,
         }
     }
 
-    /// The policy's part of it; absent where the policy had nothing against it.
+    /// What was decided; absent where nothing was said against it.
     pub(crate) fn denial(&self) -> Option<&Denial> {
         match self {
-            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
-                Some(denial)
-            }
+            Self::Denied(denial)
+            | Self::Address { denial, .. }
+            | Self::Limit { denial, .. }
+            | Self::Inbound { denial, .. } => Some(denial),
             Self::Unreachable { .. } => None,
+        }
+    }
+
+    /// Where it was to go, if `known` was asked for: what a published port was addressed by is told by the refusal.
+    pub(crate) fn about<'a>(&self, known: Option<&'a Destination>) -> Option<&'a Destination> {
+        known.filter(|_| !matches!(self, Self::Inbound { .. }))
+    }
+
+    /// The smallest change that would allow it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Inbound { host, .. } => {
+                let host = host.as_ref()?;
+                Some(format!("if that is yours, list {host} under `inbound`"))
+            }
+            _ => self.denial()?.hint().map(|hint| hint.to_string()),
         }
     }
 
@@ -101,12 +128,14 @@ impl Refused {
         match self {
             Self::Limit { limit, .. } => limit.status(),
             Self::Unreachable { .. } => 502,
-            Self::Denied(denial) | Self::Address { denial, .. } => match denial.reason() {
-                Reason::DeniedResolution => 502,
-                Reason::DeniedMalformed => 400,
-                Reason::DeniedLimit => 503,
-                _ => 403,
-            },
+            Self::Denied(denial) | Self::Address { denial, .. } | Self::Inbound { denial, .. } => {
+                match denial.reason() {
+                    Reason::DeniedResolution => 502,
+                    Reason::DeniedMalformed => 400,
+                    Reason::DeniedLimit => 503,
+                    _ => 403,
+                }
+            }
         }
     }
 
@@ -120,7 +149,7 @@ impl Refused {
         let body = self.body(id, destination);
         let status = self.status();
         let phrase = phrase(status);
-        let reason = self.reason().code();
+        let reason = self.code();
         let connection = if keep { "" } else { "connection: close\r\n" };
         let mut response = format!(
             "HTTP/1.1 {status} {phrase}\r\nx-egret-reason: {reason}\r\ncontent-type: application/json\r\n\
@@ -133,39 +162,45 @@ impl Refused {
     }
 
     fn body(&self, id: &str, destination: Option<&Destination>) -> Vec<u8> {
-        let body = match self {
-            Self::Denied(denial) | Self::Address { denial, .. } | Self::Limit { denial, .. } => {
-                Body {
-                    error: sentence(denial),
-                    reason: denial.reason().code(),
-                    destination: destination.map_or_else(
-                        || Some(denial.destination()).filter(|text| !text.is_empty()),
-                        |known| Some(known.to_string()),
-                    ),
-                    rule: denial.rule().map(ToString::to_string),
-                    hint: denial.hint().map(|hint| hint.to_string()),
-                    id,
-                }
-            }
+        let (error, told, rule) = match self {
+            Self::Denied(denial)
+            | Self::Address { denial, .. }
+            | Self::Limit { denial, .. }
+            | Self::Inbound { denial, .. } => (
+                sentence(denial),
+                Some(denial.destination()).filter(|text| !text.is_empty()),
+                denial.rule().map(ToString::to_string),
+            ),
             Self::Unreachable {
-                reason,
                 rule,
                 destination,
                 cause,
                 ..
-            } => Body {
-                error: Self::failure(destination, cause),
-                reason: reason.code(),
-                destination: Some(destination.to_string()),
-                rule: rule.clone(),
-                hint: None,
-                id,
-            },
+            } => (
+                Self::failure(destination, cause),
+                Some(destination.to_string()),
+                rule.clone(),
+            ),
+        };
+        let body = Body {
+            error,
+            reason: self.code(),
+            destination: self.about(destination).map(ToString::to_string).or(told),
+            rule,
+            hint: self.hint(),
+            id,
         };
         let mut body = inert_json(&body);
         body.push(b'\n');
         body
     }
+}
+
+/// What went wrong, as the end of a sentence: without the number that the standard library adds.
+pub(crate) fn in_words(error: &io::Error) -> String {
+    let cause = error.to_string();
+    let cause = cause.split(" (os error").next().unwrap_or_default();
+    cause.to_owned()
 }
 
 /// One sentence that says what is refused and why.

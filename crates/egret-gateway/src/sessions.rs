@@ -16,6 +16,8 @@ use crate::refused::Refused;
 #[derive(Debug)]
 pub(crate) struct Sessions {
     most: usize,
+    /// Nothing may be open: what comes to be so is closed at once.
+    closed: AtomicBool,
     taken: AtomicUsize,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Open>>>,
@@ -68,6 +70,7 @@ impl Sessions {
     pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
+            closed: AtomicBool::new(false),
             taken: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             open: Mutex::default(),
@@ -95,7 +98,9 @@ impl Sessions {
         self.again.notify_waiters();
     }
 
+    /// Tells all connections to end, and those too that come to be open until [`Self::open_again`].
     pub(crate) fn close_all(&self) {
+        self.closed.store(true, Ordering::Release);
         let open: Vec<_> = self.all().values().cloned().collect();
         for open in open {
             open.lose(Lost::Shutdown);
@@ -103,16 +108,20 @@ impl Sessions {
         self.again.notify_waiters();
     }
 
+    pub(crate) fn open_again(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+
     /// Waits until the next time that connections are put to a policy, or closed.
     pub(crate) async fn decided_again(&self) {
         self.again.notified().await;
     }
 
-    /// Waits until no connection is open.
+    /// Waits until no connection is open that has been told to end.
     pub(crate) async fn drained(&self) {
         loop {
             let ended = self.ended.notified();
-            if self.all().is_empty() {
+            if self.all().values().all(|open| open.lost().is_none()) {
                 return;
             }
             ended.await;
@@ -142,6 +151,9 @@ impl Slot {
         sessions.taken.fetch_add(1, Ordering::Relaxed);
         let number = sessions.next.fetch_add(1, Ordering::Relaxed);
         sessions.all().insert(number, open.clone());
+        if sessions.closed.load(Ordering::Acquire) {
+            open.lose(Lost::Shutdown);
+        }
         Session {
             sessions,
             number,

@@ -5,7 +5,8 @@ use crate::failure::Failure;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
 use egret_gateway::{
-    Config, Doors, Gateway, HostGateway, Identify, Limits, ResolverConfig, UpstreamProxy, audit,
+    Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Limits, ResolverConfig,
+    UpstreamProxy, audit,
 };
 use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
 use egret_sandbox::{Killer, Maker, Makers, Notice, Stray, addresses};
@@ -72,6 +73,8 @@ impl Gate {
             identify: Some(identify(makers)),
             resolver,
             host_gateway: HostGateway::Known,
+            inside: None,
+            inbound: InboundHosts::new(&name, Vec::new()),
             upstream_proxy,
             limits: limits(),
             audit: log.clone(),

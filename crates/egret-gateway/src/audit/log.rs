@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,9 +63,16 @@ impl Log {
 
     /// Writes to `file`, which has to be open for appending if anything else writes to it too.
     ///
+    /// A pipe or socket, such as the standard output of a container, becomes non-blocking, for everybody who has it: one
+    /// whose reader does not keep up is like a file that takes no more, and must not hold the gateway's one thread.
+    ///
     /// # Errors
-    /// The kernel gave no random bytes for the ids.
+    /// The kernel gave no random bytes for the ids, or does not say what `file` is.
     pub fn from_file(file: File) -> io::Result<Self> {
+        let kind = file.metadata()?.file_type();
+        if kind.is_fifo() || kind.is_socket() {
+            rustix::io::ioctl_fionbio(&file, true)?;
+        }
         let sink = Sink {
             file,
             line: Vec::with_capacity(512),

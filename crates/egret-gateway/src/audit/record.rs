@@ -41,10 +41,10 @@ pub struct Record {
     /// The entry's own `reason:` text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// The name, or the literal address, that was asked for.
+    /// The name, or the literal address, that was asked for; for a published port, by which it was addressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The port that was asked for.
+    /// The port that was asked for; for a published port, the one inside the sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// All addresses that the name resolved to.
@@ -56,6 +56,9 @@ pub struct Record {
     /// How the request came in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub door: Option<Door>,
+    /// Who connected to a published port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
     /// The program that asked, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<String>,
@@ -139,6 +142,8 @@ pub enum Door {
     Captured,
     /// A DNS question.
     Dns,
+    /// A published port, from outside into the sandbox.
+    Published,
     /// None: a packet of a protocol that is not carried, which the sandbox's kernel refused.
     Packet,
 }
@@ -161,6 +166,7 @@ impl Record {
             addresses: Vec::new(),
             dialled: None,
             door: None,
+            peer: None,
             executable: None,
             ancestors: Vec::new(),
             method: None,
@@ -220,6 +226,11 @@ impl Record {
     pub(crate) fn refused(mut self, refused: &Refused) -> Self {
         match refused {
             Refused::Denied(denial) => self.denial(denial),
+            Refused::Inbound { denial, .. } => {
+                let mut record = self.denial(denial);
+                record.hint = refused.hint();
+                record
+            }
             Refused::Address { denial, addresses } => {
                 self.addresses = addresses.to_vec();
                 self.denial(denial)
@@ -229,7 +240,7 @@ impl Record {
                 self.denial(denial)
             }
             Refused::Unreachable {
-                reason,
+                code,
                 rule,
                 destination,
                 cause,
@@ -237,9 +248,9 @@ impl Record {
                 ..
             } => {
                 self.verdict = Some(Verdict::Allow);
-                self.reason = Some(reason.code().into());
+                self.reason = Some((*code).into());
                 self.rule = rule.clone();
-                self.addresses.clone_from(addresses);
+                self.addresses = addresses.to_vec();
                 self.message = Some(Refused::failure(destination, cause).into());
                 self
             }

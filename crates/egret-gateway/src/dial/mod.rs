@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::HostGateway;
-use crate::refused::Refused;
+use crate::refused::{Refused, in_words};
 use crate::resolve::Resolver;
 
 pub use proxy::{UpstreamProxy, UpstreamProxyError};
@@ -90,14 +90,7 @@ impl Dialler {
         let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
-                // Without the number that the standard library adds.
-                let cause = error.to_string();
-                let cause = cause
-                    .split(" (os error")
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned();
-                return Err(Refused::unreachable(&permit, addresses, cause));
+                return Err(Refused::unreachable(&permit, addresses, in_words(&error)));
             }
         };
         if self.via.is_none()

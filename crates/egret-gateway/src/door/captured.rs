@@ -21,6 +21,7 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
         input: Input::default(),
         door: Door::Captured,
         reply: Reply::Nothing,
+        request: None,
     };
     flow::carry(&gateway, client, wanted).await;
 }

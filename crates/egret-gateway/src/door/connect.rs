@@ -13,7 +13,7 @@ use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{Input, NoRequest, destination};
 use crate::limits::Limit;
 use crate::refused::Refused;
-use crate::{Gateway, Handshake, turned_away};
+use crate::{Gateway, Handshake, note_refusal};
 
 /// Tells from the first byte what a client of the proxy port speaks.
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: Handshake) {
@@ -23,7 +23,8 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
         Ok(Ok(0) | Err(_)) => return,
         Err(_) => {
             reset(&stream);
-            return turned_away(&gateway, Door::Connect, Limit::HandshakeTime);
+            let refused = Refused::limit(Limit::HandshakeTime, "");
+            return note_refusal(&gateway, Door::Connect, &refused, |record| record);
         }
     }
     match input.bytes().first() {
@@ -52,6 +53,7 @@ async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handsh
                 input,
                 door: Door::Connect,
                 reply: Reply::Http,
+                request: None,
             };
             flow::carry(&gateway, client, wanted(&request)).await;
         }
@@ -63,6 +65,7 @@ async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handsh
                 input,
                 door: Door::Connect,
                 reply: Reply::Http,
+                request: None,
             };
             flow::carry(&gateway, client, Err(refused)).await;
         }

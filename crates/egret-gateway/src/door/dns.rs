@@ -22,26 +22,25 @@ use crate::inspect::http::Input;
 use crate::limits::Limit;
 use crate::names::Full;
 use crate::refused::Refused;
+use crate::serving::{Lent, Shut};
 use crate::{Gateway, Handshake};
 
 /// Answers questions on `socket`.
-pub(crate) async fn serve_udp(gateway: Arc<Gateway>, socket: UdpSocket) {
+pub(crate) async fn serve_udp(gateway: Arc<Gateway>, socket: Lent<UdpSocket>, mut shut: Shut) {
     let mut question = vec![0; UDP];
-    let closing = gateway.until_closing();
-    tokio::pin!(closing);
+    let shut = shut.wait();
+    tokio::pin!(shut);
     loop {
         let received = tokio::select! {
-            received = socket.recv_from(&mut question) => received,
-            () = &mut closing => return,
+            received = socket.receive(&mut question) => received,
+            () = &mut shut => return,
         };
         match received {
             Ok((length, from)) => {
-                let Some(answer) = answer(&gateway, question.get(..length).unwrap_or_default())
-                else {
-                    continue;
-                };
-                // A client that is gone, or that does not take its answer, asks again.
-                let _ = socket.send_to(&answer, from).await;
+                let question = question.get(..length).unwrap_or_default();
+                if let Some(answer) = answer(&gateway, question) {
+                    socket.send(&answer, from);
+                }
             }
             // An answer that could not be delivered is reported here (ICMP); anything lasting must not spin.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

@@ -14,6 +14,7 @@ use super::{Client, Reply, part, send};
 use crate::Gateway;
 use crate::audit::{Door, Event};
 use crate::flow::{self, Traffic, Tunnel, record_close, reset};
+use crate::grant::Grant as _;
 use crate::identify::Asker;
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{
@@ -70,6 +71,7 @@ pub(super) async fn enter(
                 input,
                 door: Door::Connect,
                 reply: Reply::Http,
+                request: None,
             };
             return flow::carry(&gateway, client, wanted).await;
         }
@@ -90,6 +92,7 @@ pub(super) async fn enter(
                     input,
                     door: Door::Forward,
                     reply: Reply::Http,
+                    request: None,
                 };
                 return flow::carry(&gateway, client, Err(refused)).await;
             }
@@ -188,7 +191,8 @@ async fn carry(
             target,
             host: &host,
             bound: false,
-            last: upstream.tunnel.permit.inspects() && with_body,
+            last: upstream.tunnel.grant.inspects() && with_body,
+            tells_end: false,
         };
         let mut traffic = Traffic::default();
         let ends = Ends {
@@ -229,7 +233,7 @@ async fn carry(
             traffic.down += down;
         }
         let why = match &ended {
-            Err(Stopped::Lost(Lost::Denied(denial))) => Some(denial.reason()),
+            Err(Stopped::Lost(Lost::Denied(denial))) => Some(denial.reason().code()),
             _ => None,
         };
         if ended.is_err() {
@@ -260,8 +264,7 @@ async fn carry(
             Ok(After::Upgraded) => Next::Close { unread: false },
             Err(Stopped::Lost(_) | Stopped::Broken(Broken::Off)) => Next::Reset,
             Err(Stopped::Broken(Broken::Server { why, .. })) => {
-                let message = format!("`{destination}` is allowed, but {why}");
-                let refused = Refused::unreachable(&upstream.tunnel.permit, Vec::new(), message);
+                let refused = upstream.tunnel.grant.unreachable(why.to_owned());
                 say(client, &refused, &id, Some(&destination)).await
             }
             Err(Stopped::Broken(Broken::Request(why))) => {
@@ -312,7 +315,7 @@ async fn reuse(
 ) -> Result<Option<Upstream>, Refused> {
     while let Some(at) = upstreams
         .iter()
-        .position(|upstream| upstream.tunnel.permit.destination() == destination)
+        .position(|upstream| upstream.tunnel.grant.destination() == destination)
     {
         let mut upstream = upstreams.swap_remove(at);
         asker
@@ -341,7 +344,7 @@ async fn reuse(
             .permit(&permit);
         record.addresses.clone_from(&upstream.addresses);
         record.dialled = Some(upstream.tunnel.to);
-        upstream.tunnel.permit = permit;
+        upstream.tunnel.grant = permit;
         let record = described(request, path)(record);
         gateway.before_it_passes(&record, destination).await?;
         return Ok(Some(upstream));

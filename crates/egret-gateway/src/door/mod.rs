@@ -7,15 +7,19 @@ mod captured;
 mod connect;
 pub(crate) mod dns;
 mod forward;
+pub(crate) mod published;
 mod socks;
 
 pub(crate) use captured::original_destination;
+pub use published::{Callers, Protocol, Published};
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use egret_policy::Destination;
+use published::Port;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -24,40 +28,39 @@ use crate::audit::Door;
 use crate::flow::reset;
 use crate::inspect::first::{First, Sniffer};
 use crate::inspect::http::Input;
+use crate::inspect::http::head::Request;
 use crate::limits::Limit;
 use crate::refused::Refused;
-use crate::{Gateway, Handshake, turned_away};
+use crate::serving::{Lent, Shut};
+use crate::{Gateway, Handshake, note_refusal};
 
 /// What is spoken at a listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Kind {
     Captured,
     Proxy,
     Dns,
+    Published(Arc<Port>),
 }
 
-/// Takes connections until the gateway shuts down, then waits for those it took.
-pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, kind: Kind) {
+/// Takes connections until the door is shut, then waits for those it took.
+pub(crate) async fn accept(
+    gateway: Arc<Gateway>,
+    listener: Lent<TcpListener>,
+    mut shut: Shut,
+    kind: Kind,
+) {
     let mut connections = JoinSet::new();
-    let closing = gateway.until_closing();
-    tokio::pin!(closing);
+    let shut = shut.wait();
+    tokio::pin!(shut);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            () = &mut closing => break,
+            () = &mut shut => break,
         };
         match accepted {
-            Ok((stream, _)) => match gateway.handshake() {
-                Some(handshake) => {
-                    connections.spawn(enter(gateway.clone(), stream, kind, handshake));
-                }
-                None => {
-                    reset(&stream);
-                    drop(stream);
-                    turned_away(&gateway, kind.door(), Limit::Handshakes);
-                }
-            },
+            Ok((stream, peer)) => let_in(&gateway, stream, peer, &kind, &mut connections),
             // The client was gone again before we came to it.
             Err(error)
                 if matches!(
@@ -68,29 +71,53 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, listener: TcpListener, kind: K
             Err(_) => sleep(BREATH).await,
         }
     }
-    drop(listener);
     gateway.drained().await;
     connections.shutdown().await;
 }
 
-async fn enter(gateway: Arc<Gateway>, stream: TcpStream, kind: Kind, handshake: Handshake) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    match kind {
-        Kind::Captured => captured::enter(gateway, stream, handshake).await,
-        Kind::Proxy => connect::enter(gateway, stream, handshake).await,
-        Kind::Dns => dns::serve_tcp(gateway, stream, handshake).await,
+/// Gives a connection to its door, unless there are too many.
+fn let_in(
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    kind: &Kind,
+    connections: &mut JoinSet<()>,
+) {
+    let door = match kind {
+        Kind::Published(port) => {
+            match published::admit(gateway, port, &stream, peer) {
+                Some(caller) => {
+                    connections.spawn(published::enter(gateway.clone(), stream, caller));
+                }
+                None => reset(&stream),
+            }
+            return;
+        }
+        Kind::Captured => Door::Captured,
+        Kind::Proxy => Door::Connect,
+        Kind::Dns => Door::Dns,
+    };
+    match gateway.handshake() {
+        Some(handshake) => {
+            connections.spawn(enter(gateway.clone(), stream, door, handshake));
+        }
+        None => {
+            reset(&stream);
+            drop(stream);
+            let refused = Refused::limit(Limit::Handshakes, "");
+            note_refusal(gateway, door, &refused, |record| record);
+        }
     }
 }
 
-impl Kind {
-    fn door(self) -> Door {
-        match self {
-            Self::Captured => Door::Captured,
-            Self::Proxy => Door::Connect,
-            Self::Dns => Door::Dns,
-        }
+async fn enter(gateway: Arc<Gateway>, stream: TcpStream, door: Door, handshake: Handshake) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    match door {
+        Door::Captured => captured::enter(gateway, stream, handshake).await,
+        Door::Dns => dns::serve_tcp(gateway, stream, handshake).await,
+        _ => connect::enter(gateway, stream, handshake).await,
     }
 }
 
@@ -102,6 +129,8 @@ pub(crate) struct Client {
     pub(crate) input: Input,
     pub(crate) door: Door,
     pub(crate) reply: Reply,
+    /// The first of the requests that its connection carries, if it has been read.
+    pub(crate) request: Option<Box<Request>>,
 }
 
 /// How a client is answered.

@@ -54,6 +54,7 @@ pub(super) async fn enter(
             input,
             door: Door::Socks,
             reply,
+            request: None,
         },
         wanted,
     )
@@ -180,7 +181,7 @@ pub(super) fn refusal(refused: &Refused) -> [u8; 10] {
         Refused::Denied(denial) if denial.reason() == Reason::DeniedResolution => HOST_UNREACHABLE,
         Refused::Denied(denial) if denial.reason() == Reason::DeniedMalformed => GENERAL_FAILURE,
         Refused::Limit { .. } => GENERAL_FAILURE,
-        Refused::Denied(_) | Refused::Address { .. } => NOT_ALLOWED,
+        Refused::Denied(_) | Refused::Address { .. } | Refused::Inbound { .. } => NOT_ALLOWED,
     })
 }
 

@@ -214,8 +214,8 @@ fn version(line: &[u8]) -> Option<Version> {
 
 /// Content types of TLS records: change_cipher_spec, alert, handshake, application_data, heartbeat. Only a
 /// handshake may come first, but some servers skip the others, so none is taken for something else.
-const TLS_FIRST: u8 = 20;
-const TLS_LAST: u8 = 24;
+pub(crate) const TLS_FIRST: u8 = 20;
+pub(crate) const TLS_LAST: u8 = 24;
 
 /// The longest first line that is waited for.
 const LINE: usize = 16 << 10;

@@ -7,6 +7,7 @@
 //! request that names another host is passed on. What is not: anything else is opaque, and TLS that begins
 //! in the middle of a conversation (STARTTLS, PostgreSQL's SSLRequest) is not looked into.
 
+pub(crate) mod begin;
 pub(crate) mod first;
 pub(crate) mod hello;
 pub(crate) mod http;

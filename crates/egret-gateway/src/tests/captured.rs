@@ -25,6 +25,7 @@ pub(super) async fn captured(world: &World, destination: &str) -> TcpStream {
             input: Input::default(),
             door: Door::Captured,
             reply: Reply::Nothing,
+            request: None,
         };
         flow::carry(&gateway, client, Ok(wanted)).await;
     });

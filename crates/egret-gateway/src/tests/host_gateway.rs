@@ -207,10 +207,7 @@ async fn what_stands_for_the_host_in_user_mode_networks_is_the_host_where_it_is_
         );
         if address != "172.17.0.1" {
             let refused = vet(HostAddresses::new([])).await.unwrap_err();
-            assert_eq!(
-                refused.reason(),
-                egret_policy::Reason::DeniedHostGatewayAddressMismatch
-            );
+            assert_eq!(refused.code(), "denied.host_gateway.address_mismatch");
         }
     }
 }

@@ -138,6 +138,62 @@ async fn records_that_were_lost_are_told_of_once_there_is_room() {
     );
 }
 
+#[tokio::test]
+async fn a_reader_that_does_not_keep_up_holds_connections_and_not_the_gateway() {
+    // As standard output is in a container: nobody made it non-blocking.
+    let (mut read, write) = pipe_with(PipeFlags::CLOEXEC)
+        .map(|(read, write)| (File::from(read), File::from(write)))
+        .unwrap();
+    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
+    let port = echo().await;
+    let with = With {
+        limits: Limits {
+            audit_wait: Duration::from_millis(300),
+            ..Limits::default()
+        },
+        file: Some(write),
+        ..With::default()
+    };
+    let world = World::with(&format!("allow: ['{HOST}:{port}']"), with).await;
+    let request = format!("CONNECT {HOST}:{port} HTTP/1.1\r\n\r\n");
+    let mut held = Vec::new();
+    let begun = Instant::now();
+    let refused = loop {
+        let (answer, stream) = world.ask(&request).await;
+        match answer.status {
+            200 => held.push(stream),
+            _ => break answer,
+        }
+        assert!(held.len() < 100);
+    };
+    assert_eq!(
+        (refused.status, refused.reason().as_str()),
+        (503, "denied.limit")
+    );
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    // Those that are open go on, and one that waits is let through when there is room.
+    let stream = &mut held[0];
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(in_time(stream.read_u8()).await.unwrap(), b'x');
+    let (waited, text) = tokio::join!(world.ask(&request), async {
+        sleep(Duration::from_millis(100)).await;
+        let mut text = vec![0; 4096];
+        let length = read.read(&mut text).unwrap();
+        text.truncate(length);
+        text
+    });
+    assert_eq!(waited.0.status, 200);
+    assert!(text.starts_with(b"{\"v\":1,"));
+    // Nobody reads any more: the end comes all the same.
+    let begun = Instant::now();
+    in_time(world.gateway.shutdown()).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 #[test]
 fn nothing_that_a_terminal_obeys_reaches_the_file() {
     let dir = tempfile::tempdir().unwrap();

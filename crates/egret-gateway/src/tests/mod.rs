@@ -10,9 +10,11 @@ mod forward;
 mod host_gateway;
 mod identify;
 mod log;
+mod published;
 mod reload;
 mod requests;
 mod resolving;
+mod serving;
 mod socks;
 mod spoken;
 mod traffic;
@@ -35,7 +37,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::audit::{Event, Log, Record, Verdict};
 use crate::{
-    Config, Doors, Gateway, HostGateway, Identify, Limits, ResolverConfig, Servers, UpstreamProxy,
+    Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Inside, Limits, Published,
+    ResolverConfig, Servers, UpstreamProxy,
 };
 
 pub(crate) const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -58,10 +61,14 @@ pub(crate) struct With {
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) hosts_file: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
+    pub(crate) file: Option<std::fs::File>,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
     pub(crate) identify: Option<Identify>,
     pub(crate) hosts: HostAddresses,
     pub(crate) host_gateway: HostGateway,
+    pub(crate) inside: Option<Inside>,
+    pub(crate) inbound: InboundHosts,
+    pub(crate) published: Vec<Published>,
 }
 
 impl Default for With {
@@ -71,10 +78,14 @@ impl Default for With {
             servers: vec!["127.0.0.1:1".parse().unwrap()],
             hosts_file: None,
             log: None,
+            file: None,
             upstream_proxy: None,
             identify: None,
             hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
             host_gateway: HostGateway::Known,
+            inside: None,
+            inbound: InboundHosts::new(&"test".parse().unwrap(), Vec::new()),
+            published: Vec::new(),
         }
     }
 }
@@ -103,9 +114,14 @@ impl World {
                 servers: Servers::These(with.servers),
                 hosts_file: with.hosts_file,
             },
+            inside: with.inside,
+            inbound: with.inbound,
             upstream_proxy: with.upstream_proxy,
             limits: with.limits,
-            audit: Log::to_file(&log).unwrap(),
+            audit: match with.file {
+                Some(file) => Log::from_file(file).unwrap(),
+                None => Log::to_file(&log).unwrap(),
+            },
         })
         .unwrap();
         let (captured, proxy, dns_tcp) = (listener(), listener(), listener());
@@ -118,6 +134,7 @@ impl World {
             proxy: vec![proxy],
             dns_tcp: vec![dns_tcp],
             dns_udp: vec![dns_udp],
+            published: with.published,
         };
         let serving = tokio::spawn(gateway.clone().serve(doors));
         Self {
@@ -186,7 +203,7 @@ pub(crate) fn matcher(policy: &str) -> Arc<Matcher> {
     Arc::new(parsed.policy.compile())
 }
 
-fn listener() -> std::net::TcpListener {
+pub(crate) fn listener() -> std::net::TcpListener {
     let listener = std::net::TcpListener::bind(LOCAL).unwrap();
     listener.set_nonblocking(true).unwrap();
     listener

@@ -147,6 +147,7 @@ async fn what_a_connection_keeps_in_memory_is_small() {
         input: Default::default(),
         door: crate::audit::Door::Connect,
         reply: crate::door::Reply::Http,
+        request: None,
     };
     let carried = crate::flow::carry(
         &world.gateway,

@@ -9,7 +9,7 @@ use crate::gate::{Shared, handed_over, limits};
 use crate::settings;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
-use egret_gateway::{Config, Gateway, HostGateway, audit};
+use egret_gateway::{Config, Gateway, HostGateway, InboundHosts, audit};
 use egret_policy::{Host, HostAddresses, SandboxId};
 use egret_sandbox::agent::{self, Link, Orders};
 use egret_sandbox::{Ports, Strays};
@@ -188,6 +188,8 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         host_gateway: host_name.map_or(HostGateway::Known, HostGateway::Resolved),
         identify: None,
         resolver: settings::resolver(&settings.resolver)?,
+        inside: None,
+        inbound: InboundHosts::new(&settings.sandbox, policy.inbound().to_vec()),
         upstream_proxy: settings::upstream_proxy(settings.upstream_proxy.as_deref())?,
         limits: limits(),
         audit: log.clone(),

@@ -7,6 +7,7 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
 use super::body::{Body, Cut};
@@ -35,6 +36,9 @@ pub(crate) struct Line<'a> {
     /// Whether the server's connection carries no further request: so it has to be where requests are decided on and this
     /// one has a body, for a server that leaves the body unread would take it for the next request.
     pub(crate) last: bool,
+    /// Whether the server is told when the client ends its direction, also while the answer is on its way: whoever sends
+    /// a stream of events would never hear of it otherwise.
+    pub(crate) tells_end: bool,
 }
 
 /// What the two connections are good for after an exchange.
@@ -104,30 +108,44 @@ pub(crate) async fn exchange(
         &mut traffic.down,
         (&sent, &answered),
     );
-    if sent.load(Ordering::Relaxed) {
-        return response.await;
-    }
-    let rest = async {
-        let passed = body
-            .pass(client, input, server, pool, &mut traffic.up)
-            .await;
-        match passed {
-            // A server that has heard enough answers and closes: its answer is what counts.
-            Ok(()) | Err(Cut::To) => Ok(()),
-            Err(cut) => Err(cut),
-        }
-    };
-    tokio::pin!(response, rest);
-    let after = loop {
+    tokio::pin!(response);
+    let mut after = None;
+    if !sent.load(Ordering::Relaxed) {
+        let rest = async {
+            let passed = body
+                .pass(client, input, server, pool, &mut traffic.up)
+                .await;
+            match passed {
+                // A server that has heard enough answers and closes: its answer is what counts.
+                Ok(()) | Err(Cut::To) => Ok(()),
+                Err(cut) => Err(cut),
+            }
+        };
         tokio::select! {
-            after = &mut response => break after?,
-            passed = &mut rest, if !sent.load(Ordering::Relaxed) => match passed {
+            early = &mut response => after = Some(early?),
+            passed = rest => match passed {
                 Ok(()) => sent.store(true, Ordering::Relaxed),
                 // Half an answer cannot be taken back: then the connection ends instead.
                 Err(Cut::Bad(why)) if !answered.load(Ordering::Relaxed) => return Err(Broken::Request(why)),
                 Err(_) => return Err(Broken::Off),
             }
         }
+    }
+    let after = match after {
+        Some(after) => after,
+        None if line.tells_end && input.bytes().is_empty() => {
+            let told = async {
+                ended(client).await;
+                // A server that cannot be told any more has closed already.
+                let _ = shutdown(server, Shutdown::Write);
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                after = &mut response => after?,
+                () = told => return Err(Broken::Off),
+            }
+        }
+        None => response.await?,
     };
     Ok(match after {
         // The rest of the body would be taken for a request.
@@ -137,6 +155,14 @@ pub(crate) async fn exchange(
         },
         after => after,
     })
+}
+
+/// Waits until a client has ended its direction, with nothing in front of that unread: for ever, if it sends more.
+async fn ended(client: &TcpStream) {
+    let mut next = [0; 1];
+    if !matches!(client.peek(&mut next).await, Ok(0) | Err(_)) {
+        std::future::pending().await
+    }
 }
 
 fn early(cut: Cut) -> Broken {

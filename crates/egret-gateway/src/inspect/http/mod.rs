@@ -10,8 +10,6 @@ mod exchange;
 pub(crate) mod head;
 mod input;
 
-use std::sync::Arc;
-
 use egret_policy::{Denial, Destination, Permit, Reason, Spoken};
 use tokio::net::TcpStream;
 
@@ -19,27 +17,34 @@ use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::door::{part, send};
 use crate::flow::{Ending, Traffic, Tunnel};
+use crate::grant::{Grant, Passing};
 use crate::refused::Refused;
 use crate::relay::{self, Half};
+use crate::sessions::Open;
 use head::{BadHead, Framing, Request};
 
 pub(crate) use exchange::{After, Broken, Ends, Line, exchange};
 pub(crate) use input::{Input, NoRequest};
 
-/// Carries the requests on a connection that was opened for `tunnel`'s destination.
-pub(crate) async fn tunnel(
-    gateway: &Arc<Gateway>,
+/// Carries the requests on a connection that was opened for `tunnel`'s destination: what is in the input, behind the first
+/// one if that has been read already.
+pub(crate) async fn tunnel<G: Grant>(
+    gateway: &Gateway,
     door: Door,
     client: &TcpStream,
-    mut input: Input,
-    tunnel: &Tunnel,
+    (mut input, mut read): (Input, Option<Box<Request>>),
+    tunnel: &Tunnel<G>,
     traffic: &mut Traffic,
     id: &str,
 ) -> Result<(), Ending> {
     let mut server_input = Input::default();
     let mut first = true;
     loop {
-        let request = match input.request(client, &gateway.limits, first).await {
+        let next = match read.take() {
+            Some(request) => Ok(*request),
+            None => input.request(client, &gateway.limits, first).await,
+        };
+        let request = match next {
             Ok(request) => request,
             Err(NoRequest::End) => return Ok(()),
             Err(NoRequest::Gone) => return Err(Ending::Broken),
@@ -50,20 +55,30 @@ pub(crate) async fn tunnel(
         first = false;
         let open = &tunnel.session.open;
         open.asks(request.method(), origin_form(request.target()));
-        let checked = check(gateway, tunnel, &request);
-        let (framing, line, permit) = match checked {
-            Ok(checked) => checked,
+        let passing = match tunnel.grant.request(gateway, open, &request) {
+            Ok(passing) => passing,
             Err(refused) => {
                 return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
             }
         };
-        let program = tunnel.session.open.program();
-        let add = |mut record: Record| {
+        let Passing {
+            framing,
+            line,
+            permit,
+        } = passing;
+        if let Some(permit) = permit {
+            let record = gateway
+                .record(Event::Decision, id)
+                .door(door)
+                .permit(&permit);
+            let mut record = described(&request, line.target)(tunnel.grant.asker(open, record));
             record.dialled = Some(tunnel.to);
-            described(&request, line.target)(record).program(program.as_deref())
-        };
-        if let Err(refused) = record(gateway, door, &permit, id, add).await {
-            return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
+            if let Err(refused) = gateway
+                .before_it_passes(&record, permit.destination())
+                .await
+            {
+                return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
+            }
         }
         let ends = Ends {
             client,
@@ -101,13 +116,8 @@ pub(crate) async fn tunnel(
             }
             Err(Broken::Off) => return Err(Ending::Broken),
             Err(Broken::Server { why, .. }) => {
-                answer(
-                    client,
-                    &unreachable(tunnel, why),
-                    tunnel.permit.destination(),
-                    id,
-                )
-                .await;
+                let refused = tunnel.grant.unreachable(why.to_owned());
+                answer(client, &refused, Some(tunnel.grant.destination()), id).await;
                 return Ok(());
             }
             Err(Broken::Request(why)) => {
@@ -127,22 +137,23 @@ pub(crate) async fn tunnel(
 }
 
 /// Whether `request` may go where this connection leads, and how it is written there.
-fn check<'a>(
+pub(crate) fn check<'a>(
     gateway: &Gateway,
-    tunnel: &'a Tunnel,
+    permit: &'a Permit,
+    open: &Open,
     request: &'a Request,
-) -> Result<(Framing, Line<'a>, Permit), Refused> {
-    let destination = tunnel.permit.destination();
+) -> Result<Passing<'a>, Refused> {
+    let destination = permit.destination();
     method_allowed(request, destination)?;
     let host = required_host(request)?;
     let framing = request.framing()?;
     let matcher = gateway.matcher.load();
     // The policy may have been replaced since the connection was opened.
-    let program = tunnel.session.open.program();
+    let program = open.program();
     let hosts = gateway.hosts.load();
     let mut permit = matcher.decide(destination, program.as_deref(), &hosts)?;
     // With what it resolved to: of several entries, only those that let it lead there count.
-    permit.vet(tunnel.session.open.addresses(), &hosts)?;
+    permit.vet(open.addresses(), &hosts)?;
     matcher.confirm(&permit, Spoken::Host(host))?;
     let target = match request.target() {
         target if target.starts_with('/') => target,
@@ -155,16 +166,19 @@ fn check<'a>(
         }
     };
     permitted(&permit, request, target, framing)?;
-    Ok((
+    let line = Line {
+        target,
+        host: host.unwrap_or_default(),
+        bound: true,
+        last: permit.inspects() && framing != Framing::Length(0),
+        tells_end: false,
+    };
+    Ok(Passing {
         framing,
-        Line {
-            target,
-            host: host.unwrap_or_default(),
-            bound: true,
-            last: permit.inspects() && framing != Framing::Length(0),
-        },
-        permit,
-    ))
+        line,
+        // Where requests are decided on one by one, each is on record before it goes out.
+        permit: Some(permit).filter(Permit::inspects),
+    })
 }
 
 /// Puts a request to the permit of its destination. `target` is in origin form.
@@ -224,24 +238,6 @@ const OVERRIDES: [&str; 19] = [
     "X-Goog-Copy-Source",
     "X-Copy-From",
 ];
-
-/// Where requests are decided on one by one, each is on record before it goes out.
-async fn record(
-    gateway: &Gateway,
-    door: Door,
-    permit: &Permit,
-    id: &str,
-    add: impl FnOnce(Record) -> Record,
-) -> Result<(), Refused> {
-    if !permit.inspects() {
-        return Ok(());
-    }
-    let record = gateway.record(Event::Decision, id).door(door);
-    let record = add(record.permit(permit));
-    gateway
-        .before_it_passes(&record, permit.destination())
-        .await
-}
 
 /// A request target in absolute form (RFC 9112 3.2.2) with the scheme `http`.
 pub(crate) struct Absolute<'a> {
@@ -347,51 +343,43 @@ pub(crate) fn described(request: &Request, path: &str) -> impl FnOnce(Record) ->
 }
 
 /// Answers with a refusal, which ends the connection, and puts it on record.
-async fn refuse(
+async fn refuse<G: Grant>(
     gateway: &Gateway,
     door: Door,
     client: &TcpStream,
-    tunnel: &Tunnel,
+    tunnel: &Tunnel<G>,
     id: &str,
     request: Option<&Request>,
     refused: Refused,
 ) -> Result<(), Ending> {
-    let destination = tunnel.permit.destination();
-    let program = tunnel.session.open.program();
-    match request {
-        Some(request) => {
-            let described = described(request, origin_form(request.target()));
-            let add = |record| described(record).program(program.as_deref());
-            gateway
-                .refused_with(id, door, Some(destination), &refused, add)
-                .await;
+    let destination = Some(tunnel.grant.destination());
+    let add = |record| {
+        let record = tunnel.grant.asker(&tunnel.session.open, record);
+        match request {
+            Some(request) => described(request, origin_form(request.target()))(record),
+            None => record,
         }
-        None => {
-            let add = |record: Record| record.program(program.as_deref());
-            gateway
-                .refused_with(id, door, Some(destination), &refused, add)
-                .await;
-        }
-    }
+    };
+    gateway
+        .refused_with(id, door, destination, &refused, add)
+        .await;
     answer(client, &refused, destination, id).await;
-    Err(Ending::Answered(refused.reason()))
+    Err(Ending::Answered(refused.code()))
 }
 
-async fn answer(client: &TcpStream, refused: &Refused, destination: &Destination, id: &str) {
-    if send(client, &refused.http_response(id, Some(destination), false))
+/// Says no, and ends the connection.
+pub(crate) async fn answer(
+    client: &TcpStream,
+    refused: &Refused,
+    destination: Option<&Destination>,
+    id: &str,
+) {
+    if send(client, &refused.http_response(id, destination, false))
         .await
         .is_ok()
     {
         part(client, true).await;
     }
-}
-
-fn unreachable(tunnel: &Tunnel, why: &str) -> Refused {
-    Refused::unreachable(
-        &tunnel.permit,
-        Vec::new(),
-        format!("`{}` is allowed, but {why}", tunnel.permit.destination()),
-    )
 }
 
 /// Characters of a method or path that are put on record.
