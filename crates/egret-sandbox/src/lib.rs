@@ -22,6 +22,7 @@ mod spec;
 mod standard;
 mod strays;
 mod sys;
+mod syscalls;
 mod terminal;
 
 pub use channel::Ended;
@@ -34,3 +35,4 @@ pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;
 pub use sys::process::die_by;
 pub use sys::signals::{Arrived, Signals};
+pub use syscalls::profile::seccomp_profile;

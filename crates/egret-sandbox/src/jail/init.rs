@@ -3,12 +3,13 @@
 //! It holds no capability and no socket but the channel to the outside. When it ends, the kernel ends every process of the
 //! sandbox; it ends with the program, or when the outside is gone.
 
-use super::{privileges, syscalls};
+use super::privileges;
 use crate::channel::{Ended, Inside, Order, Report};
 use crate::error::Cause;
 use crate::spec::Spec;
 use crate::sys::process::{Forked, close_range, exec, fork};
 use crate::sys::signals::{Arrived, Signals, kill, restore_sigpipe};
+use crate::syscalls::filter::restrict;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -142,7 +143,7 @@ fn confine_and_exec(
         no_core_handler()?;
         signals.unblock()?;
         restore_sigpipe();
-        syscalls::restrict(spec.allow_user_namespaces, signals_stay_inside)
+        restrict(spec.allow_user_namespaces, signals_stay_inside)
     };
     let program_error = |error: io::Error| Failure::Program {
         errno: error.raw_os_error().unwrap_or(libc::EINVAL),

@@ -10,7 +10,6 @@ mod makers;
 mod mounts;
 mod plan;
 pub(crate) mod privileges;
-mod syscalls;
 
 use crate::channel::{Inside, LONGEST, Order, Report};
 use crate::doors::Ports;
