@@ -3,25 +3,25 @@
 //!
 //! The engine hands a profile to libseccomp, which makes a filter of it. Some things follow from how that is done:
 //!
-//! - The profile names no architecture but the machine's own, so libseccomp ends a process at the first system call of
+//! - The profile names no architecture but the machine's own, so libseccomp ends a process at its first system call of
 //!   another ABI: 32-bit programs do not run, and x32 numbers are no way round.
 //! - Comparisons are about all 64 bits of an argument, of which the kernel looks at 32. So every comparison here is a
-//!   masked one: a family of 2³² + 40 is not a way to get a socket of family 40.
-//! - Several comparisons of one argument count as alternatives in the engines' runtimes. *None of these values* is therefore said by
-//!   blocks of numbers that have their upper bits in common, and cover all other numbers.
-//! - A name that the engine's libseccomp does not know is passed over. Calls that are newer than the engine and on this
-//!   list are allowed then; each of them takes a capability that the container does not have.
+//!   masked one: a family of 2³² + 40 is no way to get a socket of family 40.
+//! - Several comparisons of one argument are taken for alternatives. *None of these values* is therefore said by blocks of
+//!   numbers that have their upper bits in common, and cover all other numbers.
+//! - A name that the engine's libseccomp does not know is passed over. A call that is listed here and newer than the engine
+//!   is allowed then; each of them takes a capability that the container does not have.
 //!
-//! Compared with the profile that Docker has by default (of 2026), for a container without capabilities:
+//! What differs from the profile that Docker has by default (as of 2026), for a container without capabilities:
 //!
-//! - Allowed here and refused there: calls that did not exist when the profile was written, which there is a list of what
-//!   is allowed; `chroot`, which takes a capability in any case; `unshare` and `clone` with flags that make no
-//!   namespace of a kind listed; `sysfs` and `ustat`, which only tell; calls that Linux removed long ago.
+//! - Allowed here and refused there: calls that are newer than that profile, which lists what is allowed; `unshare` that
+//!   makes no namespace; `chroot`, which takes a capability; `sysfs` and `ustat`, which only tell; and calls that Linux
+//!   removed long ago.
 //! - Refused here and allowed there: sockets of all families but unix, IPv4, IPv6 and netlink (packet, Bluetooth, …), raw
-//!   ones, unusual protocols, netlink but for routing; typing into terminals; `adjtimex`, which takes a capability where
-//!   it sets anything; 32-bit programs. And `AF_VSOCK`, which leads out of any network namespace: that profile refuses it
-//!   only since 2022, and never with bits above the 32nd set.
-//! - A capability that a container is given opens nothing here, and does open calls there.
+//!   ones, unusual protocols, netlink but for routing; typing into terminals; `adjtimex`, which takes a capability where it
+//!   sets something; 32-bit programs. Above all `AF_VSOCK`, which leads out of any network namespace: that profile lets it
+//!   through in Docker 20.10, and in later versions if a bit above the 32nd is set in the family.
+//! - A capability that a container is given allows more calls there, and none here.
 
 use super::{Condition, Rule, Runtime, rules};
 use serde_json::{Value, json};
