@@ -15,7 +15,7 @@ use crate::cli;
 use crate::failure::Failure;
 use crate::{control, settings};
 use egret_policy::SandboxId;
-use egret_sandbox::{Ended, Ports, Signals, addresses};
+use egret_sandbox::{Ended, Ports, Signals, addresses, seccomp_profile};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -61,68 +61,58 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         return wait::foreground(&engine, spec.unsealed(), signals).map(wait::exit_as);
     };
 
-    let found = Found::of(&engine, &spec.name)?;
     let calls = seccomp_file()
         .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
-    spec.own_image = found.own_image;
     spec.ports = doors(&spec.instance, &plan.published);
     spec.opens_host = plan.policy.opens_host_gateway();
     // The engine's command is a child of ours, and finds there what we have open.
     spec.seccomp = format!("/proc/{}/fd/{}", std::process::id(), calls.as_raw_fd());
-    let settings = plan.settings(&spec, found.hosts);
-    spec.shares = plan.shares;
-    spec.published = plan.published;
+    spec.shares.clone_from(&plan.shares);
+    spec.published.clone_from(&plan.published);
 
-    let standing = Standing::raise(&engine, &spec, &settings, signals)?;
-    match spec.detach {
+    let standing = Standing::raise(&engine, spec, &plan, signals)?;
+    match arguments.container.detach {
         true => standing.detach(),
         false => {
-            let ended = standing.workload(signals)?;
-            ending::finish(&engine, &spec, arguments)?;
+            let (ended, spec) = standing.workload(signals)?;
+            if let Some(spec) = spec {
+                ending::finish(&engine, &spec, arguments)?;
+            }
             Ok(wait::exit_as(ended))
         }
     }
 }
 
-/// What the engine has and knows.
-struct Found {
-    own_image: String,
-    /// Addresses that are the host.
-    hosts: BTreeSet<IpAddr>,
+/// The addresses that are the host, asked for while other things are under way.
+fn hosts(engine: &Engine) -> Result<BTreeSet<IpAddr>, Failure> {
+    let (gateways, own) = std::thread::scope(|scope| {
+        let gateways = scope.spawn(|| hosts::network_gateways(engine));
+        let own = match engine.is_local() {
+            true => addresses(),
+            false => Ok(Vec::new()),
+        };
+        (joined(gateways), own)
+    });
+    // Addresses of networks that are not known are still private ones, which have to be granted.
+    let gateways = gateways?.unwrap_or_else(|failure| {
+        say!("egret: warning: {failure}; the host is told by its own addresses and 172.17.0.1");
+        BTreeSet::new()
+    });
+    let own =
+        own.map_err(|error| Failure::because("cannot list this machine's addresses", &error))?;
+    Ok(gateways.into_iter().chain(own).collect())
 }
 
-impl Found {
-    /// Asks for all of it at once.
-    fn of(engine: &Engine, name: &SandboxId) -> Result<Self, Failure> {
-        let (own_image, gateways, own_addresses, clash) = std::thread::scope(|scope| {
-            let image = scope.spawn(|| image::own_image(engine));
-            let gateways = scope.spawn(|| hosts::network_gateways(engine));
-            let clash = scope.spawn(|| sandbox::clash(engine, name.as_str()));
-            let own = scope.spawn(|| match engine.is_local() {
-                true => addresses(),
-                false => Ok(Vec::new()),
-            });
-            (joined(image), joined(gateways), joined(own), joined(clash))
-        });
-        if let Some(why) = clash?? {
-            return Err(Failure::new(why));
-        }
-        if control::ask(name.as_str(), &control::Request::Status)?.is_some() {
-            return Err(Failure::new(format!(
-                "a sandbox {name} is running, not in a container; choose another --name"
-            )));
-        }
-        // Addresses of networks that are not known are still private ones, which have to be granted.
-        let gateways = gateways?.unwrap_or_else(|failure| {
-            say!("egret: warning: {failure}; the host is told by its own addresses and 172.17.0.1");
-            BTreeSet::new()
-        });
-        let own = own_addresses?
-            .map_err(|error| Failure::because("cannot list this machine's addresses", &error))?;
-        Ok(Self {
-            own_image: own_image??,
-            hosts: gateways.into_iter().chain(own).collect(),
-        })
+/// Nothing else has the name, here or in the engine.
+fn is_free(engine: &Engine, name: &SandboxId) -> Result<(), Failure> {
+    if let Some(why) = sandbox::clash(engine, name.as_str())? {
+        return Err(Failure::new(why));
+    }
+    match control::ask(name.as_str(), &control::Request::Status)? {
+        Some(_) => Err(Failure::new(format!(
+            "a sandbox {name} is running, not in a container; choose another --name"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -136,7 +126,7 @@ fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> Result<T, Failure>
 /// Agent and gateway, with nothing in the sandbox yet. Dropped, they are gone, and whatever was started in there.
 struct Standing<'a> {
     engine: &'a Engine,
-    spec: &'a Spec,
+    spec: Spec,
     stays: bool,
 }
 
@@ -144,57 +134,69 @@ impl<'a> Standing<'a> {
     /// Starts both, and waits until the sandbox is known to be sealed.
     fn raise(
         engine: &'a Engine,
-        spec: &'a Spec,
-        settings: &Settings,
+        mut spec: Spec,
+        plan: &Plan,
         signals: &Signals,
     ) -> Result<Self, Failure> {
-        // From here on everything is undone by dropping this.
-        let standing = Self {
-            engine,
-            spec,
-            stays: false,
-        };
+        let name = spec.name.clone();
         let failed = |error: &dyn std::error::Error| {
-            Failure::because(
-                format_args!("cannot start the sandbox {}", spec.name),
-                error,
-            )
+            Failure::because(format_args!("cannot start the sandbox {name}"), error)
         };
-        engine
-            .output(spec.volume())
-            .map_err(|complaint| failed(&complaint))?;
-        // In process groups of their own: what the keyboard sends is for us, and the engine's commands would pass it on.
-        let mut agent = engine
-            .command(spec.agent())
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(&error))?;
-        let gateway = engine
-            .command(spec.gateway())
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut gateway = match gateway {
-            Ok(gateway) => gateway,
-            Err(error) => {
-                dismiss(&mut agent);
-                return Err(failed(&error));
-            }
-        };
-        let heard = Heard::default();
-        heard.complaints("agent", &mut agent);
-        heard.complaints("gateway", &mut gateway);
-        heard.ready(&mut gateway);
-        let outcome = tell(&mut gateway, settings).and_then(|()| await_ready(&heard, signals));
-        // The containers are the engine's. These two only watched them.
-        dismiss(&mut agent);
-        dismiss(&mut gateway);
-        outcome.map(|()| standing)
+        std::thread::scope(|scope| {
+            // What takes the engine's command some time is asked for all at once; who the host is may come last.
+            let hosts = scope.spawn(|| hosts(engine));
+            let free = scope.spawn(|| is_free(engine, &name));
+            let volume = spec.volume();
+            let volume = scope.spawn(|| engine.output(volume));
+            let image = image::own_image(engine);
+            let (free, volume) = (joined(free).flatten(), joined(volume));
+            // From here on everything is undone by dropping this. (A volume is told from others by the start it is of.)
+            spec.own_image = image?;
+            let standing = Self {
+                engine,
+                spec,
+                stays: false,
+            };
+            free?;
+            volume?.map_err(|complaint| failed(&complaint))?;
+            let spec = &standing.spec;
+
+            // In process groups of their own: what the keyboard sends is for us, and the engine's commands would pass it on.
+            let mut agent = engine
+                .command(spec.agent())
+                .process_group(0)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .map_err(|error| failed(&error))?;
+            let gateway = engine
+                .command(spec.gateway())
+                .process_group(0)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn();
+            let mut gateway = match gateway {
+                Ok(gateway) => gateway,
+                Err(error) => {
+                    dismiss(&mut agent);
+                    return Err(failed(&error));
+                }
+            };
+            let heard = Heard::default();
+            heard.complaints("agent", &mut agent);
+            heard.complaints("gateway", &mut gateway);
+            heard.ready(&mut gateway);
+            let outcome = joined(hosts)
+                .flatten()
+                .and_then(|hosts| tell(&mut gateway, &plan.settings(spec, hosts)))
+                .and_then(|()| await_ready(&heard, signals));
+            // The containers are the engine's. These two only watched them.
+            dismiss(&mut agent);
+            dismiss(&mut gateway);
+            outcome.map(|()| standing)
+        })
     }
 
     /// Starts the workload, and lets it be.
@@ -213,21 +215,23 @@ impl<'a> Standing<'a> {
             ));
         }
         self.stays = true;
-        ending::say_where(self.engine, self.spec);
+        ending::say_where(self.engine, &self.spec);
         writeln!(io::stdout(), "{}", self.spec.name)
             .map_err(|error| Failure::because("cannot print", &error))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Starts the workload and waits for its end. One that could not be started leaves nothing behind.
-    fn workload(mut self, signals: &Signals) -> Result<Ended, Failure> {
-        ending::say_where(self.engine, self.spec);
+    /// Starts the workload and waits for its end. One that could not be started leaves nothing behind; otherwise there is
+    /// something to finish.
+    fn workload(mut self, signals: &Signals) -> Result<(Ended, Option<Spec>), Failure> {
+        ending::say_where(self.engine, &self.spec);
         let ended = wait::foreground(self.engine, self.spec.workload(), signals)?;
         self.stays = match ended {
-            Ended::Status(125..=127) => ending::has_run(self.engine, self.spec),
+            Ended::Status(125..=127) => ending::has_run(self.engine, &self.spec),
             _ => true,
         };
-        Ok(ended)
+        let left = self.stays.then(|| self.spec.clone());
+        Ok((ended, left))
     }
 }
 
@@ -390,13 +394,10 @@ fn doors(instance: &str, published: &[Publish]) -> Ports {
 }
 
 /// A file, without a name, that has the system calls that a workload does not get.
-fn seccomp_profile() -> String {
-    "{\"defaultAction\":\"SCMP_ACT_ALLOW\"}".into()
-}
 fn seccomp_file() -> io::Result<std::fs::File> {
     use rustix::fs::{MemfdFlags, memfd_create};
     let mut file: std::fs::File = memfd_create("seccomp", MemfdFlags::CLOEXEC)?.into();
-    file.write_all(seccomp_profile().as_bytes())?;
+    file.write_all(seccomp_profile(false).as_bytes())?;
     Ok(file)
 }
 

@@ -49,18 +49,30 @@ pub(crate) fn has_run(engine: &Engine, spec: &Spec) -> bool {
 /// Ends a sandbox whose workload has ended, in the foreground: stopped, or removed where that was asked for.
 pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Result<(), Failure> {
     let name = spec.name.as_str();
-    let stop = |container: &str| engine.output(["stop", "--time", "5", container]);
-    // It may have been stopped or removed from elsewhere meanwhile, which is as well.
-    let (Ok(_) | Err(_)) = stop(&gateway_name(name));
-    let records = Records::of(engine, name);
+    let (agent, gateway) = (agent_name(name), gateway_name(name));
+    // Each may have been stopped or removed from elsewhere meanwhile, which is as well.
+    let records = std::thread::scope(|scope| {
+        let agent = scope.spawn(|| match spec.remove {
+            true => engine.output(["rm", "--force", &agent]),
+            false => engine.output(["stop", "--time", "1", &agent]),
+        });
+        let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway]);
+        let records = Records::of(engine, name);
+        let (Ok(_) | Err(_)) = agent.join();
+        records
+    });
     let log = match (&arguments.log_file, spec.remove) {
         (None, false) => format!("egret logs --audit {name}"),
         (file, _) => records.keep(name, file.as_deref())?.display().to_string(),
     };
     if spec.remove {
-        remove(engine, name)?;
-    } else {
-        let (Ok(_) | Err(_)) = stop(&agent_name(name));
+        // What is left is two things, unless something went wrong before; whatever it is, it is looked for then.
+        let removed = engine
+            .output(["rm", "--force", &gateway])
+            .and_then(|_| engine.output(["volume", "rm", &spec.volume_name()]));
+        if removed.is_err() {
+            remove(engine, name)?;
+        }
     }
     let wanted = arguments.summary
         || arguments.output == cli::Output::Json

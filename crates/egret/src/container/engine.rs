@@ -69,20 +69,37 @@ impl fmt::Display for Complaint {
 impl std::error::Error for Complaint {}
 
 impl Engine {
-    /// The engine that was named, or the first that answers: Docker, then Podman.
+    /// The engine that was named, or the first that answers: Docker, then Podman. Where there is no choice nobody is asked:
+    /// whether it answers is seen soon enough.
     pub(crate) fn find(named: Option<Kind>) -> Result<Self, Failure> {
-        let mut complaints = Vec::new();
-        let wanted: Vec<Kind> = named.map_or(Kind::ALL.to_vec(), |kind| vec![kind]);
-        for kind in wanted {
-            match Self::try_kind(kind) {
-                Ok(engine) => return Ok(engine),
-                Err(why) => complaints.push(format!("{kind}: {why}")),
+        const ADVICE: &str =
+            "start Docker or install Podman, or run a program without either: egret run -- COMMAND";
+        let installed = Self::installed(named);
+        match installed.as_slice() {
+            [] => {
+                let missing = named.map_or_else(
+                    || "docker or podman".to_owned(),
+                    |kind| kind.program().to_owned(),
+                );
+                Err(Failure::new(format!(
+                    "there is no {missing} in PATH; {ADVICE}"
+                )))
+            }
+            [only] => Ok(only.clone()),
+            several => {
+                let mut complaints = Vec::new();
+                for engine in several {
+                    match engine.answers() {
+                        Ok(()) => return Ok(engine.clone()),
+                        Err(complaint) => complaints.push(format!("{}: {complaint}", engine.kind)),
+                    }
+                }
+                Err(Failure::new(format!(
+                    "no container engine answers ({}); {ADVICE}",
+                    complaints.join("; ")
+                )))
             }
         }
-        Err(Failure::new(format!(
-            "no container engine answers ({}); start Docker or install Podman, or run a program without either: egret run -- COMMAND",
-            complaints.join("; ")
-        )))
     }
 
     /// The engines whose command is there, whether or not they answer.
@@ -107,18 +124,13 @@ impl Engine {
         }
     }
 
-    fn try_kind(kind: Kind) -> Result<Self, String> {
-        let program = in_path(kind.program()).ok_or("its command is not in PATH")?;
-        let engine = Self { kind, program };
-        // `version` asks the daemon, where there is one, and next to nothing else.
-        let format = match kind {
+    /// Asks for its version, which its daemon has to tell where it has one.
+    fn answers(&self) -> Result<(), Complaint> {
+        let format = match self.kind {
             Kind::Docker => "{{.Server.Version}}",
             Kind::Podman => "{{.Client.Version}}",
         };
-        match engine.output(["version", "--format", format]) {
-            Ok(_) => Ok(engine),
-            Err(complaint) => Err(complaint.said),
-        }
+        self.output(["version", "--format", format]).map(|_| ())
     }
 
     /// A command of the engine's.

@@ -2,20 +2,22 @@
 //! the gateway.
 
 use super::config::HostAccess;
-use super::spec::{CONTROL, GATEWAY_ID};
+use super::spec::{CONTROL, FIRST_INBOUND, GATEWAY_ID};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::gate::{Shared, handed_over, limits};
 use crate::settings;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
-use egret_gateway::{Config, Gateway, HostGateway, InboundHosts, audit};
+use egret_gateway::{
+    Callers, Config, Gateway, HostGateway, InboundHosts, Inside, Protocol, Published, audit,
+};
 use egret_policy::{Host, HostAddresses, SandboxId};
 use egret_sandbox::agent::{self, Link, Orders};
 use egret_sandbox::{Ports, Strays};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -188,14 +190,21 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         host_gateway: host_name.map_or(HostGateway::Known, HostGateway::Resolved),
         identify: None,
         resolver: settings::resolver(&settings.resolver)?,
-        inside: None,
+        inside: Some(Inside::new({
+            let link = link.clone();
+            move |port| {
+                let link = link.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                link.ok_or(io::ErrorKind::NotConnected)?.reach(port)
+            }
+        })),
         inbound: InboundHosts::new(&settings.sandbox, policy.inbound().to_vec()),
         upstream_proxy: settings::upstream_proxy(settings.upstream_proxy.as_deref())?,
         limits: limits(),
         audit: log.clone(),
     })
     .map_err(|error| failed(&error))?;
-    let published: Vec<()> = Vec::new();
+    let published = listeners(&settings.published)
+        .map_err(|error| Failure::because("cannot listen for published ports", &error))?;
     let claim = control::claim(&settings.sandbox)?;
     let status = Status {
         name: settings.sandbox.to_string(),
@@ -252,7 +261,11 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
 }
 
 /// Serves the sandbox for as long as its agent is there, and again with the next one. Ends only by failing.
-async fn carry(shared: &Shared, link: &Mutex<Option<Arc<Link>>>, published: &[()]) -> Failure {
+async fn carry(
+    shared: &Shared,
+    link: &Mutex<Option<Arc<Link>>>,
+    published: &[(TcpListener, Inbound)],
+) -> Failure {
     let mut action = "started";
     loop {
         let found = tokio::task::spawn_blocking(|| Link::connect(&socket(), PATIENCE)).await;
@@ -268,7 +281,11 @@ async fn carry(shared: &Shared, link: &Mutex<Option<Arc<Link>>>, published: &[()
         };
         let found = Arc::new(found);
         *link.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
-        let doors = handed_over(doors);
+        let mut doors = handed_over(doors);
+        match published.iter().map(again).collect() {
+            Ok(published) => doors.published = published,
+            Err(error) => return failed(&error),
+        }
         if let Err(error) = shared.log.lifecycle(&shared.name, action, "") {
             return failed(&error);
         }
@@ -293,6 +310,34 @@ async fn carry(shared: &Shared, link: &Mutex<Option<Arc<Link>>>, published: &[()
             return failed(&error);
         }
     }
+}
+
+/// Listens where the engine lets published ports arrive, each with what is known of it.
+fn listeners(published: &[Inbound]) -> io::Result<Vec<(TcpListener, Inbound)>> {
+    let listen = |(inbound, port): (&Inbound, u16)| {
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+        listener.set_nonblocking(true)?;
+        Ok((listener, inbound.clone()))
+    };
+    published.iter().zip(FIRST_INBOUND..).map(listen).collect()
+}
+
+/// A published port for one more agent: the listener is the same for all of them.
+fn again((listener, inbound): &(TcpListener, Inbound)) -> io::Result<Published> {
+    Ok(Published {
+        listener: listener.try_clone()?,
+        port: inbound.port,
+        from: if inbound.from_host {
+            Callers::ThisHost
+        } else {
+            Callers::Anyone
+        },
+        speaks: if inbound.http {
+            Protocol::Http
+        } else {
+            Protocol::Unknown
+        },
+    })
 }
 
 /// How long the gateway waits, at its start, for an agent.

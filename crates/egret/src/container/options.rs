@@ -1,6 +1,6 @@
 //! The options of `egret run IMAGE`, and the run configuration that they make.
 
-use super::config::{HostAccess, Isolation, PolicyText, RunConfig, Transport};
+use super::config::{Isolation, PolicyText, RunConfig, Transport};
 use super::engine::Kind;
 use crate::cli::Run;
 use crate::failure::Failure;
@@ -312,7 +312,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
         config.name = Some(sanitised(name)?);
     }
     if let Some(ports) = &run.allow_docker_gateway {
-        config.allow_docker_gateway = HostAccess::On(ports.clone());
+        config = config.with_docker_gateway(Some(ports.clone()));
     }
     if let Some(isolate) = options.isolate_network {
         config.isolate_network = Isolation::from(isolate);

@@ -80,10 +80,6 @@ pub(crate) fn named(engine: &Engine, name: &str) -> Result<Option<Sandbox>, Fail
 }
 
 fn listed(engine: &Engine, wanted: &str) -> Result<Vec<Sandbox>, Failure> {
-    let of_label = |label: &str| match engine.kind {
-        Kind::Docker => format!("{{{{.Label \"{label}\"}}}}"),
-        Kind::Podman => format!("{{{{index .Labels \"{label}\"}}}}"),
-    };
     let columns = [
         "{{.Names}}",
         "{{.State}}",
@@ -92,7 +88,7 @@ fn listed(engine: &Engine, wanted: &str) -> Result<Vec<Sandbox>, Failure> {
         "{{.Ports}}",
     ]
     .map(str::to_owned);
-    let labels = [label::SANDBOX, label::ROLE].map(of_label);
+    let labels = [label::SANDBOX, label::ROLE].map(|label| of_label(engine, label));
     let format = [&columns[..], &labels].concat().join("\t");
     let filter = format!("label={wanted}");
     let lines = engine
@@ -112,6 +108,14 @@ fn listed(engine: &Engine, wanted: &str) -> Result<Vec<Sandbox>, Failure> {
             )
         })?;
     Ok(sandboxes(engine, &lines))
+}
+
+/// What prints a label in a list.
+fn of_label(engine: &Engine, label: &str) -> String {
+    match engine.kind {
+        Kind::Docker => format!("{{{{.Label \"{label}\"}}}}"),
+        Kind::Podman => format!("{{{{index .Labels \"{label}\"}}}}"),
+    }
 }
 
 fn sandboxes(engine: &Engine, lines: &str) -> Vec<Sandbox> {
@@ -164,28 +168,36 @@ fn plain_state(state: &str) -> String {
 
 /// Why no sandbox can have this name now, if there is a reason.
 pub(crate) fn clash(engine: &Engine, name: &str) -> Result<Option<String>, Failure> {
-    if let Some(there) = named(engine, name)? {
-        let running = there.containers.iter().any(Container::runs);
-        return Ok(Some(match running {
-            true => format!(
-                "a sandbox {name} is running; choose another --name, or remove that one with `egret rm -f {name}`"
-            ),
-            false => format!(
-                "there is a sandbox {name} already; `egret start {name}` starts it again, `egret rm {name}` removes it"
-            ),
-        }));
-    }
-    for taken in [name, &agent_name(name), &gateway_name(name)] {
-        if engine
-            .output(["container", "inspect", "--format", "{{.Id}}", taken])
-            .is_ok()
-        {
-            return Ok(Some(format!(
-                "a container {taken} is there that is not Egret's; choose another --name"
-            )));
+    let names = [name.to_owned(), agent_name(name), gateway_name(name)];
+    // The filter is a regular expression, in which a dot is any character; what else may be in a name is nothing special.
+    let pattern = names.join("|").replace('.', "\\.");
+    let filter = format!("name=^/?({pattern})$");
+    let format = format!(
+        "{{{{.Names}}}}\t{{{{.State}}}}\t{}",
+        of_label(engine, label::SANDBOX)
+    );
+    let lines = engine
+        .output(["ps", "--all", "--filter", &filter, "--format", &format])
+        .map_err(|complaint| {
+            Failure::because(
+                format_args!("cannot list the containers of {}", engine.kind),
+                &complaint,
+            )
+        })?;
+    Ok(lines.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let &[taken, state, sandbox] = columns.as_slice() else { return None };
+        if !names.iter().any(|name| name == taken) {
+            return None;
         }
-    }
-    Ok(None)
+        Some(match plain_state(state).as_str() {
+            _ if sandbox != name => format!("a container {taken} is there that is not Egret's; choose another --name"),
+            "running" | "restarting" | "paused" => {
+                format!("a sandbox {name} is running; choose another --name, or remove that one with `egret rm -f {name}`")
+            }
+            _ => format!("there is a sandbox {name} already; `egret start {name}` starts it again, `egret rm {name}` removes it"),
+        })
+    }))
 }
 
 /// Removes every container and volume that has this label, whatever state they are in. What is gone already is no error.
