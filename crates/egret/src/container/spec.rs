@@ -112,7 +112,10 @@ impl Spec {
             words.pair("--dns", "192.0.2.53");
             words.pair("--dns-search", ".");
         }
-        self.hosts_file(&mut words);
+        if self.without_hosts_file() {
+            words.word("--no-hosts");
+        }
+        words.pairs("--add-host", &self.config.add_host);
         words.word(&self.own_image);
         words.word("agent");
         let Ports {
@@ -155,8 +158,8 @@ impl Spec {
             "--network",
             format!("container:{}", agent_name(self.name.as_str())),
         );
-        if self.kind == Kind::Podman {
-            self.hosts_file(&mut words);
+        if self.without_hosts_file() {
+            words.word("--no-hosts");
         }
         words.pair("--security-opt", "no-new-privileges");
         words.pair("--security-opt", format!("seccomp={}", self.seccomp));
@@ -219,13 +222,10 @@ impl Spec {
         words.0
     }
 
-    /// Whose hosts file it is that the sandbox sees. With Docker it is the agent's, which has nothing but loopback in it.
-    /// Podman makes one for each of the two, and would have the host's address in it; without one, names are asked for.
-    fn hosts_file(&self, words: &mut Words) {
-        if self.kind == Kind::Podman && self.config.add_host.is_empty() {
-            words.word("--no-hosts");
-        }
-        words.pairs("--add-host", &self.config.add_host);
+    /// Podman writes the host's address into the hosts file of the agent, which the workload shares. Without the file names
+    /// are asked for, that of the host as well; with lines of the user's in it, there has to be one.
+    fn without_hosts_file(&self) -> bool {
+        self.kind == Kind::Podman && self.config.add_host.is_empty()
     }
 
     /// What agent and gateway have in common.

@@ -184,8 +184,13 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
              --restart always --memory 1g --cpus 0.5 --shm-size 64m --user 1000 --workdir /w --entrypoint /e --volume v:/v \
              --volume /a:/b:ro --mount type=tmpfs,dst=/m --tmpfs /t --http-proxy=false {} --cap-add SYS_NICE --env-file /f \
              --env A=b ghcr.io/x/server:1 --flag",
-            kept.replace("--cap-add CHOWN ", "")
+            kept.replacen("--cap-add CHOWN ", "", 1)
         )
+    );
+    let podman = line(spec(Kind::Podman, |_| {}).workload());
+    assert!(
+        podman.contains("--network container:s-egret-agent --no-hosts "),
+        "{podman}"
     );
     let bare = spec(Kind::Docker, |spec| {
         spec.config.cap_drop = vec!["ALL".into()];
