@@ -88,7 +88,7 @@ pub struct Config {
     pub inside: Option<Inside>,
     /// By which names published ports may be addressed, and whose pages may use them, where HTTP is spoken.
     pub inbound: InboundHosts,
-    /// A proxy that every connection has to go through.
+    /// A proxy that every connection has to go through, but for those to the host.
     pub upstream_proxy: Option<UpstreamProxy>,
     /// The bounds.
     pub limits: Limits,

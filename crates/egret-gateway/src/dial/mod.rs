@@ -79,7 +79,10 @@ impl Dialler {
         let vetted = self.vet(&mut permit, hosts).await?;
         let targets: Vec<SocketAddr> = vetted.iter().collect();
         let addresses: Vec<IpAddr> = targets.iter().map(SocketAddr::ip).collect();
-        let reached = match &self.via {
+        // An address of this host is another machine's, or the proxy's own, where the proxy stands.
+        let is_host = permit.reason() == Reason::AllowedHostGateway;
+        let via = self.via.as_ref().filter(|_| !is_host);
+        let reached = match via {
             None => timeout(self.within, race(happy_order(&targets)))
                 .await
                 .unwrap_or_else(|_| Err(late(self.within))),
@@ -93,10 +96,7 @@ impl Dialler {
                 return Err(Refused::unreachable(&permit, addresses, in_words(&error)));
             }
         };
-        if self.via.is_none()
-            && reaches_this_machine(&reached.stream, reached.to)
-            && permit.reason() != Reason::AllowedHostGateway
-        {
+        if via.is_none() && !is_host && reaches_this_machine(&reached.stream, reached.to) {
             let denial = this_machine(permit.destination(), reached.to);
             return Err(Refused::Address {
                 denial,

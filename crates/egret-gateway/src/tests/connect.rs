@@ -324,6 +324,21 @@ async fn an_upstream_proxy_is_asked_for_the_vetted_address_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_upstream_proxy_is_not_asked_for_the_host() {
+    let (proxy, got) = sink().await;
+    let port = echo().await;
+    let with = With {
+        upstream_proxy: Some(format!("http://127.0.0.1:{proxy}").parse().unwrap()),
+        ..With::default()
+    };
+    let world = World::with(&format!("host_gateway: [{port}]"), with).await;
+    let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(in_time(stream.read_u8()).await.unwrap(), b'x');
+    assert!(got.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn the_next_address_is_tried_when_one_does_not_answer() {
     let port = echo().await;
     let world = World::open_to(port).await;
