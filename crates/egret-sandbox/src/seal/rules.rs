@@ -30,6 +30,8 @@ const ICMPV6: u8 = 58;
 enum Step {
     /// Load a fact about the packet (`NFT_META_*`).
     Meta(u32),
+    /// Load whether the packet is the answer to an earlier one (`IP_CT_DIR_*`).
+    Direction,
     /// Load bytes of the packet, counted from a header (`NFT_PAYLOAD_*`).
     Payload {
         header: u32,
@@ -52,6 +54,7 @@ const META_L4PROTO: u32 = 16;
 const META_NFPROTO: u32 = 15;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+const ORIGINAL: u8 = 0;
 const DROP: i32 = 0;
 const RETURN: i32 = -5;
 
@@ -66,8 +69,8 @@ const RETURN: i32 = -5;
 ///         meta l4proto tcp ip6 daddr ::1 return
 ///         meta l4proto tcp redirect to :CAPTURE }
 ///     chain filter { type filter hook output priority filter;
-///         meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
-///         meta l4proto udp ip6 daddr != ::1 log group GROUP
+///         ct direction original meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
+///         ct direction original meta l4proto udp ip6 daddr != ::1 log group GROUP
 ///         icmp type echo-request log group GROUP drop
 ///         icmpv6 type echo-request log group GROUP drop }
 /// }
@@ -86,7 +89,7 @@ pub(super) fn redirect(socket: &Socket, ports: Ports) -> io::Result<Option<Owned
 }
 
 fn ruleset(ports: Ports, log: bool) -> Batch {
-    use Step::{Differs, Equals, Log, Meta, Payload, Redirect, Verdict};
+    use Step::{Differs, Direction, Equals, Log, Meta, Payload, Redirect, Verdict};
     let protocol = |number: u8| vec![Meta(META_L4PROTO), Equals(vec![number])];
     let port_53 = || {
         vec![
@@ -176,6 +179,7 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
     if log {
         filter.push(vec![
             protocol(UDP),
+            vec![Direction, Equals(vec![ORIGINAL])],
             family(AF_INET),
             v4_destination(),
             vec![Differs(v4_loopback)],
@@ -183,6 +187,7 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
         ]);
         filter.push(vec![
             protocol(UDP),
+            vec![Direction, Equals(vec![ORIGINAL])],
             family(AF_INET6),
             v6_destination(),
             vec![Differs(v6_loopback)],
@@ -244,6 +249,7 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
     const VERDICT_REGISTER: u32 = 0;
     const EQUAL: u32 = 0;
     const NOT_EQUAL: u32 = 1;
+    const CT_DIRECTION: u32 = 1; // NFT_CT_DIRECTION
     const HEADERS: u32 = 64; // bytes: an IPv6 header, and ports
     const PORT_GIVEN: u32 = 2; // NF_NAT_RANGE_PROTO_SPECIFIED
     let compare = |data: &mut Attributes<'_>, operator: u32, value: &[u8]| {
@@ -261,6 +267,9 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
     match step {
         Step::Meta(key) => expression("meta", &|data| {
             data.number(1, REGISTER).number(2, *key);
+        }),
+        Step::Direction => expression("ct", &|data| {
+            data.number(1, REGISTER).number(2, CT_DIRECTION);
         }),
         Step::Payload {
             header,
