@@ -328,8 +328,10 @@ pub(crate) fn limits() -> Limits {
     let defaults = Limits::default();
     // Two sockets for each, and for some of them pipes to splice through.
     let affordable = usize::try_from(descriptors.saturating_sub(64) / 3).unwrap_or(usize::MAX);
+    let published = defaults.published.min(affordable / 4);
     Limits {
-        connections: defaults.connections.min(affordable),
+        connections: defaults.connections.min(affordable - published),
+        published,
         ..defaults
     }
 }
