@@ -9,6 +9,7 @@
 use crate::error::Step;
 use crate::spec::Spec;
 use rustix::cmsg_space;
+use rustix::io::retry_on_intr;
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
@@ -156,12 +157,14 @@ fn send(
     if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("too many descriptors for one message"));
     }
-    let sent = net::sendmsg(
-        &*socket,
-        &[IoSlice::new(&frame)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    let sent = retry_on_intr(|| {
+        net::sendmsg(
+            &*socket,
+            &[IoSlice::new(&frame)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
     socket.write_all(frame.get(sent..).unwrap_or_default())
 }
 
@@ -172,12 +175,15 @@ fn receive<T: DeserializeOwned>(
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = net::recvmsg(
-        &*socket,
-        &mut [IoSliceMut::new(&mut length)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    // A socket with a time limit is interrupted by signals that nobody handles.
+    let received = retry_on_intr(|| {
+        net::recvmsg(
+            &*socket,
+            &mut [IoSliceMut::new(&mut length)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
     if received.bytes == 0 {
         return Ok(None);
     }

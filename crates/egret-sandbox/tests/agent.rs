@@ -256,7 +256,7 @@ fn a_program_that_holds_a_door_s_port_keeps_the_doors_shut_until_it_lets_go() {
     ] {
         let mut squatter = machine.start(&["listen", at]);
         assert_eq!(squatter.line(), format!("at {at}"));
-        let error = machine.link().unwrap_err();
+        let error = machine.link_within(Duration::from_millis(20)).unwrap_err();
         let Error::Jail {
             errno: Some(errno), ..
         } = &error
@@ -277,7 +277,13 @@ fn a_program_that_holds_a_door_s_port_keeps_the_doors_shut_until_it_lets_go() {
                 .unwrap_err();
             assert!(complaint.contains("Connection refused"), "{complaint}");
         }
+        // One that waits gets doors as soon as they can be had.
+        let socket = machine.socket();
+        let waiting = std::thread::spawn(move || Link::connect(&socket, PATIENCE).map(drop));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!waiting.is_finished());
         drop(squatter);
+        waiting.join().unwrap().unwrap();
         machine.hang_up(machine.link().unwrap());
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Cause, Error};
 use crate::seal::prove;
 use crate::strays::Strays;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
@@ -34,13 +34,15 @@ pub struct Link {
 const POLLING: Duration = Duration::from_millis(5);
 /// How long the agent may take for an answer, which is bounded on its side by less.
 const ANSWERING: Duration = Duration::from_secs(10);
+/// A port is held by another socket.
+const TAKEN: Option<i32> = Some(libc::EADDRINUSE);
 /// The longest answer, in bytes.
 const LONGEST_ANSWER: usize = 4096;
 
 impl Link {
     /// Connects to the agent whose socket is at `path`, takes the doors of its sandbox, and makes sure that what the
-    /// sandbox sends arrives at them. Waits up to `patience` for an agent that does not listen yet, or that still serves
-    /// a gateway before this one.
+    /// sandbox sends arrives at them. Waits up to `patience` for an agent that does not listen yet, that still serves a
+    /// gateway before this one, or that finds a port of the doors taken: by doors that are just being closed, perhaps.
     ///
     /// # Errors
     /// - [`Error::Agent`] if there is no agent, or it hangs up, as it does on users that it was not told of;
@@ -58,11 +60,14 @@ impl Link {
         };
         loop {
             let problem = match attempt(path).map_err(agent)? {
-                Attempt::Connected(channel, answer, descriptors) => {
-                    return Self::take(channel, answer, descriptors);
-                }
                 Attempt::Nobody(error) => agent(error),
-                Attempt::Busy => Error::Busy,
+                Attempt::Answered(_, Answer::Busy, _) => Error::Busy,
+                Attempt::Answered(channel, answer, descriptors) => {
+                    match Self::take(channel, answer, descriptors) {
+                        Err(taken @ Error::Jail { errno: TAKEN, .. }) => taken,
+                        done => return done,
+                    }
+                }
             };
             if Instant::now() >= until {
                 return Err(problem);
@@ -152,10 +157,9 @@ impl AsFd for Link {
 
 /// What came of connecting once.
 enum Attempt {
-    Connected(End<Request, Answer>, Answer, Vec<OwnedFd>),
+    Answered(End<Request, Answer>, Answer, Vec<OwnedFd>),
     /// There is no agent yet, or none any more.
     Nobody(io::Error),
-    Busy,
 }
 
 fn attempt(path: &Path) -> io::Result<Attempt> {
@@ -167,7 +171,8 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     )?;
     set_socket_timeout(&socket, Timeout::Recv, Some(ANSWERING))?;
     set_socket_timeout(&socket, Timeout::Send, Some(ANSWERING))?; // bounds connecting as well
-    match connect(&socket, &SocketAddrUnix::new(path)?) {
+    let address = SocketAddrUnix::new(path)?;
+    match retry_on_intr(|| connect(&socket, &address)) {
         Ok(()) => {}
         Err(errno @ (Errno::NOENT | Errno::CONNREFUSED)) => {
             return Ok(Attempt::Nobody(errno.into()));
@@ -176,8 +181,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     }
     let mut channel = End::new(socket, LONGEST_ANSWER);
     match channel.receive()? {
-        Some((Answer::Busy, _)) => Ok(Attempt::Busy),
-        Some((answer, descriptors)) => Ok(Attempt::Connected(channel, answer, descriptors)),
+        Some((answer, descriptors)) => Ok(Attempt::Answered(channel, answer, descriptors)),
         None => Err(io::Error::other(
             "it hung up: it has ended, or it was told to serve another user than this one",
         )),
