@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Some("agent") => Some(container::agent(&rest)),
         Some("gateway") => Some(container::gateway()),
         Some("ask") => Some(container::ask(&rest)),
+        Some("mind") => Some(container::mind(&rest)),
         _ => None,
     };
     if let Some(outcome) = hidden {

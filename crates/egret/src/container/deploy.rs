@@ -19,7 +19,7 @@ use egret_sandbox::{Ended, Ports, Signals, addresses, seccomp_profile};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -83,24 +83,27 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     }
 }
 
-/// The addresses that are the host, asked for while other things are under way.
-fn hosts(engine: &Engine) -> Result<BTreeSet<IpAddr>, Failure> {
+/// The addresses that are the host, asked for while other things are under way; and what could not be found out.
+fn hosts(engine: &Engine) -> Result<(BTreeSet<IpAddr>, Option<Failure>), Failure> {
     let (gateways, own) = std::thread::scope(|scope| {
         let gateways = scope.spawn(|| hosts::network_gateways(engine));
-        let own = match engine.is_local() {
-            true => addresses(),
-            false => Ok(Vec::new()),
+        let own = match engine.remote() {
+            None => addresses(),
+            Some(machine) => (machine.as_str(), 0)
+                .to_socket_addrs()
+                .map(|all| all.map(|address| address.ip()).collect()),
         };
         (joined(gateways), own)
     });
-    // Addresses of networks that are not known are still private ones, which have to be granted.
-    let gateways = gateways?.unwrap_or_else(|failure| {
-        say!("egret: warning: {failure}; the host is told by its own addresses and 172.17.0.1");
-        BTreeSet::new()
-    });
-    let own =
-        own.map_err(|error| Failure::because("cannot list this machine's addresses", &error))?;
-    Ok(gateways.into_iter().chain(own).collect())
+    let own = own.map_err(|error| {
+        Failure::because("cannot list the addresses of the engine's machine", &error)
+    })?;
+    let (gateways, unknown) = match gateways? {
+        Ok(gateways) => (gateways, None),
+        // Addresses of networks that are not known are still private ones, which have to be granted.
+        Err(failure) => (BTreeSet::new(), Some(failure)),
+    };
+    Ok((gateways.into_iter().chain(own).collect(), unknown))
 }
 
 /// Nothing else has the name, here or in the engine.
@@ -190,7 +193,12 @@ impl<'a> Standing<'a> {
             heard.ready(&mut gateway);
             let outcome = joined(hosts)
                 .flatten()
-                .and_then(|hosts| tell(&mut gateway, &plan.settings(spec, hosts)))
+                .and_then(|(hosts, unknown)| {
+                    if let Some(failure) = unknown {
+                        say!("egret: warning: {failure}; the host is told by its own addresses and 172.17.0.1");
+                    }
+                    tell(&mut gateway, &plan.settings(spec, hosts))
+                })
                 .and_then(|()| await_ready(&heard, signals));
             // The containers are the engine's. These two only watched them.
             dismiss(&mut agent);
@@ -215,6 +223,9 @@ impl<'a> Standing<'a> {
             ));
         }
         self.stays = true;
+        if self.spec.remove {
+            ending::leave_minder(self.engine, &self.spec)?;
+        }
         ending::say_where(self.engine, &self.spec);
         writeln!(io::stdout(), "{}", self.spec.name)
             .map_err(|error| Failure::because("cannot print", &error))?;
@@ -230,8 +241,19 @@ impl<'a> Standing<'a> {
             Ended::Status(125..=127) => ending::has_run(self.engine, &self.spec),
             _ => true,
         };
+        if !self.stays {
+            advise(&self.spec.config.image);
+        }
         let left = self.stays.then(|| self.spec.clone());
         Ok((ended, left))
+    }
+}
+
+/// Advice for an image that could not be run, where a program of that name could.
+fn advise(image: &str) {
+    let plain = !image.contains(['/', ':', '@']);
+    if plain && super::engine::in_path(image).is_some() {
+        say!("egret: to run the program {image}, write: egret run -- {image}");
     }
 }
 

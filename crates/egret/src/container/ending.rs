@@ -1,15 +1,18 @@
 //! What is said when a sandbox has started, and what is kept when it ends: the audit log outlives the containers.
 
-use super::engine::Engine;
+use super::engine::{Engine, Kind};
 use super::sandbox;
 use super::spec::{FIRST_INBOUND, Spec, agent_name, gateway_name, label};
 use crate::cli;
 use crate::failure::Failure;
 use crate::summary::{self, Ending};
 use crate::{logs, settings};
+use clap::ValueEnum as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// Says where published ports of HTTP servers are, to whoever sees it.
 pub(crate) fn say_where(engine: &Engine, spec: &Spec) {
@@ -82,6 +85,65 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
         let (Ok(()) | Err(_)) = summary::print(&Ending { log, ..ending }, arguments.output);
     }
     Ok(())
+}
+
+/// Leaves a process behind that removes a sandbox in the background when its workload has ended: the engine removes that,
+/// and knows nothing of the rest.
+pub(crate) fn leave_minder(engine: &Engine, spec: &Spec) -> Result<(), Failure> {
+    let nowhere = std::process::Stdio::null;
+    let minder = std::process::Command::new("/proc/self/exe")
+        .args([
+            "mind",
+            engine.kind.program(),
+            spec.name.as_str(),
+            &spec.instance,
+        ])
+        .current_dir("/")
+        .stdin(nowhere())
+        .stdout(nowhere())
+        .stderr(nowhere())
+        .spawn();
+    minder.map(|_| ()).map_err(|error| {
+        Failure::because(
+            "cannot leave a process behind that removes the sandbox",
+            &error,
+        )
+    })
+}
+
+/// `egret mind ENGINE SANDBOX INSTANCE`
+pub(crate) fn mind(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let mistaken = || Failure::new("`egret mind` is how egret leaves a process behind");
+    let [kind, name, instance] = arguments else {
+        return Err(mistaken());
+    };
+    let kind = Kind::from_str(kind, false).map_err(|_| mistaken())?;
+    // It outlives the terminal that it was started from.
+    rustix::process::setsid().map_err(|errno| {
+        Failure::because("cannot leave the terminal", &std::io::Error::from(errno))
+    })?;
+    let engine = Engine::find(Some(kind))?;
+    let wanted = format!("label={}={instance}", label::INSTANCE);
+    let workload = format!("label={}=workload", label::ROLE);
+    loop {
+        // Returns when it has ended, at once if it is not there, and when the engine itself ends.
+        let (Ok(_) | Err(_)) = engine.output(["wait", name]);
+        let left = engine.output([
+            "ps", "--all", "--quiet", "--filter", &wanted, "--filter", &workload,
+        ]);
+        if left.is_ok_and(|left| left.trim().is_empty()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway_name(name)]);
+    let records = Records::of(&engine, name);
+    if records.are_any() {
+        records.keep(name, None)?;
+    }
+    sandbox::remove_labelled(&engine, &format!("{}={instance}", label::INSTANCE))
+        .map_err(|complaint| Failure::because(format_args!("cannot remove {name}"), &complaint))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Removes all of a sandbox.

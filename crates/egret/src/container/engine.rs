@@ -152,11 +152,11 @@ impl Engine {
         printed(output)
     }
 
-    /// Whether the daemon runs on this machine, so that this machine's addresses are the host's and its files are the
-    /// daemon's. A remote daemon's are not known here.
-    pub(crate) fn is_local(&self) -> bool {
-        match self.kind {
-            Kind::Podman => true,
+    /// The name of the machine that the daemon runs on, where that is another one than this: its addresses are the host's
+    /// then, as far as its name has them.
+    pub(crate) fn remote(&self) -> Option<String> {
+        let asked = match self.kind {
+            Kind::Podman => std::env::var("CONTAINER_HOST").ok()?,
             Kind::Docker => self
                 .output([
                     "context",
@@ -164,9 +164,27 @@ impl Engine {
                     "--format",
                     "{{.Endpoints.docker.Host}}",
                 ])
-                .map_or(true, |host| host.trim().starts_with("unix://")),
-        }
+                .ok()?,
+        };
+        host_of(asked.trim())
     }
+}
+
+/// The machine in the address of a daemon: none for a socket of this one.
+fn host_of(address: &str) -> Option<String> {
+    let (scheme, rest) = address.split_once("://")?;
+    if matches!(scheme, "unix" | "npipe" | "fd") {
+        return None;
+    }
+    let authority = rest.split('/').next()?;
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    let host = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next()?,
+        None => host.split(':').next()?,
+    };
+    (!host.is_empty()).then(|| host.to_owned())
 }
 
 /// What a command printed, or what it complained of.
@@ -204,7 +222,8 @@ pub(crate) fn said(stderr: &str) -> String {
     }
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
+/// Where a program is, as a shell would find it.
+pub(super) fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
         .map(|directory| directory.join(program))
@@ -218,6 +237,23 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_daemon_elsewhere_is_a_machine_of_its_own() {
+        #[rustfmt::skip]
+        let table = [
+            ("unix:///var/run/docker.sock",   None),
+            ("npipe:////./pipe/x",            None),
+            ("ssh://me@build.example:22",     Some("build.example")),
+            ("ssh://build.example/run/x.sock",Some("build.example")),
+            ("tcp://192.0.2.7:2376",          Some("192.0.2.7")),
+            ("tcp://[2001:db8::7]:2376",      Some("2001:db8::7")),
+            ("",                              None),
+        ];
+        for (address, host) in table {
+            assert_eq!(host_of(address).as_deref(), host, "{address}");
+        }
+    }
 
     #[test]
     fn what_an_engine_says_is_told_in_one_line() {

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The gateways of all networks that the engine has now.
 pub(crate) fn network_gateways(engine: &Engine) -> Result<BTreeSet<IpAddr>, Failure> {
@@ -31,6 +31,34 @@ pub(crate) fn network_gateways(engine: &Engine) -> Result<BTreeSet<IpAddr>, Fail
     let answer = ask().map_err(|complaint: super::engine::Complaint| failed(&complaint))?;
     let networks: Value = serde_json::from_str(&answer).map_err(|error| failed(&error))?;
     Ok(gateways(&networks))
+}
+
+/// The routers of this machine, of the gateway's container that is: whatever forwards for a container is, or stands for, the
+/// host. In rootless networks no engine tells of it otherwise.
+pub(crate) fn routers() -> std::io::Result<BTreeSet<IpAddr>> {
+    let v4 = std::fs::read_to_string("/proc/net/route")?;
+    let mut found: BTreeSet<_> = v4.lines().filter_map(router_v4).collect();
+    match std::fs::read_to_string("/proc/net/ipv6_route") {
+        Ok(v6) => found.extend(v6.lines().filter_map(router_v6)),
+        // No IPv6 in this kernel.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(found)
+}
+
+/// The gateway in a line of `/proc/net/route`: interface, destination, gateway and more, addresses as the memory has them.
+fn router_v4(line: &str) -> Option<IpAddr> {
+    let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+    let address = Ipv4Addr::from(gateway.to_ne_bytes());
+    (!address.is_unspecified()).then_some(address.into())
+}
+
+/// The next hop in a line of `/proc/net/ipv6_route`: destination and length, source and length, next hop and more.
+fn router_v6(line: &str) -> Option<IpAddr> {
+    let hop = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
+    let address = Ipv6Addr::from(hop);
+    (!address.is_unspecified()).then_some(address.into())
 }
 
 /// The gateways in what `network inspect` says, whichever engine said it. Where one is not named, as for Docker's default
@@ -73,6 +101,30 @@ fn first_address(subnet: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn routers_are_found_in_the_kernels_tables() {
+        let little_endian = cfg!(target_endian = "little");
+        let line = if little_endian {
+            "eth0\t00000000\t010011AC\t0003\t0\t0\t0"
+        } else {
+            "eth0\t00000000\tAC110001\t0003"
+        };
+        assert_eq!(router_v4(line), Some("172.17.0.1".parse().unwrap()));
+        assert_eq!(router_v4("eth0\t000011AC\t00000000\t0001\t0"), None);
+        assert_eq!(router_v4("Iface\tDestination\tGateway \tFlags"), None);
+        let zero = "0".repeat(32);
+        let v6 = format!(
+            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 00000003 eth0"
+        );
+        assert_eq!(router_v6(&v6), Some("fe80::1".parse().unwrap()));
+        assert_eq!(
+            router_v6(&format!(
+                "{zero} 00 {zero} 00 {zero} ffffffff 1 0 00200200 lo"
+            )),
+            None
+        );
+    }
 
     #[test]
     fn gateways_are_found_in_what_either_engine_says() {

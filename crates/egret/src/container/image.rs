@@ -21,17 +21,26 @@ pub(crate) fn own_image(engine: &Engine) -> Result<String, Failure> {
     };
     let executable = Executable::read().map_err(|error| failed(&error))?;
     let name = executable.image_name();
-    let is_there = || {
-        engine
-            .output(["image", "inspect", "--format", "{{.Id}}", &name])
-            .is_ok()
+    let is_there = || match engine.output(["image", "inspect", "--format", "{{.Id}}", &name]) {
+        Ok(_) => Ok(true),
+        Err(complaint)
+            if ["o such image", "not known"]
+                .iter()
+                .any(|none| complaint.said.contains(none)) =>
+        {
+            Ok(false)
+        }
+        Err(complaint) => Err(Failure::because(
+            format_args!("{} does not answer", engine.kind),
+            &complaint,
+        )),
     };
-    if is_there() {
+    if is_there()? {
         return Ok(name);
     }
     // Of many that start at once one makes it. The lock is on the executable and ends with its holder.
     executable.file.lock().map_err(|error| failed(&error))?;
-    if is_there() {
+    if is_there()? {
         return Ok(name);
     }
     let archive = executable.archive().map_err(|error| failed(&error))?;

@@ -2,6 +2,7 @@
 //! the gateway.
 
 use super::config::HostAccess;
+use super::hosts::routers;
 use super::spec::{CONTROL, FIRST_INBOUND, GATEWAY_ID};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
@@ -182,11 +183,13 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         }
         None => Vec::new(),
     };
+    let routers = routers().map_err(|error| Failure::because("cannot read the routes", &error))?;
     let link: Arc<Mutex<Option<Arc<Link>>>> = Arc::default();
     let gateway = Gateway::new(Config {
         sandbox: settings.sandbox.clone(),
         matcher: Arc::new(policy.compile()),
-        hosts: HostAddresses::new(settings.hosts.iter().copied()).with_gateway(gateways),
+        hosts: HostAddresses::new(settings.hosts.iter().copied().chain(routers))
+            .with_gateway(gateways),
         host_gateway: host_name.map_or(HostGateway::Known, HostGateway::Resolved),
         identify: None,
         resolver: settings::resolver(&settings.resolver)?,

@@ -26,6 +26,7 @@ pub(crate) use commands::{
     audit, exec, export, find, inspect, listed, logs, remove, restart, set_policy, start, stop,
 };
 pub(crate) use deploy::run;
+pub(crate) use ending::mind;
 pub(crate) use engine::Kind;
 pub(crate) use inside::{agent, ask, gateway};
 pub(crate) use options::ContainerOptions;

@@ -71,7 +71,7 @@ fn refuse_openings(config: &RunConfig, shares: &[String]) -> Result<(), Failure>
         return Ok(());
     }
     Err(Failure::new(format!(
-        "{}; --isolate-network=false runs the image without isolation",
+        "{}\negret: none of this is for an isolated container; --isolate-network=false runs the image without isolation",
         openings.join("\negret: ")
     )))
 }

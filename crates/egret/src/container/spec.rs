@@ -251,11 +251,12 @@ impl Spec {
     fn common(&self, words: &mut Words) {
         let config = &self.config;
         words.pair("--name", self.name.as_str());
+        // Of two of one name the last one counts.
+        words.pairs("--label", &config.label);
         words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
         words.pair("--label", format!("{}=workload", label::ROLE));
         words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
         words.pair("--label", self.run_label());
-        words.pairs("--label", &config.label);
         for (wanted, option) in [
             (self.detach, "--detach"),
             (self.remove, "--rm"),

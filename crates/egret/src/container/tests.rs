@@ -180,10 +180,11 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
     assert_eq!(
         line(all.workload()),
         format!(
-            "run {labels} --label k=v --detach --rm --interactive --tty --read-only --init --pull always --platform linux/arm64 \
+            "run {} --detach --rm --interactive --tty --read-only --init --pull always --platform linux/arm64 \
              --restart always --memory 1g --cpus 0.5 --shm-size 64m --user 1000 --workdir /w --entrypoint /e --volume v:/v \
              --volume /a:/b:ro --mount type=tmpfs,dst=/m --tmpfs /t --http-proxy=false {} --cap-add SYS_NICE --env-file /f \
              --env A=b ghcr.io/x/server:1 --flag",
+            labels.replacen("--label", "--label k=v --label", 1),
             kept.replacen("--cap-add CHOWN ", "", 1)
         )
     );
