@@ -256,7 +256,7 @@ fn a_program_that_holds_a_door_s_port_keeps_the_doors_shut_until_it_lets_go() {
     ] {
         let mut squatter = machine.start(&["listen", at]);
         assert_eq!(squatter.line(), format!("at {at}"));
-        let error = machine.link_within(Duration::from_millis(20)).unwrap_err();
+        let error = machine.link_within(Duration::from_millis(300)).unwrap_err();
         let Error::Jail {
             errno: Some(errno), ..
         } = &error
