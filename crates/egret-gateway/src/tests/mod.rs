@@ -124,9 +124,15 @@ impl World {
             },
         })
         .unwrap();
-        let (captured, proxy, dns_tcp) = (listener(), listener(), listener());
-        let dns = dns_tcp.local_addr().unwrap();
-        let dns_udp = std::net::UdpSocket::bind(dns).unwrap();
+        let (captured, proxy) = (listener(), listener());
+        // The same port for both, which another test may have got for one of them.
+        let (dns, dns_tcp, dns_udp) = loop {
+            let dns_tcp = listener();
+            let dns = dns_tcp.local_addr().unwrap();
+            if let Ok(dns_udp) = std::net::UdpSocket::bind(dns) {
+                break (dns, dns_tcp, dns_udp);
+            }
+        };
         dns_udp.set_nonblocking(true).unwrap();
         let (captured_at, proxy_at) = (captured.local_addr().unwrap(), proxy.local_addr().unwrap());
         let doors = Doors {

@@ -40,13 +40,12 @@ async fn a_stream_of_events_may_be_silent_for_as_long_as_it_likes() {
             assert_ne!(in_time(stream.read_buf(&mut said)).await.unwrap(), 0);
             at.push(begun.elapsed());
         }
-        // Each event arrived when it was sent.
-        assert!(at.iter().any(|at| at.as_millis() < 500), "{at:?}");
+        // What was there first was not held back for what came later.
         assert!(
-            at.iter().any(|at| (650..1300).contains(&at.as_millis())),
+            at[0] + Duration::from_millis(1200) < at[at.len() - 1],
             "{at:?}"
         );
-        assert!(at.iter().any(|at| at.as_millis() >= 1350), "{at:?}");
+        assert!(at.len() >= 3, "{at:?}");
         // And the connection is good for another request, after a while.
         sleep(Duration::from_millis(300)).await;
         stream
@@ -137,7 +136,14 @@ async fn a_server_may_speak_first_and_what_is_not_http_passes_as_it_is() {
 async fn http_is_found_however_it_is_begun() {
     let evil = "GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n";
     let (server, got) = sink().await;
-    let port = Port::unknown(server).await;
+    let with = With {
+        limits: Limits {
+            handshake_time: Duration::from_millis(300),
+            ..Limits::default()
+        },
+        ..With::default()
+    };
+    let port = Port::with(server, Protocol::Unknown, with).await;
     let mut stream = port.connect().await;
     for byte in evil.as_bytes() {
         stream.write_all(&[*byte]).await.unwrap();
