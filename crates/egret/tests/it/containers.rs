@@ -1,10 +1,18 @@
 //! Containers: Egret on Docker, on Podman, and on Podman without root.
 
+mod escapes;
+mod failures;
+mod host;
+mod mcp;
 mod plain;
+mod root;
+mod session;
 
 use serde_json::{Value, json};
 
 use crate::world::World;
+use crate::world::engine::Kind;
+use crate::world::images::TOOLS;
 use crate::world::servers::Service;
 
 /// What makes attempts from inside some container and says how each ended.
@@ -57,4 +65,12 @@ fn host_addresses(world: &World) -> Vec<String> {
     // Other ways to write loopback, and what slirp4netns calls the host.
     hosts.extend(["127.0.0.2", "0.0.0.0", "10.0.2.2"].map(str::to_owned));
     hosts
+}
+
+/// A world with an engine that has what [`World::run_container`] runs.
+#[track_caller]
+fn world(kind: Kind) -> World {
+    let world = World::with_engine(kind);
+    world.import(&TOOLS);
+    world
 }

@@ -70,7 +70,7 @@ fn each_test_is_in_the_list_and_each_in_the_list_exists() {
 }
 
 /// What scripts begin with that make attempts of their own: system calls that Python has no words for.
-const CALLS: &str = "
+pub(crate) const CALLS: &str = "
 import ctypes, os, socket, struct, sys, errno
 libc = ctypes.CDLL(None, use_errno=True)
 def call(*args):

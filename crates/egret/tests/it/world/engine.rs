@@ -211,6 +211,31 @@ impl World {
         .collect()
     }
 
+    /// Ends Docker's daemon, as a new version of it would, and starts it again.
+    #[track_caller]
+    pub(crate) fn restart_docker(&self) {
+        assert_eq!(self.engine(), Kind::Docker);
+        self.machine.sh("pid=$(cat /run/docker.pid); kill $pid
+             while kill -0 $pid 2>/dev/null && ! grep -q 'State:.Z' /proc/$pid/status; do sleep 0.02; done
+             rm -f /run/docker.pid");
+        let mut command = Command::new(DAEMON[0]);
+        let log = std::fs::File::create(self.machine.path(LOG)).unwrap();
+        command
+            .args(&DAEMON[1..])
+            .env_clear()
+            .env("PATH", SYSTEM_PATH)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let daemon = self.machine.spawn(command).unwrap();
+        self.daemons.borrow_mut().push(daemon);
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.try_docker(&["version"]).status.success() {
+            assert!(Instant::now() < end, "{}", self.machine.read(LOG));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The directories that are the roots of its control groups.
     pub(crate) fn control_groups(&self) -> Vec<PathBuf> {
         self.engine.as_ref().unwrap().groups.directories()

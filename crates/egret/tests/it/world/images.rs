@@ -45,7 +45,7 @@ pub(crate) const SERVERS: [Image<'_>; 3] = [
         name: "mcp/fetch",
         root: TOOLS.root,
         changes: &[
-            "ENV PYTHONPATH=/opt/servers/python PYTHONDONTWRITEBYTECODE=1",
+            "ENV PYTHONPATH=/opt/servers/python",
             "USER 1000:1000",
             "ENTRYPOINT [\"/usr/bin/python3\", \"-m\", \"mcp_server_fetch\"]",
         ],

@@ -6,7 +6,8 @@ a word for how it ended, "ms", how long that took, and sometimes "data", what wa
 
 import base64, errno, json, os, socket, struct, sys, time
 
-PROXY = ("127.0.0.1", 61081)
+# A container's proxy has a port of its own; where nothing is said, it is the one that processes have.
+PROXY = ("127.0.0.1", int(os.environ.get("HTTP_PROXY", "http://127.0.0.1:61081").rsplit(":", 1)[1]))
 heard = 0.0
 
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::dns::Query;
+use super::images::{TOOLS, TOOLS_MOUNTS};
 use super::machine::{drain, wait_at_most};
 use super::wire::Packet;
 use super::{User, World, at};
@@ -31,6 +32,8 @@ pub(crate) struct Run<'w> {
     directory: String,
     input: Vec<u8>,
     limit: Duration,
+    /// What a container is made from; a process is run where this is not said.
+    image: Option<String>,
 }
 
 /// A run under way.
@@ -73,7 +76,14 @@ impl<'w> Run<'w> {
             directory: format!("{home}/project"),
             input: Vec::new(),
             limit: Duration::from_secs(40),
+            image: None,
         }
+    }
+
+    /// A container of this image instead of a process.
+    pub(crate) fn image(mut self, name: &str) -> Self {
+        self.image = Some(name.to_owned());
+        self
     }
 
     /// `--allow DESTINATION`
@@ -187,7 +197,7 @@ impl<'w> Run<'w> {
         if let Some(log) = &self.log {
             words.extend(["--log-file".to_owned(), log.clone()]);
         }
-        words.push("--".to_owned());
+        words.push(self.image.clone().unwrap_or_else(|| "--".to_owned()));
         words.extend(program.iter().map(|word| (*word).to_owned()));
         self.world
             .command_as(self.user, &self.directory, &self.env, &words)
@@ -195,6 +205,17 @@ impl<'w> Run<'w> {
 }
 
 impl World {
+    /// Prepares a run of Egret that starts a container on the world's engine, as the user that it is for. Unless
+    /// another image is named it is [`TOOLS`], which has been imported, so that scripts and probes do there what they
+    /// do in a process.
+    pub(crate) fn run_container(&self) -> Run<'_> {
+        let kind = self.engine();
+        Run::new(self, kind.user())
+            .args(&["--engine", kind.program(), "--rm", "--interactive"])
+            .args(&TOOLS_MOUNTS)
+            .image(TOOLS.name)
+    }
+
     /// A command of a user on the machine, Egret not involved unless it is named.
     pub(crate) fn command_as(
         &self,
