@@ -366,7 +366,6 @@ impl Permit {
             },
             Lookup::HostGateway(_) => match hosts.is_gateway(address) {
                 true => Ok(()),
-                false if class == Class::Metadata => Err(Reason::DeniedAddressMetadata),
                 false => Err(Reason::DeniedHostGatewayAddressMismatch),
             },
             // The literal itself is what the entry allows, or the default.

@@ -118,7 +118,7 @@ async fn the_alias_is_looked_up_for_each_connection_and_has_to_be_the_host() {
         ("169.254.1.2",              "denied.host_gateway.address_mismatch"),
         ("0.0.0.0",                  "denied.host_gateway.address_mismatch"),
         ("::1",                      "denied.host_gateway.address_mismatch"),
-        ("169.254.169.254",          "denied.address.metadata"),
+        ("169.254.169.254",          "denied.host_gateway.address_mismatch"),
         ("127.0.0.1 127.0.0.3",      "denied.host_gateway.address_mismatch"),
         ("",                         "denied.resolution"),
         ("127.0.0.2",                "127.0.0.2"),

@@ -287,7 +287,7 @@ deny: [203.0.113.0/24, {address: 10.20.9.0/24}]",
         ("host.docker.internal:80", &["127.0.0.1"],             "allowed.host_gateway"),
         ("host.docker.internal:80", &["127.0.0.2"],             "denied.host_gateway.address_mismatch"),
         ("host.docker.internal:80", &["1.1.1.1"],               "denied.host_gateway.address_mismatch"),
-        ("host.docker.internal:80", &["172.17.0.1", "169.254.169.254"], "denied.address.metadata"),
+        ("host.docker.internal:80", &["172.17.0.1", "169.254.169.254"], "denied.host_gateway.address_mismatch"),
     ];
     for (to, answer, expected) in table {
         assert_eq!(

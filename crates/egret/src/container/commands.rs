@@ -19,7 +19,7 @@ use std::process::{Child, ExitCode, Stdio};
 /// The container sandboxes of all engines that answer. One that does not, and was named, is an error.
 pub(crate) fn listed(named: Option<Kind>) -> Result<Vec<Sandbox>, Failure> {
     let mut found = Vec::new();
-    for engine in Engine::installed(named) {
+    for engine in Engine::in_use(named) {
         match sandbox::all(&engine) {
             Ok(sandboxes) => found.extend(sandboxes),
             Err(failure) if named.is_some() => return Err(failure),
@@ -32,7 +32,7 @@ pub(crate) fn listed(named: Option<Kind>) -> Result<Vec<Sandbox>, Failure> {
 
 /// The container sandbox of this name, if any engine that answers has one.
 pub(crate) fn find(name: &str, named: Option<Kind>) -> Result<Option<Sandbox>, Failure> {
-    for engine in Engine::installed(named) {
+    for engine in Engine::in_use(named) {
         match sandbox::named(&engine, name) {
             Ok(None) => {}
             Ok(found) => return Ok(found),
@@ -45,7 +45,7 @@ pub(crate) fn find(name: &str, named: Option<Kind>) -> Result<Option<Sandbox>, F
 
 fn must_find(name: &str, named: Option<Kind>) -> Result<Sandbox, Failure> {
     find(name, named)?.ok_or_else(|| {
-        let engines: Vec<_> = Engine::installed(named)
+        let engines: Vec<_> = Engine::in_use(named)
             .iter()
             .map(|engine| engine.kind.to_string())
             .collect();
@@ -234,7 +234,7 @@ pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
 fn remove_old_images(named: Option<Kind>) -> Result<(), Failure> {
     let own = image::own_image_name()
         .map_err(|error| Failure::because("cannot read egret's own program", &error))?;
-    for engine in Engine::installed(named) {
+    for engine in Engine::in_use(named) {
         let filter = format!("label={}", label::IMAGE);
         let Ok(images) = engine.output([
             "images",

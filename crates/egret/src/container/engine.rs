@@ -2,6 +2,7 @@
 //! and remote daemons are then as its users know them.
 
 use crate::failure::Failure;
+use crate::settings;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -116,6 +117,13 @@ impl Engine {
             .collect()
     }
 
+    /// Those that may have containers. Only to ask it, Podman would make itself a home, and leave a process in it.
+    pub(crate) fn in_use(named: Option<Kind>) -> Vec<Self> {
+        let mut engines = Self::installed(named);
+        engines.retain(|engine| named.is_some() || engine.kind == Kind::Docker || podman_is_used());
+        engines
+    }
+
     #[cfg(test)]
     pub(crate) fn for_tests(kind: Kind) -> Self {
         Self {
@@ -168,6 +176,33 @@ impl Engine {
         };
         host_of(asked.trim())
     }
+}
+
+/// Whether Podman has been used by this user, as far as that can be told without it: there is its storage, or it is told
+/// where else to look (containers-storage.conf(5)).
+fn podman_is_used() -> bool {
+    let elsewhere = ["CONTAINER_HOST", "CONTAINERS_STORAGE_CONF"];
+    if elsewhere
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
+    {
+        return true;
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = settings::home();
+    let own = data.or_else(|| Some(home.as_ref()?.join(".local/share")));
+    let configured = home.map(|home| home.join(".config/containers/storage.conf"));
+    [
+        own.map(|data| data.join("containers/storage")),
+        configured,
+        Some("/etc/containers/storage.conf".into()),
+        rustix::process::geteuid()
+            .is_root()
+            .then(|| "/var/lib/containers/storage".into()),
+    ]
+    .into_iter()
+    .flatten()
+    .any(|path| path.exists())
 }
 
 /// The machine in the address of a daemon: none for a socket of this one.
