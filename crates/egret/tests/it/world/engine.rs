@@ -69,6 +69,15 @@ impl Engine {
              done");
     }
 
+    /// Takes the engines' commands away: those of the real machine would write to its files.
+    pub(super) fn hide(machine: &Machine) {
+        machine.sh(&format!(
+            "touch /srv/hidden; IFS=:; for directory in {SYSTEM_PATH}; do for name in docker podman; do
+                 if [ -x $directory/$name ]; then mount --bind /srv/hidden $directory/$name; fi
+             done; done"
+        ));
+    }
+
     /// Starts it on a machine that has its users.
     pub(super) fn start(kind: Kind, machine: &Machine) -> Engine {
         require(kind);

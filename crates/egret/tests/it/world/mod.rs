@@ -123,8 +123,9 @@ impl World {
         let machine = Machine::new(&tools);
         let outside = Machine::new(&[]);
         connect(&machine, &outside);
-        if engine.is_some() {
-            Engine::make_room(&machine);
+        match engine {
+            Some(_) => Engine::make_room(&machine),
+            None => Engine::hide(&machine),
         }
         furnish(&machine);
         let engine = engine.map(|kind| Engine::start(kind, &machine));
