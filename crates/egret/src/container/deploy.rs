@@ -65,8 +65,9 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
     spec.ports = doors(&spec.instance, &plan.published);
     spec.opens_host = plan.policy.opens_host_gateway();
-    // The engine's command is a child of ours, and finds there what we have open.
-    spec.seccomp = format!("/proc/{}/fd/{}", std::process::id(), calls.as_raw_fd());
+    // The engine's command is a child of ours, and has open what we have. It has to say "self": a rootless Podman is in a
+    // user namespace, and may not look at us.
+    spec.seccomp = format!("/proc/self/fd/{}", calls.as_raw_fd());
     spec.shares.clone_from(&plan.shares);
     spec.published.clone_from(&plan.published);
 
@@ -415,10 +416,10 @@ fn doors(instance: &str, published: &[Publish]) -> Ports {
     }
 }
 
-/// A file, without a name, that has the system calls that a workload does not get.
+/// A file, without a name, that has the system calls that a workload does not get; commands that are started inherit it.
 fn seccomp_file() -> io::Result<std::fs::File> {
     use rustix::fs::{MemfdFlags, memfd_create};
-    let mut file: std::fs::File = memfd_create("seccomp", MemfdFlags::CLOEXEC)?.into();
+    let mut file: std::fs::File = memfd_create("seccomp", MemfdFlags::empty())?.into();
     file.write_all(seccomp_profile(false).as_bytes())?;
     Ok(file)
 }
