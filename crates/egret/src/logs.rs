@@ -60,7 +60,8 @@ fn of_container(sandbox: &Sandbox, arguments: &Logs) -> Result<ExitCode, Failure
     let mut out = io::stdout().lock();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for line in BufReader::new(stream).lines() {
-        let line = line.map_err(|error| Failure::because("cannot read the audit log", &error))?;
+        let line =
+            line.map_err(|error| Failure::because("cannot read the audit log", &error))? + "\n";
         match show(&mut out, &line, arguments, colour).and_then(|_| out.flush()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,

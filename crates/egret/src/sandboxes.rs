@@ -42,8 +42,20 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether its workload runs: that is what there is a sandbox for.
 fn runs(sandbox: &Sandbox) -> bool {
-    sandbox.containers.iter().any(Container::runs)
+    sandbox
+        .container(Role::Workload)
+        .is_some_and(Container::runs)
+}
+
+/// How long a container has been running, or how it ended.
+fn status(container: &Container) -> String {
+    match container.state.as_str() {
+        "running" => age(&container.started),
+        "exited" => format!("exited ({})", container.exit_code),
+        state => state.to_owned(),
+    }
 }
 
 /// A container sandbox, for machines.
@@ -52,16 +64,8 @@ fn described(sandbox: &Sandbox) -> Value {
     json!({
         "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
         "image": workload.map(|container| &container.image), "state": workload.map(|container| &container.state),
-        "status": workload.map(|container| &container.status), "ports": ports(sandbox),
+        "started": workload.map(|container| &container.started), "ports": sandbox.ports(),
     })
-}
-
-/// What a container sandbox has published.
-fn ports(sandbox: &Sandbox) -> &str {
-    let published = [Role::Gateway, Role::Workload]
-        .into_iter()
-        .find_map(|role| sandbox.container(role));
-    published.map_or("", |container| &container.ports)
 }
 
 fn table(running: &[Status], containers: &[Sandbox]) -> String {
@@ -78,11 +82,10 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
     }));
     rows.extend(containers.iter().map(|sandbox| {
         let workload = sandbox.container(Role::Workload);
-        let status = workload.map_or("gone", |container| &container.status);
         [
             sandbox.name.clone(),
             sandbox.engine.kind.program().to_owned(),
-            status.strip_prefix("Up ").unwrap_or(status).to_owned(),
+            workload.map_or_else(|| "gone".into(), status),
             workload
                 .map_or("-", |container| &container.image)
                 .to_owned(),
@@ -92,7 +95,7 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
                 "none"
             }
             .to_owned(),
-            ports(sandbox).to_owned(),
+            sandbox.ports(),
         ]
     }));
     let width = |column: usize| {
@@ -133,7 +136,8 @@ fn age(started: &str) -> String {
 pub(crate) fn stop(arguments: &Stop) -> Result<ExitCode, Failure> {
     for name in &arguments.names {
         let Some(Answer::Status(status)) = control::ask(name.as_str(), &Request::Status)? else {
-            let Some(sandbox) = container::find(name.as_str(), arguments.engine)?.filter(runs)
+            let Some(sandbox) = container::find(name.as_str(), arguments.engine)?
+                .filter(|sandbox| sandbox.containers.iter().any(Container::runs))
             else {
                 return Err(not_running(name.as_str()));
             };

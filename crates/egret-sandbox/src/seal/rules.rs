@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
 
-use super::{AF_INET, AF_INET6};
+use super::{AF_INET, AF_INET6, LOOPBACK};
 
 const TABLE: &str = "egret";
 const BATCH_BEGIN: u16 = 16;
@@ -17,6 +17,7 @@ const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
 const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
+const HOOK_INPUT: u32 = 1;
 const HOOK_OUTPUT: u32 = 3;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
@@ -50,6 +51,8 @@ enum Step {
     Verdict(i32),
 }
 
+const META_INPUT: u32 = 4;
+const META_OUTPUT: u32 = 5;
 const META_L4PROTO: u32 = 16;
 const META_NFPROTO: u32 = 15;
 const NETWORK_HEADER: u32 = 1;
@@ -72,13 +75,19 @@ const RETURN: i32 = -5;
 ///         ct direction original meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
 ///         ct direction original meta l4proto udp ip6 daddr != ::1 log group GROUP
 ///         icmp type echo-request log group GROUP drop
-///         icmpv6 type echo-request log group GROUP drop }
+///         icmpv6 type echo-request log group GROUP drop
+///         oif != lo drop }
+///     chain arrived { type filter hook input priority filter;
+///         iif != lo drop }
 /// }
 /// ```
 ///
-/// The drops make `ping` fail at once: otherwise the kernel, to which every address is its own, would answer it. What is
-/// logged goes nowhere in any case; logging lets the gateway put the attempt on record. A kernel without `nfnetlink_log`
-/// seals as well as any other and has nobody to tell (`None`).
+/// There is no other interface. One that somebody plugs in later, with privileges outside, finds its traffic dropped: the
+/// route that makes every address local is not the only one then.
+///
+/// The drops of echo requests make `ping` fail at once: otherwise the kernel, to which every address is its own, would
+/// answer it. What is logged goes nowhere in any case; logging lets the gateway put the attempt on record. A kernel without
+/// `nfnetlink_log` seals as well as any other and has nobody to tell (`None`).
 pub(super) fn redirect(socket: &Socket, ports: Ports) -> io::Result<Option<OwnedFd>> {
     match strays::listen()
         .and_then(|listener| ruleset(ports, true).commit(socket).map(|()| listener))
@@ -143,8 +152,9 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
             attributes.text(1, TABLE);
         },
     );
-    chain(&mut batch, "out", "nat", PRIORITY_DSTNAT);
-    chain(&mut batch, "filter", "filter", PRIORITY_FILTER);
+    chain(&mut batch, "out", "nat", HOOK_OUTPUT, PRIORITY_DSTNAT);
+    chain(&mut batch, "filter", "filter", HOOK_OUTPUT, PRIORITY_FILTER);
+    chain(&mut batch, "arrived", "filter", HOOK_INPUT, PRIORITY_FILTER);
     let out = [
         vec![protocol(UDP), port_53(), vec![Redirect(ports.dns)]],
         vec![protocol(TCP), port_53(), vec![Redirect(ports.dns)]],
@@ -194,7 +204,17 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
             reported,
         ]);
     }
-    for (name, rules) in [("out", out.to_vec()), ("filter", filter)] {
+    let elsewhere = |by: u32| {
+        let lo = LOOPBACK.to_ne_bytes().to_vec();
+        vec![vec![Meta(by), Differs(lo), Verdict(DROP)]]
+    };
+    filter.push(elsewhere(META_OUTPUT));
+    let arrived = vec![elsewhere(META_INPUT)];
+    for (name, rules) in [
+        ("out", out.to_vec()),
+        ("filter", filter),
+        ("arrived", arrived),
+    ] {
         for steps in rules {
             rule(&mut batch, name, &steps.concat());
         }
@@ -213,7 +233,7 @@ const fn nf_header(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-fn chain(batch: &mut Batch, name: &str, kind: &str, priority: i32) {
+fn chain(batch: &mut Batch, name: &str, kind: &str, hook: u32, priority: i32) {
     const ACCEPT: u32 = 1;
     batch.message(
         nft(NEWCHAIN),
@@ -221,9 +241,8 @@ fn chain(batch: &mut Batch, name: &str, kind: &str, priority: i32) {
         &nf_header(FAMILY_INET, 0),
         |attributes| {
             attributes.text(1, TABLE).text(3, name);
-            attributes.nested(4, |hook| {
-                hook.number(1, HOOK_OUTPUT)
-                    .number(2, priority.cast_unsigned());
+            attributes.nested(4, |attached| {
+                attached.number(1, hook).number(2, priority.cast_unsigned());
             });
             attributes.number(5, ACCEPT).text(7, kind);
         },

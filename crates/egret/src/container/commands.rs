@@ -2,10 +2,11 @@
 
 use super::config::RunConfig;
 use super::deploy::{Heard, await_ready, dismiss};
-use super::ending::{Records, remove as remove_sandbox};
+use super::ending::Records;
 use super::engine::{Engine, Kind};
+use super::plan::check_mounts;
 use super::sandbox::{self, Container, Role, Sandbox};
-use super::spec::{agent_name, gateway_name, label};
+use super::spec::label;
 use super::{image, wait};
 use crate::cli::{Exec, Inspect, Remove, Restart, Start};
 use crate::control::{Answer, Request};
@@ -43,6 +44,18 @@ pub(crate) fn find(name: &str, named: Option<Kind>) -> Result<Option<Sandbox>, F
     Ok(None)
 }
 
+/// The id of a part that has to be there.
+fn id_of(sandbox: &Sandbox, role: Role) -> Result<&str, Failure> {
+    let name = &sandbox.name;
+    let container = sandbox.container(role).ok_or_else(|| {
+        let what = role.name();
+        Failure::new(format!(
+            "the {what} of {name} is gone; remove what is left with `egret rm -f {name}` and run it anew"
+        ))
+    })?;
+    Ok(&container.id)
+}
+
 fn must_find(name: &str, named: Option<Kind>) -> Result<Sandbox, Failure> {
     find(name, named)?.ok_or_else(|| {
         let engines: Vec<_> = Engine::in_use(named)
@@ -67,7 +80,7 @@ pub(crate) fn stop(sandbox: &Sandbox, time: u64) -> Result<(), Failure> {
         };
         sandbox
             .engine
-            .output(["stop", "--time", &time.to_string(), &container.name])
+            .output(["stop", "--time", &time.to_string(), &container.id])
             .map_err(|complaint| {
                 Failure::because(format_args!("cannot stop {}", container.name), &complaint)
             })?;
@@ -89,7 +102,7 @@ pub(crate) fn start(arguments: &Start) -> Result<ExitCode, Failure> {
         if arguments.interactive {
             words.push("--interactive".into());
         }
-        words.push(sandbox.name.clone());
+        words.push(id_of(&sandbox, Role::Workload)?.to_owned());
         let ended = wait::foreground(&sandbox.engine, words, &signals)?;
         stop(&must_find(name.as_str(), arguments.engine)?, 1)?;
         return Ok(wait::exit_as(ended));
@@ -116,7 +129,9 @@ pub(crate) fn restart(arguments: &Restart) -> Result<ExitCode, Failure> {
 
 fn start_in_background(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
     raise_again(sandbox, signals)?;
-    let started = sandbox.engine.output(["start", &sandbox.name]);
+    let started = sandbox
+        .engine
+        .output(["start", id_of(sandbox, Role::Workload)?]);
     started.map(|_| ()).map_err(|complaint| {
         Failure::because(format_args!("cannot start {}", sandbox.name), &complaint)
     })
@@ -127,22 +142,19 @@ fn start_in_background(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failu
 /// A network namespace ends with its agent's container. A workload that is still in an old one has lost its network, and is
 /// stopped, so that it can be started in the new one.
 fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
+    let workload = id_of(sandbox, Role::Workload)?;
+    if let Some(config) = sandbox
+        .container(Role::Workload)
+        .and_then(Container::configuration)
+    {
+        check_mounts(&config)?;
+    }
     if !sandbox.is_sealed() {
         return Ok(());
     }
     let Sandbox { engine, name, .. } = sandbox;
+    let (agent, gateway) = (id_of(sandbox, Role::Agent)?, id_of(sandbox, Role::Gateway)?);
     let runs = |role| sandbox.container(role).is_some_and(Container::runs);
-    for (role, what) in [
-        (Role::Agent, "agent"),
-        (Role::Gateway, "gateway"),
-        (Role::Workload, "workload"),
-    ] {
-        if sandbox.container(role).is_none() {
-            return Err(Failure::new(format!(
-                "the {what} of {name} is gone; remove what is left with `egret rm -f {name}` and run it anew"
-            )));
-        }
-    }
     let failed = |complaint: &dyn std::error::Error| {
         Failure::because(format_args!("cannot start {name}"), complaint)
     };
@@ -157,25 +169,25 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
             .spawn()
             .map_err(|error| failed(&error))
     };
+    let stop = |container: &str| {
+        let stopped = engine.output(["stop", "--time", "5", container]);
+        stopped.map(|_| ()).map_err(|complaint| failed(&complaint))
+    };
     let mut watched = Vec::new();
+    if runs(Role::Workload) && is_stranded(sandbox) {
+        stop(workload)?;
+    }
     if !runs(Role::Agent) {
-        for (role, container) in [
-            (Role::Workload, name.clone()),
-            (Role::Gateway, gateway_name(name)),
-        ] {
-            if runs(role) {
-                engine
-                    .output(["stop", "--time", "5", &container])
-                    .map_err(|complaint| failed(&complaint))?;
-            }
+        if runs(Role::Gateway) {
+            stop(gateway)?;
         }
-        let mut agent = attached(&agent_name(name))?;
+        let mut agent = attached(agent)?;
         heard.complaints("agent", &mut agent);
         watched.push(agent);
     } else if runs(Role::Gateway) {
         return Ok(());
     }
-    let outcome = attached(&gateway_name(name)).and_then(|mut gateway| {
+    let outcome = attached(gateway).and_then(|mut gateway| {
         heard.complaints("gateway", &mut gateway);
         heard.ready(&mut gateway);
         watched.push(gateway);
@@ -183,6 +195,21 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
     });
     watched.iter_mut().for_each(dismiss);
     outcome
+}
+
+/// Whether the workload is in a network namespace that its agent no longer holds: the agent does not run, or was started
+/// later than the workload.
+fn is_stranded(sandbox: &Sandbox) -> bool {
+    let started = |role| {
+        let container = sandbox
+            .container(role)
+            .filter(|container| container.runs())?;
+        container.started.parse::<jiff::Timestamp>().ok()
+    };
+    match (started(Role::Agent), started(Role::Workload)) {
+        (Some(agent), Some(workload)) => workload < agent,
+        _ => true,
+    }
 }
 
 /// `egret rm`
@@ -212,16 +239,23 @@ pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
     }
     for sandbox in &sandboxes {
         let Sandbox { engine, name, .. } = sandbox;
-        if sandbox.is_sealed() {
-            // What runs goes at once, but for the gateway, which has its last words to say.
-            let (Ok(_) | Err(_)) = engine.output(["kill", name]);
-            let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway_name(name)]);
-            let records = Records::of(engine, name);
+        // What runs goes at once, but for the gateway, which has its last words to say.
+        if let Some(workload) = sandbox
+            .container(Role::Workload)
+            .filter(|workload| workload.runs())
+        {
+            let (Ok(_) | Err(_)) = engine.output(["kill", &workload.id]);
+        }
+        if let Some(gateway) = sandbox.container(Role::Gateway) {
+            let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway.id]);
+            let records = Records::of(engine, &gateway.id);
             if records.are_any() {
                 records.keep(name, None)?;
             }
         }
-        remove_sandbox(engine, name)?;
+        sandbox::remove(sandbox).map_err(|complaint| {
+            Failure::because(format_args!("cannot remove {name}"), &complaint)
+        })?;
         printed(name)?;
     }
     if arguments.all {
@@ -245,7 +279,11 @@ fn remove_old_images(named: Option<Kind>) -> Result<(), Failure> {
         ]) else {
             continue;
         };
-        for found in images.split_whitespace() {
+        // A label is inherited by whatever is made from an image; the name is ours alone.
+        let ours = images
+            .split_whitespace()
+            .filter(|found| found.starts_with(&format!("{}:", image::REPOSITORY)));
+        for found in ours {
             if found == own {
                 say!(
                     "egret: kept the image {own} in {}; `{} rmi {own}` removes it",
@@ -271,9 +309,9 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<ExitCode, Failure> {
             .iter()
             .map(|container| {
                 json!({
-                    "role": format!("{:?}", container.role).to_ascii_lowercase(),
-                    "name": container.name, "state": container.state, "status": container.status,
-                    "image": container.image, "ports": container.ports,
+                    "role": container.role.name(), "id": container.id, "name": container.name,
+                    "state": container.state, "exit_code": container.exit_code, "started": container.started,
+                    "image": container.image,
                 })
             })
             .collect();
@@ -284,7 +322,7 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<ExitCode, Failure> {
         found.push(json!({
             "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
             "state": sandbox.container(Role::Workload).map(|container| &container.state),
-            "policy": policy, "containers": containers, "configuration": configuration,
+            "policy": policy, "ports": sandbox.ports(), "containers": containers, "configuration": configuration,
         }));
     }
     let text = serde_json::to_string_pretty(&found)
@@ -312,27 +350,11 @@ pub(crate) fn export(arguments: &Inspect) -> Result<ExitCode, Failure> {
 /// The run configuration that a sandbox was made from.
 fn configuration_of(sandbox: &Sandbox) -> Result<RunConfig, Failure> {
     let name = &sandbox.name;
-    let failed = |error: &dyn std::error::Error| {
-        Failure::because(
-            format_args!("cannot read the run configuration of {name}"),
-            error,
-        )
-    };
-    let kept = [Role::Workload, Role::Gateway]
-        .into_iter()
-        .find_map(|role| sandbox.container(role));
-    let container = kept.ok_or_else(|| {
-        Failure::new(format!(
-            "of {name} only the agent is left; `egret rm -f {name}` removes it"
-        ))
-    })?;
-    let format = format!("{{{{index .Config.Labels \"{}\"}}}}", label::RUN);
-    let text = sandbox
-        .engine
-        .output(["container", "inspect", "--format", &format, &container.name])
-        .map_err(|complaint| failed(&complaint))?;
-    text.parse()
-        .map_err(|error: super::config::BadConfig| failed(&error))
+    sandbox
+        .containers
+        .iter()
+        .find_map(Container::configuration)
+        .ok_or_else(|| Failure::new(format!("nothing that is left of {name} has its run configuration; `egret rm -f {name}` removes it")))
 }
 
 /// `egret exec`
@@ -370,7 +392,7 @@ pub(crate) fn exec(arguments: &Exec) -> Result<ExitCode, Failure> {
     for (option, value) in given.chain(variables) {
         words.extend([option.to_owned(), value.clone()]);
     }
-    words.push(workload.name.clone());
+    words.push(workload.id.clone());
     words.extend(arguments.command.iter().cloned());
     wait::foreground(&sandbox.engine, words, &signals).map(wait::exit_as)
 }
@@ -390,20 +412,18 @@ pub(crate) fn logs(
     if let Some(tail) = tail {
         words.extend(["--tail".into(), tail.to_owned()]);
     }
-    words.push(sandbox.name.clone());
+    words.push(id_of(sandbox, Role::Workload)?.to_owned());
     wait::foreground(&sandbox.engine, words, &signals).map(wait::exit_as)
 }
 
 /// The audit records of a sandbox, as they come; `None` if it has no gateway. Ended when dropped.
 pub(crate) fn audit(sandbox: &Sandbox, follow: bool) -> Result<Option<AuditStream>, Failure> {
-    if !sandbox.is_sealed() {
+    let Some(gateway) = sandbox.container(Role::Gateway) else {
         return Ok(None);
-    }
-    let gateway = gateway_name(&sandbox.name);
-    let words: &[&str] = if follow {
-        &["logs", "--follow", &gateway]
-    } else {
-        &["logs", &gateway]
+    };
+    let words: &[&str] = match follow {
+        true => &["logs", "--follow", &gateway.id],
+        false => &["logs", &gateway.id],
     };
     let child = sandbox
         .engine
@@ -456,7 +476,7 @@ fn ask(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
         .command([
             "exec",
             "--interactive",
-            &gateway_name(name),
+            id_of(sandbox, Role::Gateway)?,
             image::PROGRAM,
             "ask",
             name,

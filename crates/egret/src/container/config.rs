@@ -7,6 +7,7 @@
 use crate::environment::looks_secret;
 use egret_policy::{HostGatewayPorts, SandboxId};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -192,13 +193,35 @@ pub(crate) enum Transport {
 }
 
 /// Where a run configuration has its policy.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum PolicyText {
     /// `FILE`, `FILE#SERVICE` or the name of a profile.
     Named(String),
-    /// The policy itself.
-    Inline(serde_json::Value),
+    /// The policy itself, as it stands there: what is wrong with it is for those to say who read policies.
+    Inline(String),
+}
+
+impl<'de> Deserialize<'de> for PolicyText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        match text.get().starts_with('"') {
+            true => serde_json::from_str(text.get())
+                .map(Self::Named)
+                .map_err(serde::de::Error::custom),
+            false => Ok(Self::Inline(text.get().to_owned())),
+        }
+    }
+}
+
+impl Serialize for PolicyText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Named(name) => name.serialize(serializer),
+            Self::Inline(text) => RawValue::from_string(text.clone())
+                .map_err(serde::ser::Error::custom)?
+                .serialize(serializer),
+        }
+    }
 }
 
 /// A run configuration that cannot be used, in words.
@@ -226,6 +249,14 @@ impl RunConfig {
             HostAccess::Off => None,
             HostAccess::On(ports) => Some(ports.clone()),
         }
+    }
+
+    /// Whether its network is that of somebody else, or none, so that there is nothing to seal.
+    pub(crate) fn has_foreign_network(&self) -> bool {
+        let network = self.network.as_deref().unwrap_or_default();
+        matches!(network, "host" | "none")
+            || network.starts_with("container:")
+            || network.starts_with("ns:")
     }
 
     /// As it may be kept and shown: without values that look like secrets.

@@ -3,13 +3,14 @@
 //! Agent and gateway start side by side; the gateway says a word once it has the agent's doors and has seen that what
 //! leaves the sandbox arrives at them. Only then is the workload started. A start that fails, or is broken off, is undone.
 
-use super::engine::{Engine, said};
+use super::engine::{Engine, Kind, said};
 use super::inside::Settings;
+use super::minder::Minder;
 use super::options::configuration;
-use super::plan::{Plan, apply_unsealed, is_sealed, warn_of_what_does_nothing};
+use super::plan::{Plan, Surroundings, apply_unsealed, warn_of_what_does_nothing};
 use super::publish::Publish;
 use super::sandbox;
-use super::spec::{Spec, label};
+use super::spec::{Spec, agent_name, gateway_name};
 use super::{INSTANCE_LENGTH, ending, hosts, image, wait};
 use crate::cli;
 use crate::failure::Failure;
@@ -30,11 +31,17 @@ use std::time::{Duration, Instant};
 /// Runs an image with one way out, and ends as it ends.
 pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, Failure> {
     let mut config = configuration(arguments)?;
-    let sealed = is_sealed(&config)?;
-    let plan = sealed.then(|| Plan::resolve(&config)).transpose()?;
-    if plan.is_none() {
+    let surroundings = Surroundings::of(&config)?;
+    let plan = match surroundings {
+        Surroundings::Open => None,
+        Surroundings::Sealed | Surroundings::NoNetwork => Some(Plan::resolve(&config)?),
+    };
+    if surroundings != Surroundings::Sealed {
         warn_of_what_does_nothing(&config);
-        apply_unsealed(&mut config)?;
+    }
+    match &plan {
+        Some(plan) => plan.settle(&mut config),
+        None => apply_unsealed(&mut config)?,
     }
     let instance = instance()?;
     let name = match config.name.take() {
@@ -43,44 +50,50 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     };
     config.name = Some(name.clone());
     let engine = Engine::find(arguments.container.engine)?;
-    let mut spec = Spec {
+    if engine.kind == Kind::Podman
+        && surroundings == Surroundings::Sealed
+        && !config.add_host.is_empty()
+    {
+        return Err(Failure::new(
+            "--add-host: Podman takes no lines for the hosts file of a container that shares another one's network",
+        ));
+    }
+    let calls = seccomp_file()
+        .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
+    let spec = Spec {
         kind: engine.kind,
         name,
+        ports: doors(&instance, plan.as_ref().map_or(&[], |plan| &plan.published)),
+        published: plan
+            .as_ref()
+            .map_or_else(Vec::new, |plan| plan.published.clone()),
+        opens_host: plan
+            .as_ref()
+            .is_some_and(|plan| plan.policy.opens_host_gateway()),
         instance,
         own_image: String::new(),
         config,
-        shares: Vec::new(),
-        ports: Ports::default(),
-        published: Vec::new(),
-        opens_host: false,
-        seccomp: String::new(),
+        // The engine's command is a child of ours, and has open what we have. It has to say "self": a rootless Podman is
+        // in a user namespace, and may not look at us.
+        seccomp: format!("/proc/self/fd/{}", calls.as_raw_fd()),
         detach: arguments.container.detach,
         remove: arguments.container.rm,
     };
-    let Some(plan) = plan else {
-        return wait::foreground(&engine, spec.unsealed(), signals).map(wait::exit_as);
+    let Some(plan) = plan.filter(|_| surroundings == Surroundings::Sealed) else {
+        let words = match surroundings {
+            Surroundings::Open => spec.unsealed(),
+            _ => spec.without_network(),
+        };
+        return match spec.detach {
+            true => in_background(&engine, &spec, words),
+            false => wait::foreground(&engine, words, signals).map(wait::exit_as),
+        };
     };
-
-    let calls = seccomp_file()
-        .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
-    spec.ports = doors(&spec.instance, &plan.published);
-    spec.opens_host = plan.policy.opens_host_gateway();
-    // The engine's command is a child of ours, and has open what we have. It has to say "self": a rootless Podman is in a
-    // user namespace, and may not look at us.
-    spec.seccomp = format!("/proc/self/fd/{}", calls.as_raw_fd());
-    spec.shares.clone_from(&plan.shares);
-    spec.published.clone_from(&plan.published);
 
     let standing = Standing::raise(&engine, spec, &plan, signals)?;
     match arguments.container.detach {
         true => standing.detach(),
-        false => {
-            let (ended, spec) = standing.workload(signals)?;
-            if let Some(spec) = spec {
-                ending::finish(&engine, &spec, arguments)?;
-            }
-            Ok(wait::exit_as(ended))
-        }
+        false => standing.workload(signals, arguments).map(wait::exit_as),
     }
 }
 
@@ -104,7 +117,12 @@ fn hosts(engine: &Engine) -> Result<(BTreeSet<IpAddr>, Option<Failure>), Failure
         // Addresses of networks that are not known are still private ones, which have to be granted.
         Err(failure) => (BTreeSet::new(), Some(failure)),
     };
-    Ok((gateways.into_iter().chain(own).collect(), unknown))
+    let rootless = engine.kind == Kind::Podman && !rustix::process::geteuid().is_root();
+    let unseen = rootless.then_some(hosts::ROOTLESS).into_iter().flatten();
+    Ok((
+        gateways.into_iter().chain(own).chain(unseen).collect(),
+        unknown,
+    ))
 }
 
 /// Nothing else has the name, here or in the engine.
@@ -152,8 +170,13 @@ impl<'a> Standing<'a> {
             let free = scope.spawn(|| is_free(engine, &name));
             let volume = spec.volume();
             let volume = scope.spawn(|| engine.output(volume));
+            let storage = scope.spawn(|| plan.outside_storage(engine));
             let image = image::own_image(engine);
-            let (free, volume) = (joined(free).flatten(), joined(volume));
+            let (free, volume, storage) = (
+                joined(free).flatten(),
+                joined(volume),
+                joined(storage).flatten(),
+            );
             // From here on everything is undone by dropping this. (A volume is told from others by the start it is of.)
             spec.own_image = image?;
             let standing = Self {
@@ -162,6 +185,7 @@ impl<'a> Standing<'a> {
                 stays: false,
             };
             free?;
+            storage?;
             volume?.map_err(|complaint| failed(&complaint))?;
             let spec = &standing.spec;
 
@@ -200,7 +224,8 @@ impl<'a> Standing<'a> {
                     }
                     tell(&mut gateway, &plan.settings(spec, hosts))
                 })
-                .and_then(|()| await_ready(&heard, signals));
+                .and_then(|()| await_ready(&heard, signals))
+                .and_then(|()| settled(engine, spec));
             // The containers are the engine's. These two only watched them.
             dismiss(&mut agent);
             dismiss(&mut gateway);
@@ -210,44 +235,63 @@ impl<'a> Standing<'a> {
 
     /// Starts the workload, and lets it be.
     fn detach(mut self) -> Result<ExitCode, Failure> {
-        let output = self
-            .engine
-            .command(self.spec.workload())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(|error| Failure::because("cannot start the workload", &error))?;
-        if !output.status.success() {
-            return Ok(ExitCode::from(
-                u8::try_from(output.status.code().unwrap_or(125)).unwrap_or(125),
-            ));
+        let minder = self
+            .spec
+            .remove
+            .then(|| Minder::leave(self.engine, &self.spec))
+            .transpose()?;
+        let started = in_background(self.engine, &self.spec, self.spec.workload())?;
+        self.stays = started == ExitCode::SUCCESS;
+        if let Some(minder) = minder {
+            minder.end(!self.stays);
         }
-        self.stays = true;
-        if self.spec.remove {
-            ending::leave_minder(self.engine, &self.spec)?;
+        if self.stays {
+            ending::say_where(self.engine, &self.spec);
         }
-        ending::say_where(self.engine, &self.spec);
-        writeln!(io::stdout(), "{}", self.spec.name)
-            .map_err(|error| Failure::because("cannot print", &error))?;
-        Ok(ExitCode::SUCCESS)
+        Ok(started)
     }
 
     /// Starts the workload and waits for its end. One that could not be started leaves nothing behind; otherwise there is
     /// something to finish.
-    fn workload(mut self, signals: &Signals) -> Result<(Ended, Option<Spec>), Failure> {
+    fn workload(mut self, signals: &Signals, arguments: &cli::Run) -> Result<Ended, Failure> {
         ending::say_where(self.engine, &self.spec);
+        let minder = self
+            .spec
+            .remove
+            .then(|| Minder::leave(self.engine, &self.spec))
+            .transpose()?;
         let ended = wait::foreground(self.engine, self.spec.workload(), signals)?;
         self.stays = match ended {
             Ended::Status(125..=127) => ending::has_run(self.engine, &self.spec),
             _ => true,
         };
-        if !self.stays {
-            advise(&self.spec.config.image);
+        match self.stays {
+            true => ending::finish(self.engine, &self.spec, arguments)?,
+            false => advise(&self.spec.config.image),
         }
-        let left = self.stays.then(|| self.spec.clone());
-        Ok((ended, left))
+        if let Some(minder) = minder {
+            minder.end(true);
+        }
+        Ok(ended)
     }
+}
+
+/// Runs a command of the engine's that leaves a container behind, and prints the sandbox's name.
+fn in_background(engine: &Engine, spec: &Spec, words: Vec<String>) -> Result<ExitCode, Failure> {
+    let output = engine
+        .command(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::because("cannot start the workload", &error))?;
+    if !output.status.success() {
+        let code = output.status.code().unwrap_or(125);
+        return Ok(ExitCode::from(u8::try_from(code).unwrap_or(125)));
+    }
+    writeln!(io::stdout(), "{}", spec.name)
+        .map_err(|error| Failure::because("cannot print", &error))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Advice for an image that could not be run, where a program of that name could.
@@ -263,8 +307,7 @@ impl Drop for Standing<'_> {
         if self.stays {
             return;
         }
-        let instance = format!("{}={}", label::INSTANCE, self.spec.instance);
-        if let Err(complaint) = sandbox::remove_labelled(self.engine, &instance) {
+        if let Err(complaint) = sandbox::undo(self.engine, &self.spec.instance) {
             let name = &self.spec.name;
             say!(
                 "egret: could not undo the start of {name}: {complaint}; `egret rm -f {name}` removes what is left"
@@ -330,6 +373,37 @@ impl Heard {
             });
         }
     }
+}
+
+/// Waits until the engine knows that both run. Podman's command is the engine itself, and writes down what it has started
+/// after that: ended before, it would be started once more.
+fn settled(engine: &Engine, spec: &Spec) -> Result<(), Failure> {
+    if engine.kind == Kind::Docker {
+        return Ok(());
+    }
+    let (agent, gateway) = (
+        agent_name(spec.name.as_str()),
+        gateway_name(spec.name.as_str()),
+    );
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let states = engine.output([
+            "container",
+            "inspect",
+            "--format",
+            "{{.State.Status}}",
+            &agent,
+            &gateway,
+        ]);
+        if states.is_ok_and(|states| states.split_whitespace().all(|state| state == "running")) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Err(Failure::new(format!(
+        "{} does not say that {agent} and {gateway} run",
+        engine.kind
+    )))
 }
 
 /// How long agent and gateway have, from the engine's taking them on.

@@ -1,18 +1,15 @@
 //! What is said when a sandbox has started, and what is kept when it ends: the audit log outlives the containers.
 
-use super::engine::{Engine, Kind};
+use super::engine::Engine;
 use super::sandbox;
-use super::spec::{FIRST_INBOUND, Spec, agent_name, gateway_name, label};
+use super::spec::{FIRST_INBOUND, Spec, agent_name, gateway_name};
 use crate::cli;
 use crate::failure::Failure;
 use crate::summary::{self, Ending};
 use crate::{logs, settings};
-use clap::ValueEnum as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::time::Duration;
 
 /// Says where published ports of HTTP servers are, to whoever sees it.
 pub(crate) fn say_where(engine: &Engine, spec: &Spec) {
@@ -54,13 +51,13 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
     let name = spec.name.as_str();
     let (agent, gateway) = (agent_name(name), gateway_name(name));
     // Each may have been stopped or removed from elsewhere meanwhile, which is as well.
+    let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway]);
     let records = std::thread::scope(|scope| {
         let agent = scope.spawn(|| match spec.remove {
-            true => engine.output(["rm", "--force", &agent]),
+            true => sandbox::remove_containers(engine, &agent).map(|()| String::new()),
             false => engine.output(["stop", "--time", "1", &agent]),
         });
-        let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway]);
-        let records = Records::of(engine, name);
+        let records = Records::of(engine, &gateway);
         let (Ok(_) | Err(_)) = agent.join();
         records
     });
@@ -70,12 +67,13 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
     };
     if spec.remove {
         // What is left is two things, unless something went wrong before; whatever it is, it is looked for then.
-        let removed = engine
-            .output(["rm", "--force", &gateway])
-            .and_then(|_| engine.output(["volume", "rm", &spec.volume_name()]));
-        if removed.is_err() {
-            remove(engine, name)?;
-        }
+        sandbox::remove_containers(engine, &gateway)
+            .and_then(|()| engine.output(["volume", "rm", &spec.volume_name()]))
+            .map(|_| ())
+            .or_else(|_| sandbox::undo(engine, &spec.instance))
+            .map_err(|complaint| {
+                Failure::because(format_args!("cannot remove {name}"), &complaint)
+            })?;
     }
     let wanted = arguments.summary
         || arguments.output == cli::Output::Json
@@ -87,71 +85,6 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
     Ok(())
 }
 
-/// Leaves a process behind that removes a sandbox in the background when its workload has ended: the engine removes that,
-/// and knows nothing of the rest.
-pub(crate) fn leave_minder(engine: &Engine, spec: &Spec) -> Result<(), Failure> {
-    let nowhere = std::process::Stdio::null;
-    let minder = std::process::Command::new("/proc/self/exe")
-        .args([
-            "mind",
-            engine.kind.program(),
-            spec.name.as_str(),
-            &spec.instance,
-        ])
-        .current_dir("/")
-        .stdin(nowhere())
-        .stdout(nowhere())
-        .stderr(nowhere())
-        .spawn();
-    minder.map(|_| ()).map_err(|error| {
-        Failure::because(
-            "cannot leave a process behind that removes the sandbox",
-            &error,
-        )
-    })
-}
-
-/// `egret mind ENGINE SANDBOX INSTANCE`
-pub(crate) fn mind(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let mistaken = || Failure::new("`egret mind` is how egret leaves a process behind");
-    let [kind, name, instance] = arguments else {
-        return Err(mistaken());
-    };
-    let kind = Kind::from_str(kind, false).map_err(|_| mistaken())?;
-    // It outlives the terminal that it was started from.
-    rustix::process::setsid().map_err(|errno| {
-        Failure::because("cannot leave the terminal", &std::io::Error::from(errno))
-    })?;
-    let engine = Engine::find(Some(kind))?;
-    let wanted = format!("label={}={instance}", label::INSTANCE);
-    let workload = format!("label={}=workload", label::ROLE);
-    loop {
-        // Returns when it has ended, at once if it is not there, and when the engine itself ends.
-        let (Ok(_) | Err(_)) = engine.output(["wait", name]);
-        let left = engine.output([
-            "ps", "--all", "--quiet", "--filter", &wanted, "--filter", &workload,
-        ]);
-        if left.is_ok_and(|left| left.trim().is_empty()) {
-            break;
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway_name(name)]);
-    let records = Records::of(&engine, name);
-    if records.are_any() {
-        records.keep(name, None)?;
-    }
-    sandbox::remove_labelled(&engine, &format!("{}={instance}", label::INSTANCE))
-        .map_err(|complaint| Failure::because(format_args!("cannot remove {name}"), &complaint))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Removes all of a sandbox.
-pub(crate) fn remove(engine: &Engine, name: &str) -> Result<(), Failure> {
-    sandbox::remove_labelled(engine, &format!("{}={name}", label::SANDBOX))
-        .map_err(|complaint| Failure::because(format_args!("cannot remove {name}"), &complaint))
-}
-
 /// What a gateway has written.
 pub(crate) struct Records {
     audit: Vec<u8>,
@@ -160,9 +93,9 @@ pub(crate) struct Records {
 
 impl Records {
     /// Asks the engine, which keeps them as the container's output; none if there is no gateway.
-    pub(crate) fn of(engine: &Engine, name: &str) -> Self {
+    pub(crate) fn of(engine: &Engine, gateway: &str) -> Self {
         let output = engine
-            .command(["logs", &gateway_name(name)])
+            .command(["logs", gateway])
             .stdin(std::process::Stdio::null())
             .output();
         let Ok(output) = output else {

@@ -160,6 +160,32 @@ impl Engine {
         printed(output)
     }
 
+    /// Where it keeps its containers, images and volumes.
+    pub(crate) fn storage(&self) -> Result<Vec<PathBuf>, Failure> {
+        let format = match self.kind {
+            Kind::Docker => "{{.DockerRootDir}}",
+            Kind::Podman => "{{.Store.GraphRoot}}\n{{.Store.RunRoot}}\n{{.Store.VolumePath}}",
+        };
+        let places = self
+            .output(["info", "--format", format])
+            .map_err(|complaint| {
+                Failure::because(
+                    format_args!("cannot ask {} where it keeps its containers", self.kind),
+                    &complaint,
+                )
+            })?;
+        let places = places
+            .lines()
+            .map(str::trim)
+            .filter(|place| place.starts_with('/'));
+        let real = places.map(|place| {
+            Path::new(place)
+                .canonicalize()
+                .unwrap_or_else(|_| place.into())
+        });
+        Ok(real.collect())
+    }
+
     /// The name of the machine that the daemon runs on, where that is another one than this: its addresses are the host's
     /// then, as far as its name has them.
     pub(crate) fn remote(&self) -> Option<String> {

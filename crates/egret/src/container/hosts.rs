@@ -33,6 +33,14 @@ pub(crate) fn network_gateways(engine: &Engine) -> Result<BTreeSet<IpAddr>, Fail
     Ok(gateways(&networks))
 }
 
+/// Addresses that are this machine, or its resolver, in a rootless Podman's networks, whatever is in between: those of
+/// slirp4netns(1), and that of pasta(1).
+pub(crate) const ROOTLESS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)),
+    IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 1, 2)),
+];
+
 /// The routers of this machine, of the gateway's container that is: whatever forwards for a container is, or stands for, the
 /// host. In rootless networks no engine tells of it otherwise.
 pub(crate) fn routers() -> std::io::Result<BTreeSet<IpAddr>> {

@@ -12,6 +12,8 @@ mod engine;
 mod hosts;
 mod image;
 mod inside;
+mod minder;
+mod mounts;
 mod openings;
 mod options;
 mod plan;
@@ -26,9 +28,9 @@ pub(crate) use commands::{
     audit, exec, export, find, inspect, listed, logs, remove, restart, set_policy, start, stop,
 };
 pub(crate) use deploy::run;
-pub(crate) use ending::mind;
 pub(crate) use engine::Kind;
 pub(crate) use inside::{agent, ask, gateway};
+pub(crate) use minder::mind;
 pub(crate) use options::ContainerOptions;
 pub(crate) use sandbox::{Container, Role, Sandbox};
 pub(crate) use wait::exit_as;

@@ -2,7 +2,7 @@
 
 use super::config::{Isolation, PolicyText, RunConfig, Transport};
 use super::engine::Kind;
-use crate::cli::Run;
+use crate::cli::{Output, Run};
 use crate::failure::Failure;
 use clap::Args;
 use egret_policy::SandboxId;
@@ -229,6 +229,19 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
             )));
         }
     }
+    if options.detach {
+        for (given, option) in [
+            (run.log_file.is_some(), "--log-file"),
+            (run.summary, "--summary"),
+            (run.output == Output::Json, "--output"),
+        ] {
+            if given {
+                return Err(Failure::new(format!(
+                    "{option} is about the end of a run, which --detach does not wait for; `egret logs --audit` has what is on record"
+                )));
+            }
+        }
+    }
     let mut words = words.iter().map(text).peekable();
     let named = words.next().transpose()?;
     // What comes before the arguments for users of thv.
@@ -260,7 +273,12 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     config.allow.extend_from_slice(&run.allow);
     config.deny.extend_from_slice(&run.deny);
     config.env.extend_from_slice(&run.env);
-    config.env_file.extend_from_slice(&run.env_file);
+    for file in &run.env_file {
+        let file = std::path::absolute(file).map_err(|error| {
+            Failure::because(format_args!("--env-file {}", file.display()), &error)
+        })?;
+        config.env_file.push(file);
+    }
     config.resolver.extend_from_slice(&run.resolver);
     config.volume.extend_from_slice(&options.volume);
     config.mount.extend_from_slice(&options.mount);
@@ -332,6 +350,11 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
 
 /// A name as engines and Egret both take it; where that is another than was given, it is said.
 fn sanitised(name: &str) -> Result<SandboxId, Failure> {
+    if name.len() < 2 {
+        return Err(Failure::new(format!(
+            "--name {name:?}: a container's name has at least two characters"
+        )));
+    }
     if let Ok(name) = name.parse() {
         return Ok(name);
     }

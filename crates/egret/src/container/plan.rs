@@ -2,7 +2,9 @@
 //! go on.
 
 use super::config::{HostAccess, Isolation, PolicyText, RunConfig};
+use super::engine::Engine;
 use super::inside::{Inbound, Settings};
+use super::mounts::Mount;
 use super::openings::openings;
 use super::publish::Publish;
 use super::spec::Spec;
@@ -19,35 +21,63 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     /// Where the policy is from, and its text.
     text: Option<(Origin, String)>,
-    /// `HOST:INSIDE[:ro]`
-    pub(crate) shares: Vec<String>,
+    mounts: Mounts,
     pub(crate) published: Vec<Publish>,
 }
 
-/// Whether the configuration is one of a sealed sandbox. Where that was asked for and cannot be had, it is an error.
-pub(crate) fn is_sealed(config: &RunConfig) -> Result<bool, Failure> {
-    let network = config.network.as_deref().unwrap_or_default();
-    let foreign =
-        network == "host" || network.starts_with("container:") || network.starts_with("ns:");
-    match config.isolate_network {
-        Isolation::Off => Ok(false),
-        // There is nothing to seal. What could undo the engine's own isolation stays refused.
-        _ if network == "none" => refuse_openings(config, &[]).map(|()| false),
-        Isolation::Asked if foreign => Err(Failure::new(format!(
-            "--network {network}: the network of somebody else cannot be isolated; leave out --network, or add --isolate-network=false to run without isolation"
-        ))),
-        Isolation::ByDefault if foreign => {
-            say!(
-                "egret: warning: with --network {network} there is no network isolation, and no policy is enforced"
-            );
-            Ok(false)
+/// What is around a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Surroundings {
+    /// Agent and gateway.
+    Sealed,
+    /// No network at all, and the same confinement otherwise.
+    NoNetwork,
+    /// What the engine gives it.
+    Open,
+}
+
+impl Surroundings {
+    /// Those that a configuration asks for. Where isolation was asked for and cannot be had, it is an error.
+    pub(crate) fn of(config: &RunConfig) -> Result<Self, Failure> {
+        let network = config.network.as_deref().unwrap_or_default();
+        match config.isolate_network {
+            Isolation::Off => Ok(Self::Open),
+            _ if network == "none" => Ok(Self::NoNetwork),
+            Isolation::Asked if config.has_foreign_network() => Err(Failure::new(format!(
+                "--network {network}: the network of somebody else cannot be isolated; leave out --network, or add \
+                 --isolate-network=false to run without isolation"
+            ))),
+            Isolation::ByDefault if config.has_foreign_network() => {
+                say!(
+                    "egret: warning: with --network {network} there is no network isolation, and no policy is enforced"
+                );
+                Ok(Self::Open)
+            }
+            _ if config.network.is_some() && !is_network_name(network) => {
+                Err(Failure::new(format!(
+                    "--network {network}: the gateway's network is given by its name alone; options for it would decide what the gateway can reach"
+                )))
+            }
+            _ => Ok(Self::Sealed),
         }
-        _ => Ok(true),
     }
+}
+
+/// Whether it can only be the name of a network, whichever engine reads it.
+fn is_network_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric();
+    name.bytes().next().is_some_and(plain)
+        && name
+            .bytes()
+            .all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// Says which options have no effect where nothing is sealed.
 pub(crate) fn warn_of_what_does_nothing(config: &RunConfig) {
+    let reason = match config.network.as_deref() {
+        Some("none") if config.isolate_network != Isolation::Off => "without a network",
+        _ => "without network isolation",
+    };
     for (given, option) in [
         (
             config.allow_docker_gateway != HostAccess::Off,
@@ -60,20 +90,92 @@ pub(crate) fn warn_of_what_does_nothing(config: &RunConfig) {
         (config.upstream_proxy.is_some(), "--upstream-proxy"),
     ] {
         if given {
-            say!("egret: warning: {option} does nothing without network isolation");
+            say!("egret: warning: {option} does nothing {reason}");
         }
     }
 }
 
-fn refuse_openings(config: &RunConfig, shares: &[String]) -> Result<(), Failure> {
-    let openings = openings(config, shares);
-    if openings.is_empty() {
-        return Ok(());
+/// Everything that is mounted, in an isolated container; what may not be is an error with a sentence for each.
+fn mounts(config: &RunConfig, shares: &[String]) -> Result<Mounts, Failure> {
+    let mut mounts = Mounts::default();
+    let mut unread = Vec::new();
+    let volumes = config.volume.iter().chain(shares).map(|text| (text, "-v"));
+    for (text, option) in volumes.chain(config.mount.iter().map(|text| (text, "--mount"))) {
+        let (read, kept) = match option {
+            "-v" => (Mount::of_volume(text), &mut mounts.volumes),
+            _ => (Mount::of_mount(text), &mut mounts.long),
+        };
+        let named = format!("{option} {text}");
+        match read {
+            Ok(mount) => kept.push((mount, named)),
+            Err(why) => unread.push(format!("{named}: {why}")),
+        }
+    }
+    let all: Vec<_> = mounts.volumes.iter().chain(&mounts.long).cloned().collect();
+    let refused: Vec<String> = unread
+        .into_iter()
+        .chain(openings(config, &all))
+        .chain(beneath_writable(&all))
+        .collect();
+    if refused.is_empty() {
+        return Ok(mounts);
     }
     Err(Failure::new(format!(
         "{}\negret: none of this is for an isolated container; --isolate-network=false runs the image without isolation",
-        openings.join("\negret: ")
+        refused.join("\negret: ")
     )))
+}
+
+/// A path is looked up again at each start. One that lies in a directory which the workload can write to, by another mount,
+/// may be a link by then, to anywhere.
+fn beneath_writable(mounts: &[(Mount, String)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (mount, option) in mounts {
+        let Some(path) = mount.path() else { continue };
+        let above = mounts.iter().find(|(other, _)| {
+            let other_path = other.path();
+            other.is_writable()
+                && other_path.is_some_and(|other| path != other && path.starts_with(other))
+        });
+        if let Some((_, above)) = above {
+            found.push(format!(
+                "{option}: a program could put a link in its place by way of {above}, which has it inside; mount only one of them, or that one read-only"
+            ));
+        }
+    }
+    found
+}
+
+/// Looks at the mounts of a sandbox once more, before it is started again: what they lead to may have changed.
+pub(crate) fn check_mounts(config: &RunConfig) -> Result<(), Failure> {
+    if matches!(Surroundings::of(config)?, Surroundings::Open) {
+        return Ok(());
+    }
+    let now = mounts(config, &[])?;
+    for ((mount, option), text) in now.volumes.iter().zip(&config.volume) {
+        if mount.path().is_some() && mount.to_volume() != *text {
+            return Err(changed(option));
+        }
+    }
+    for ((mount, option), text) in now.long.iter().zip(&config.mount) {
+        if mount.path().is_some() && mount.to_mount() != *text {
+            return Err(changed(option));
+        }
+    }
+    Ok(())
+}
+
+fn changed(option: &str) -> Failure {
+    Failure::new(format!(
+        "{option}: that path leads elsewhere now than when the sandbox was made; remove it and run it anew"
+    ))
+}
+
+/// Mounts by the two options there are for them, each with the words that asked for it.
+#[derive(Debug, Default)]
+struct Mounts {
+    volumes: Vec<(Mount, String)>,
+    long: Vec<(Mount, String)>,
 }
 
 /// Where a configuration's policy is from, and its text.
@@ -86,10 +188,9 @@ fn policy_text(config: &RunConfig) -> Result<Option<(Origin, String)>, Failure> 
                 .map_err(|_| Failure::new(format!("the policy {origin} is not UTF-8")))?;
             Ok(Some((origin, text)))
         }
-        Some(PolicyText::Inline(policy)) => Ok(Some((
-            Origin::named("run-configuration"),
-            policy.to_string(),
-        ))),
+        Some(PolicyText::Inline(policy)) => {
+            Ok(Some((Origin::named("run-configuration"), policy.clone())))
+        }
     }
 }
 
@@ -133,8 +234,7 @@ impl Plan {
             config.docker_gateway(),
         );
         let policy = source.load_from(text.as_ref().map(|(_, text)| text.as_bytes()))?;
-        let shares = shared(&policy, text.as_ref())?;
-        refuse_openings(config, &shares)?;
+        let mounts = mounts(config, &shared(&policy, text.as_ref())?)?;
         if let Some(rule) = policy.names_programs() {
             say!(
                 "egret: warning: {rule}: programs in a container are not told apart, so that what `by` and `under` allow is refused"
@@ -144,8 +244,54 @@ impl Plan {
             published: published(config)?,
             policy,
             text,
-            shares,
+            mounts,
         })
+    }
+
+    /// Puts into a configuration what was found out about it: mounts as they were read, in place of how they were written,
+    /// and files by paths that mean the same from anywhere.
+    pub(crate) fn settle(&self, config: &mut RunConfig) {
+        config.volume = self
+            .mounts
+            .volumes
+            .iter()
+            .map(|(mount, _)| mount.to_volume())
+            .collect();
+        config.mount = self
+            .mounts
+            .long
+            .iter()
+            .map(|(mount, _)| mount.to_mount())
+            .collect();
+        if let (Some(PolicyText::Named(name)), Some((origin, _))) = (&mut config.policy, &self.text)
+        {
+            *name = origin.to_string();
+        }
+    }
+
+    /// Fails if a mount shows files that are the engine's own, wherever it keeps them.
+    pub(crate) fn outside_storage(&self, engine: &Engine) -> Result<(), Failure> {
+        let mounts = self.mounts.volumes.iter().chain(&self.mounts.long);
+        let mut paths = mounts
+            .filter_map(|(mount, option)| Some((mount.path()?, option)))
+            .peekable();
+        if paths.peek().is_none() {
+            return Ok(());
+        }
+        let storage = engine.storage()?;
+        for (path, option) in paths {
+            if let Some(own) = storage
+                .iter()
+                .find(|own| own.starts_with(path) || path.starts_with(own))
+            {
+                return Err(Failure::new(format!(
+                    "{option}: {} keeps its containers in {}; mount what is needed by itself, not what has that in it",
+                    engine.kind,
+                    own.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What the gateway is told.
@@ -176,7 +322,7 @@ impl Plan {
 }
 
 /// The ports of `-p`, and that of an MCP server over HTTP, on which nothing else is spoken.
-fn published(config: &RunConfig) -> Result<Vec<Publish>, Failure> {
+pub(crate) fn published(config: &RunConfig) -> Result<Vec<Publish>, Failure> {
     let mut published = Vec::new();
     for text in &config.publish {
         published.extend(Publish::parse(text).map_err(|error| Failure::new(error.to_string()))?);
@@ -224,17 +370,22 @@ mod tests {
 
     #[test]
     fn a_container_is_sealed_unless_that_is_switched_off_or_cannot_be_had() {
+        use Surroundings::{NoNetwork, Open, Sealed};
         #[rustfmt::skip]
         let table = [
-            (Isolation::ByDefault, None,                Some(true)),
-            (Isolation::ByDefault, Some("mine"),        Some(true)),
-            (Isolation::ByDefault, Some("host"),        Some(false)),
-            (Isolation::ByDefault, Some("container:x"), Some(false)),
-            (Isolation::ByDefault, Some("none"),        Some(false)),
+            (Isolation::ByDefault, None,                Some(Sealed)),
+            (Isolation::ByDefault, Some("mine"),        Some(Sealed)),
+            (Isolation::ByDefault, Some("host"),        Some(Open)),
+            (Isolation::ByDefault, Some("container:x"), Some(Open)),
+            (Isolation::ByDefault, Some("none"),        Some(NoNetwork)),
+            (Isolation::ByDefault, Some("name=host"),   None),
+            (Isolation::ByDefault, Some("slirp4netns:allow_host_loopback=true"), None),
+            (Isolation::ByDefault, Some(""),            None),
+            (Isolation::ByDefault, Some("-x"),          None),
             (Isolation::Asked,     Some("host"),        None),
             (Isolation::Asked,     Some("container:x"), None),
-            (Isolation::Asked,     Some("none"),        Some(false)),
-            (Isolation::Off,       None,                Some(false)),
+            (Isolation::Asked,     Some("none"),        Some(NoNetwork)),
+            (Isolation::Off,       None,                Some(Open)),
         ];
         for (isolation, network, expected) in table {
             let config = config(|config| {
@@ -242,7 +393,7 @@ mod tests {
                 config.network = network.map(str::to_owned);
             });
             assert_eq!(
-                is_sealed(&config).ok(),
+                Surroundings::of(&config).ok(),
                 expected,
                 "{isolation:?} {network:?}"
             );

@@ -1,10 +1,19 @@
-//! Container sandboxes as the engine has them: found by their labels, removed as a whole. Nothing about them is kept
-//! anywhere else.
+//! Container sandboxes as the engine has them. Nothing about them is kept anywhere else.
+//!
+//! They are found by labels, which an image can bring along as well. So a label is only where to look: a container belongs
+//! to a sandbox if it has the name that its part has there, and, where the sandbox is sealed, is put together as Egret does
+//! it. Whatever is done to one is done by its id, which nobody else can have.
 
+use super::config::{Isolation, RunConfig};
 use super::engine::{Complaint, Engine, Kind};
-use super::spec::{agent_name, gateway_name, label};
+use super::image::REPOSITORY;
+use super::spec::{FIRST_INBOUND, agent_name, gateway_name, label};
+use super::{INSTANCE_LENGTH, publish::Publish};
 use crate::failure::Failure;
-use std::collections::BTreeMap;
+use egret_policy::SandboxId;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
 
 /// What a container is to its sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,12 +25,27 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Its name in labels and lists.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Workload => "workload",
+            Self::Gateway => "gateway",
+            Self::Agent => "agent",
+        }
+    }
+
     fn named(name: &str) -> Option<Self> {
-        match name {
-            "workload" => Some(Self::Workload),
-            "gateway" => Some(Self::Gateway),
-            "agent" => Some(Self::Agent),
-            _ => None,
+        [Self::Workload, Self::Gateway, Self::Agent]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+
+    /// The name of the container with this part in a sandbox.
+    fn container(self, sandbox: &str) -> String {
+        match self {
+            Self::Workload => sandbox.to_owned(),
+            Self::Gateway => gateway_name(sandbox),
+            Self::Agent => agent_name(sandbox),
         }
     }
 }
@@ -29,20 +53,45 @@ impl Role {
 /// A container of a sandbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
+    pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) role: Role,
     /// `running`, `exited`, `created`, …
     pub(crate) state: String,
-    /// The state in the engine's words, with how long it has lasted.
-    pub(crate) status: String,
+    /// With which status it ended, if it did.
+    pub(crate) exit_code: i64,
+    /// When it was started the last time, RFC 3339.
+    pub(crate) started: String,
     pub(crate) image: String,
-    /// Published ports, in the engine's words.
-    pub(crate) ports: String,
+    /// What arrives at its ports: the port and where the host listens for it.
+    ports: Vec<(u16, String)>,
+    network: String,
+    /// The run configuration, as text.
+    run: Option<String>,
 }
 
 impl Container {
     pub(crate) fn runs(&self) -> bool {
-        matches!(self.state.as_str(), "running" | "paused" | "restarting")
+        matches!(
+            self.state.as_str(),
+            "running" | "paused" | "restarting" | "stopping"
+        )
+    }
+
+    /// The run configuration that it was made from, if it has one that can be read.
+    pub(crate) fn configuration(&self) -> Option<RunConfig> {
+        self.run.as_deref()?.parse().ok()
+    }
+
+    /// Whether it is a workload that could only be one of a sealed sandbox, and is not in an agent's network.
+    fn is_out_of_place(&self, agent: Option<&str>) -> bool {
+        let isolated = self.configuration().is_some_and(|config| {
+            config.isolate_network != Isolation::Off && !config.has_foreign_network()
+        });
+        let joined = self.network.strip_prefix("container:");
+        self.role == Role::Workload
+            && isolated
+            && joined.is_none_or(|joined| agent.is_some_and(|agent| agent != joined))
     }
 }
 
@@ -67,6 +116,31 @@ impl Sandbox {
             .iter()
             .any(|container| container.role != Role::Workload)
     }
+
+    /// What the host answers for: `HOST:PORT->PORT`, with the sandbox's ports.
+    pub(crate) fn ports(&self) -> String {
+        let config = self.containers.iter().find_map(Container::configuration);
+        let published: Vec<Publish> = config
+            .iter()
+            .flat_map(|config| super::plan::published(config).unwrap_or_default())
+            .collect();
+        let mut text = String::new();
+        for container in &self.containers {
+            for (port, host) in &container.ports {
+                let inside = match container.role {
+                    Role::Gateway => port
+                        .checked_sub(FIRST_INBOUND)
+                        .and_then(|nth| published.get(usize::from(nth)))
+                        .map_or(*port, |publish| publish.port),
+                    _ => *port,
+                };
+                let separator = if text.is_empty() { "" } else { ", " };
+                // Writing to a String cannot fail.
+                let (Ok(()) | Err(_)) = write!(text, "{separator}{host}->{inside}");
+            }
+        }
+        text
+    }
 }
 
 /// All sandboxes of an engine, in the order of their names.
@@ -80,131 +154,198 @@ pub(crate) fn named(engine: &Engine, name: &str) -> Result<Option<Sandbox>, Fail
 }
 
 fn listed(engine: &Engine, wanted: &str) -> Result<Vec<Sandbox>, Failure> {
-    let columns = [
-        "{{.Names}}",
-        "{{.State}}",
-        "{{.Status}}",
-        "{{.Image}}",
-        "{{.Ports}}",
-    ]
-    .map(str::to_owned);
-    let labels = [label::SANDBOX, label::ROLE].map(|label| of_label(engine, label));
-    let format = [&columns[..], &labels].concat().join("\t");
+    let failed = |error: &dyn std::error::Error| {
+        Failure::because(
+            format_args!("cannot list the containers of {}", engine.kind),
+            error,
+        )
+    };
     let filter = format!("label={wanted}");
-    let lines = engine
-        .output([
-            "ps",
-            "--all",
-            "--no-trunc",
-            "--filter",
-            &filter,
-            "--format",
-            &format,
-        ])
-        .map_err(|complaint| {
-            Failure::because(
-                format_args!("cannot list the containers of {}", engine.kind),
-                &complaint,
-            )
-        })?;
-    Ok(sandboxes(engine, &lines))
-}
-
-/// What prints a label in a list.
-fn of_label(engine: &Engine, label: &str) -> String {
-    match engine.kind {
-        Kind::Docker => format!("{{{{.Label \"{label}\"}}}}"),
-        Kind::Podman => format!("{{{{index .Labels \"{label}\"}}}}"),
+    let ids = engine
+        .output(["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])
+        .map_err(|complaint| failed(&complaint))?;
+    let mut inspect = vec!["container", "inspect"];
+    inspect.extend(ids.split_whitespace());
+    if inspect.len() == 2 {
+        return Ok(Vec::new());
     }
+    // Of those that are gone meanwhile it complains, and prints the others all the same.
+    let printed = engine
+        .command(inspect)
+        .stdin(std::process::Stdio::null())
+        .output();
+    let printed = printed.map_err(|error| failed(&error))?;
+    let inspected: Vec<Inspected> =
+        serde_json::from_slice(&printed.stdout).map_err(|error| failed(&error))?;
+    Ok(sandboxes(engine, inspected))
 }
 
-fn sandboxes(engine: &Engine, lines: &str) -> Vec<Sandbox> {
+/// What `container inspect` says, whichever engine says it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    id: String,
+    name: String,
+    state: State,
+    config: Config,
+    host_config: HostConfig,
+    network_settings: NetworkSettings,
+    /// Podman's.
+    #[serde(default)]
+    image_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    status: String,
+    #[serde(default)]
+    exit_code: i64,
+    #[serde(default)]
+    started_at: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    labels: Option<HashMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    #[serde(default)]
+    network_mode: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(default)]
+    ports: Option<BTreeMap<String, Option<Vec<Binding>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    #[serde(default)]
+    host_ip: String,
+    #[serde(default)]
+    host_port: String,
+}
+
+/// The sandboxes that these containers make. What only looks like a part of one is left out.
+fn sandboxes(engine: &Engine, inspected: Vec<Inspected>) -> Vec<Sandbox> {
     let mut found: BTreeMap<String, Vec<Container>> = BTreeMap::new();
-    for line in lines.lines() {
-        let columns: Vec<&str> = line.split('\t').collect();
-        let &[name, state, status, image, ports, sandbox, role] = columns.as_slice() else {
-            continue;
-        };
-        let Some(role) = Role::named(role) else {
-            continue;
-        };
-        found
-            .entry(sandbox.to_owned())
-            .or_default()
-            .push(Container {
-                name: name.to_owned(),
-                role,
-                state: plain_state(state),
-                status: status.to_owned(),
-                image: image.to_owned(),
-                ports: ports.to_owned(),
-            });
+    for container in inspected {
+        if let Some((sandbox, container)) = part(container) {
+            found.entry(sandbox).or_default().push(container);
+        }
     }
-    found
-        .into_iter()
-        .map(|(name, mut containers)| {
-            containers.sort_by_key(|container| container.role);
-            Sandbox {
-                engine: engine.clone(),
-                name,
-                containers,
-            }
-        })
+    let whole = found.into_iter().map(|(name, mut containers)| {
+        let agent = containers
+            .iter()
+            .find(|container| container.role == Role::Agent);
+        let agent = agent.map(|agent| agent.id.clone());
+        containers.retain(|container| !container.is_out_of_place(agent.as_deref()));
+        containers.sort_by_key(|container| container.role);
+        Sandbox {
+            engine: engine.clone(),
+            name,
+            containers,
+        }
+    });
+    whole
+        .filter(|sandbox| !sandbox.containers.is_empty())
         .collect()
 }
 
-/// The state as Docker has it: Podman says how long it has lasted as well.
-fn plain_state(state: &str) -> String {
-    let word = state
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    match word.as_str() {
-        "up" => "running".into(),
-        _ => word,
+/// The sandbox that a container is a part of, by its label and its name both.
+fn part(inspected: Inspected) -> Option<(String, Container)> {
+    let labels = inspected.config.labels.unwrap_or_default();
+    let sandbox: SandboxId = labels.get(label::SANDBOX)?.parse().ok()?;
+    let role = Role::named(labels.get(label::ROLE)?)?;
+    let name = inspected.name.trim_start_matches('/').to_owned();
+    let image = inspected.image_name.unwrap_or(inspected.config.image);
+    let is_ours = role == Role::Workload || image.starts_with(&format!("{REPOSITORY}:"));
+    if name != role.container(sandbox.as_str()) || !is_ours {
+        return None;
     }
+    let ports = inspected.network_settings.ports.unwrap_or_default();
+    let ports = ports.into_iter().filter_map(|(port, bindings)| {
+        let port = port.split('/').next()?.parse().ok()?;
+        let Binding { host_ip, host_port } = bindings?.into_iter().next()?;
+        Some((port, format!("{host_ip}:{host_port}")))
+    });
+    let container = Container {
+        id: inspected.id,
+        name,
+        role,
+        state: inspected.state.status.to_ascii_lowercase(),
+        exit_code: inspected.state.exit_code,
+        started: inspected.state.started_at,
+        image,
+        ports: ports.collect(),
+        network: inspected.host_config.network_mode,
+        run: labels.get(label::RUN).cloned(),
+    };
+    Some((sandbox.to_string(), container))
 }
 
 /// Why no sandbox can have this name now, if there is a reason.
 pub(crate) fn clash(engine: &Engine, name: &str) -> Result<Option<String>, Failure> {
-    let names = [name.to_owned(), agent_name(name), gateway_name(name)];
+    let names = [Role::Workload, Role::Agent, Role::Gateway].map(|role| role.container(name));
     // The filter is a regular expression, in which a dot is any character; what else may be in a name is nothing special.
     let pattern = names.join("|").replace('.', "\\.");
     let filter = format!("name=^/?({pattern})$");
-    let format = format!(
-        "{{{{.Names}}}}\t{{{{.State}}}}\t{}",
-        of_label(engine, label::SANDBOX)
-    );
-    let lines = engine
-        .output(["ps", "--all", "--filter", &filter, "--format", &format])
+    let taken = engine
+        .output(["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
         .map_err(|complaint| {
             Failure::because(
                 format_args!("cannot list the containers of {}", engine.kind),
                 &complaint,
             )
         })?;
-    Ok(lines.lines().find_map(|line| {
-        let columns: Vec<&str> = line.split('\t').collect();
-        let &[taken, state, sandbox] = columns.as_slice() else { return None };
-        if !names.iter().any(|name| name == taken) {
-            return None;
-        }
-        Some(match plain_state(state).as_str() {
-            _ if sandbox != name => format!("a container {taken} is there that is not Egret's; choose another --name"),
-            "running" | "restarting" | "paused" => {
-                format!("a sandbox {name} is running; choose another --name, or remove that one with `egret rm -f {name}`")
-            }
-            _ => format!("there is a sandbox {name} already; `egret start {name}` starts it again, `egret rm {name}` removes it"),
-        })
+    let Some(taken) = taken
+        .lines()
+        .find(|taken| names.iter().any(|name| name == taken))
+    else {
+        return Ok(None);
+    };
+    Ok(Some(match named(engine, name)? {
+        Some(there) if there.containers.iter().any(Container::runs) => format!(
+            "a sandbox {name} is running; choose another --name, or remove that one with `egret rm -f {name}`"
+        ),
+        Some(_) => format!(
+            "there is a sandbox {name} already; `egret start {name}` starts it again, `egret rm {name}` removes it"
+        ),
+        None => format!("a container {taken} is there that is not Egret's; choose another --name"),
     }))
 }
 
-/// Removes every container and volume that has this label, whatever state they are in. What is gone already is no error.
-pub(crate) fn remove_labelled(engine: &Engine, wanted: &str) -> Result<(), Complaint> {
-    let filter = format!("label={wanted}");
-    for role in ["workload", "gateway", "agent"] {
-        let of_role = format!("label={}={role}", label::ROLE);
+/// Removes all of a sandbox: its containers, in whatever state they are, and its volume. What is gone already is no error.
+pub(crate) fn remove(sandbox: &Sandbox) -> Result<(), Complaint> {
+    let engine = &sandbox.engine;
+    for container in &sandbox.containers {
+        remove_containers(engine, &container.id)?;
+    }
+    let filter = format!("label={}={}", label::SANDBOX, sandbox.name);
+    let volumes = engine.output(["volume", "ls", "--quiet", "--filter", &filter])?;
+    let own: Vec<&str> = volumes
+        .split_whitespace()
+        .filter(|volume| is_control_volume(volume))
+        .collect();
+    remove_volumes(engine, &own.join(" "))
+}
+
+/// Removes everything that one start has made, known by a word that only it has.
+pub(crate) fn undo(engine: &Engine, instance: &str) -> Result<(), Complaint> {
+    let filter = format!("label={}={instance}", label::INSTANCE);
+    for role in [Role::Workload, Role::Gateway, Role::Agent] {
+        let of_role = format!("label={}={}", label::ROLE, role.name());
         let ids = engine.output([
             "ps",
             "--all",
@@ -215,10 +356,31 @@ pub(crate) fn remove_labelled(engine: &Engine, wanted: &str) -> Result<(), Compl
             "--filter",
             &of_role,
         ])?;
-        remove_all(engine, &["rm", "--force", "--volumes"], &ids)?;
+        remove_containers(engine, &ids)?;
     }
     let volumes = engine.output(["volume", "ls", "--quiet", "--filter", &filter])?;
-    remove_all(engine, &["volume", "rm", "--force"], &volumes)
+    remove_volumes(engine, &volumes)
+}
+
+/// Whether a volume is, by its name, one that agent and gateway share.
+pub(crate) fn is_control_volume(name: &str) -> bool {
+    let instance = name.rsplit_once("-egret-").map(|(_, instance)| instance);
+    instance.is_some_and(|instance| {
+        instance.len() == INSTANCE_LENGTH && instance.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+pub(crate) fn remove_containers(engine: &Engine, ids: &str) -> Result<(), Complaint> {
+    // Docker waits for nothing when it is told to force it.
+    let command: &[&str] = match engine.kind {
+        Kind::Docker => &["rm", "--force", "--volumes"],
+        Kind::Podman => &["rm", "--force", "--volumes", "--time", "0"],
+    };
+    remove_all(engine, command, ids)
+}
+
+fn remove_volumes(engine: &Engine, names: &str) -> Result<(), Complaint> {
+    remove_all(engine, &["volume", "rm", "--force"], names)
 }
 
 fn remove_all(engine: &Engine, command: &[&str], names: &str) -> Result<(), Complaint> {
@@ -226,13 +388,7 @@ fn remove_all(engine: &Engine, command: &[&str], names: &str) -> Result<(), Comp
     if names.is_empty() {
         return Ok(());
     }
-    let mut arguments = command.to_vec();
-    // Docker does so without being told.
-    if engine.kind == Kind::Podman && command.first() == Some(&"rm") {
-        arguments.extend(["--time", "0"]);
-    }
-    arguments.extend(&names);
-    match engine.output(arguments) {
+    match engine.output(command.iter().chain(&names)) {
         // Somebody else removes it as well.
         Err(complaint)
             if [
@@ -253,37 +409,109 @@ fn remove_all(engine: &Engine, command: &[&str], names: &str) -> Result<(), Comp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    const OWN: &str = "localhost/egret:0123456789ab";
+
+    /// A container as an engine shows it.
+    fn shown(
+        name: &str,
+        sandbox: &str,
+        role: &str,
+        image: &str,
+        network: &str,
+        run: &str,
+    ) -> Inspected {
+        serde_json::from_value(json!({
+            "Id": format!("id-of-{name}"), "Name": format!("/{name}"),
+            "State": { "Status": "running", "ExitCode": 0, "StartedAt": "2026-11-22T04:00:00Z" },
+            "Config": { "Image": image, "Labels": { label::SANDBOX: sandbox, label::ROLE: role, label::RUN: run } },
+            "HostConfig": { "NetworkMode": network },
+"NetworkSettings": { "Ports": if role == "gateway" { json!({ "20000/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "8099" }], "1/tcp": null }) } else { json!(null) } },
+        }))
+        .unwrap()
+    }
+
+    const SEALED: &str = r#"{"version": 1, "image": "x", "publish": ["8099:80"]}"#;
+    const OPEN: &str = r#"{"version": 1, "image": "x", "isolate_network": false}"#;
+
+    fn parts(containers: Vec<Inspected>) -> Vec<(String, Vec<Role>)> {
+        sandboxes(&Engine::for_tests(Kind::Docker), containers)
+            .into_iter()
+            .map(|sandbox| {
+                let roles = sandbox.containers.iter().map(|container| container.role);
+                (sandbox.name.clone(), roles.collect())
+            })
+            .collect()
+    }
 
     #[test]
     fn sandboxes_are_put_together_from_their_containers() {
+        let containers = vec![
+            shown("b-egret-agent", "b", "agent", OWN, "none", SEALED),
+            shown(
+                "b",
+                "b",
+                "workload",
+                "alpine",
+                "container:id-of-b-egret-agent",
+                SEALED,
+            ),
+            shown("b-egret-gateway", "b", "gateway", OWN, "bridge", SEALED),
+            shown("a", "a", "workload", "alpine", "host", OPEN),
+        ];
         let engine = Engine::for_tests(Kind::Docker);
-        let lines = "b-egret-agent\trunning\tUp 2 seconds\tlocalhost/egret:1\t\tb\tagent\n\
-                     b\texited\tExited (0) 1 second ago\talpine\t\tb\tworkload\n\
-                     a\tRunning\tUp 1 second\talpine\t0.0.0.0:1->1/tcp\ta\tworkload\n\
-                     c\trunning\tUp\tx\t\tc\tsomething\n\
-                     d\tUp 2 minutes ago\tUp 2 minutes ago\tx\t\td\tworkload\n";
-        let found = sandboxes(&engine, lines);
-        let shape: Vec<_> = found
-            .iter()
-            .map(|sandbox| {
-                (
-                    sandbox.name.as_str(),
-                    sandbox
-                        .containers
-                        .iter()
-                        .map(|c| (c.role, c.runs()))
-                        .collect::<Vec<_>>(),
-                )
-            })
-            .collect();
         assert_eq!(
-            shape,
+            sandboxes(&engine, containers)[1].ports(),
+            "127.0.0.1:8099->80"
+        );
+        let containers = vec![
+            shown("b-egret-agent", "b", "agent", OWN, "none", SEALED),
+            shown(
+                "b",
+                "b",
+                "workload",
+                "alpine",
+                "container:id-of-b-egret-agent",
+                SEALED,
+            ),
+            shown("a", "a", "workload", "alpine", "host", OPEN),
+        ];
+        assert_eq!(
+            parts(containers),
             [
-                ("a", vec![(Role::Workload, true)]),
-                ("b", vec![(Role::Workload, false), (Role::Agent, true)]),
-                ("d", vec![(Role::Workload, true)])
+                ("a".to_owned(), vec![Role::Workload]),
+                ("b".to_owned(), vec![Role::Workload, Role::Agent]),
             ]
         );
-        assert!(found[1].is_sealed() && !found[0].is_sealed());
+    }
+
+    #[test]
+    fn what_only_has_the_labels_is_no_part() {
+        let none: Vec<(String, Vec<Role>)> = Vec::new();
+        for (name, sandbox, role, image, network) in [
+            ("other", "b", "workload", "alpine", "bridge"),
+            ("b-egret-agent", "b", "agent", "alpine", "none"),
+            (
+                "b-egret-gateway",
+                "b",
+                "gateway",
+                "localhost/egretx:1",
+                "bridge",
+            ),
+            // A copy of a workload, with all its labels, that somebody runs under its name.
+            ("b", "b", "workload", "alpine", "bridge"),
+            ("b", "B\nx", "workload", "alpine", "container:x"),
+            ("b", "b", "manager", "alpine", "container:x"),
+        ] {
+            let container = shown(name, sandbox, role, image, network, SEALED);
+            assert_eq!(parts(vec![container]), none, "{name} {role}");
+        }
+        // The agent is there, and the workload is in another one's network.
+        let containers = vec![
+            shown("b-egret-agent", "b", "agent", OWN, "none", SEALED),
+            shown("b", "b", "workload", "alpine", "container:other", SEALED),
+        ];
+        assert_eq!(parts(containers), [("b".to_owned(), vec![Role::Agent])]);
     }
 }

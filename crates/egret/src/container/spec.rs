@@ -55,8 +55,6 @@ pub(crate) struct Spec {
     /// The image of Egret's own.
     pub(crate) own_image: String,
     pub(crate) config: RunConfig,
-    /// `HOST:INSIDE[:ro]`, from the policy.
-    pub(crate) shares: Vec<String>,
     pub(crate) ports: Ports,
     pub(crate) published: Vec<Publish>,
     /// Whether the policy opens anything of the host.
@@ -112,10 +110,10 @@ impl Spec {
             words.pair("--dns", "192.0.2.53");
             words.pair("--dns-search", ".");
         }
-        if self.without_hosts_file() {
-            words.word("--no-hosts");
+        match self.kind {
+            Kind::Docker => words.pairs("--add-host", &self.config.add_host),
+            Kind::Podman => words.word("--no-hosts"),
         }
-        words.pairs("--add-host", &self.config.add_host);
         words.word(&self.own_image);
         words.word("agent");
         let Ports {
@@ -131,6 +129,15 @@ impl Spec {
     pub(crate) fn gateway(&self) -> Vec<String> {
         let mut words = self.own("gateway", &gateway_name(self.name.as_str()));
         words.word("--interactive");
+        // What is on record has to stay there: neither thrown away, nor overwritten, nor dropped in a hurry.
+        let (driver, options): (_, &[&str]) = match self.kind {
+            Kind::Docker => ("json-file", &["max-size=1000000g", "mode=blocking"]),
+            Kind::Podman => ("k8s-file", &["max-size=1000000g"]),
+        };
+        words.pair("--log-driver", driver);
+        for option in options {
+            words.pair("--log-opt", *option);
+        }
         words.pair("--user", format!("{GATEWAY_ID}:{GATEWAY_ID}"));
         if let Some(network) = &self.config.network {
             words.pair("--network", network);
@@ -152,28 +159,11 @@ impl Spec {
 
     /// `run …` of the workload in the agent's network.
     pub(crate) fn workload(&self) -> Vec<String> {
-        let mut words = Words::of("run");
-        self.common(&mut words);
-        words.pair(
-            "--network",
-            format!("container:{}", agent_name(self.name.as_str())),
-        );
-        if self.without_hosts_file() {
+        let mut words = self.confined(&format!("container:{}", agent_name(self.name.as_str())));
+        if self.kind == Kind::Podman {
+            // It would have the host's address in it, and those of the host's own file. Without it names are asked for.
             words.word("--no-hosts");
         }
-        words.pair("--security-opt", "no-new-privileges");
-        words.pair("--security-opt", format!("seccomp={}", self.seccomp));
-        words.pair("--cap-drop", "ALL");
-        let dropped = |name: &str| {
-            self.config
-                .cap_drop
-                .iter()
-                .any(|drop| same_capability(drop, name) || same_capability(drop, "ALL"))
-        };
-        for kept in KEPT_CAPABILITIES.iter().filter(|name| !dropped(name)) {
-            words.pair("--cap-add", *kept);
-        }
-        words.pairs("--cap-add", &self.config.cap_add);
         if !self.config.no_proxy_env {
             let proxy = format!("http://127.0.0.1:{}", self.ports.proxy);
             for name in crate::environment::PROXY_VARIABLES {
@@ -183,6 +173,17 @@ impl Spec {
                 words.pair("--env", format!("{name}={}", crate::environment::NO_PROXY));
             }
         }
+        self.image(&mut words);
+        words.0
+    }
+
+    /// `run …` of a workload that has no network, and so no gateway.
+    pub(crate) fn without_network(&self) -> Vec<String> {
+        let mut words = self.confined("none");
+        if self.kind == Kind::Docker {
+            words.maybe("--hostname", self.config.hostname.as_ref());
+        }
+        words.pairs("--add-host", &self.config.add_host);
         self.image(&mut words);
         words.0
     }
@@ -222,10 +223,29 @@ impl Spec {
         words.0
     }
 
-    /// Podman writes the host's address into the hosts file of the agent, which the workload shares. Without the file names
-    /// are asked for, that of the host as well; with lines of the user's in it, there has to be one.
-    fn without_hosts_file(&self) -> bool {
-        self.kind == Kind::Podman && self.config.add_host.is_empty()
+    /// What a workload has that is confined, in whatever network.
+    fn confined(&self, network: &str) -> Words {
+        let mut words = Words::of("run");
+        self.common(&mut words);
+        words.pair("--network", network);
+        if self.kind == Kind::Podman {
+            // A host name is not shared with the network.
+            words.maybe("--hostname", self.config.hostname.as_ref());
+        }
+        words.pair("--security-opt", "no-new-privileges");
+        words.pair("--security-opt", format!("seccomp={}", self.seccomp));
+        words.pair("--cap-drop", "ALL");
+        let dropped = |name: &str| {
+            self.config
+                .cap_drop
+                .iter()
+                .any(|drop| same_capability(drop, name) || same_capability(drop, "ALL"))
+        };
+        for kept in KEPT_CAPABILITIES.iter().filter(|name| !dropped(name)) {
+            words.pair("--cap-add", *kept);
+        }
+        words.pairs("--cap-add", &self.config.cap_add);
+        words
     }
 
     /// What agent and gateway have in common.
@@ -279,7 +299,6 @@ impl Spec {
         words.maybe("--workdir", config.workdir.as_ref());
         words.maybe("--entrypoint", config.entrypoint.as_ref());
         words.pairs("--volume", &config.volume);
-        words.pairs("--volume", &self.shares);
         words.pairs("--mount", &config.mount);
         words.pairs("--tmpfs", &config.tmpfs);
         if self.kind == Kind::Podman {

@@ -16,7 +16,6 @@ fn spec(kind: Kind, change: impl FnOnce(&mut Spec)) -> Spec {
         instance: "0123456789ab".into(),
         own_image: "localhost/egret:d1".into(),
         config,
-        shares: Vec::new(),
         ports: Ports {
             capture: 61001,
             proxy: 61002,
@@ -72,6 +71,9 @@ fn the_agent_has_no_network_and_one_capability() {
     );
 }
 
+const LOGGED: &str = "--log-driver json-file --log-opt max-size=1000000g --log-opt mode=blocking";
+const KEPT: &str = "--log-driver k8s-file --log-opt max-size=1000000g";
+
 #[test]
 fn the_gateway_has_a_network_and_no_capability() {
     let start = format!(
@@ -81,22 +83,24 @@ fn the_gateway_has_a_network_and_no_capability() {
     let gateway = |kind, change: fn(&mut Spec)| line(spec(kind, change).gateway());
     assert_eq!(
         gateway(Kind::Docker, |_| {}),
-        format!("{start} --interactive --user 65532:65532 {end}")
+        format!("{start} --interactive {LOGGED} --user 65532:65532 {end}")
     );
     // The host has a name in there only if something of it is open.
     assert_eq!(
         gateway(Kind::Docker, |spec| spec.opens_host = true),
         format!(
-            "{start} --interactive --user 65532:65532 --add-host host.docker.internal:host-gateway {end}"
+            "{start} --interactive {LOGGED} --user 65532:65532 --add-host host.docker.internal:host-gateway {end}"
         )
     );
     assert_eq!(
         gateway(Kind::Podman, |_| {}),
-        format!("{start} --http-proxy=false --interactive --user 65532:65532 --no-hosts {end}")
+        format!(
+            "{start} --http-proxy=false --interactive {KEPT} --user 65532:65532 --no-hosts {end}"
+        )
     );
     assert_eq!(
         gateway(Kind::Podman, |spec| spec.opens_host = true),
-        format!("{start} --http-proxy=false --interactive --user 65532:65532 {end}")
+        format!("{start} --http-proxy=false --interactive {KEPT} --user 65532:65532 {end}")
     );
     let published = gateway(Kind::Docker, |spec| {
         spec.config.network = Some("mine".into());
@@ -108,7 +112,7 @@ fn the_gateway_has_a_network_and_no_capability() {
     assert_eq!(
         published,
         format!(
-            "{start} --interactive --user 65532:65532 --network mine --publish 127.0.0.1:8080:20000 --publish 0.0.0.0:9000:20001 {end}"
+            "{start} --interactive {LOGGED} --user 65532:65532 --network mine --publish 127.0.0.1:8080:20000 --publish 0.0.0.0:9000:20001 {end}"
         )
     );
 }
@@ -140,7 +144,6 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
     let all = spec(Kind::Podman, |spec| {
         spec.detach = true;
         spec.remove = true;
-        spec.shares = vec!["/a:/b:ro".into()];
         let config = &mut spec.config;
         for (option, value) in [
             (&mut config.pull, "always"),
@@ -182,22 +185,42 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
         format!(
             "run {} --detach --rm --interactive --tty --read-only --init --pull always --platform linux/arm64 \
              --restart always --memory 1g --cpus 0.5 --shm-size 64m --user 1000 --workdir /w --entrypoint /e --volume v:/v \
-             --volume /a:/b:ro --mount type=tmpfs,dst=/m --tmpfs /t --http-proxy=false {} --cap-add SYS_NICE --env-file /f \
+             --mount type=tmpfs,dst=/m --tmpfs /t --http-proxy=false {} --cap-add SYS_NICE --no-hosts --env-file /f \
              --env A=b ghcr.io/x/server:1 --flag",
             labels.replacen("--label", "--label k=v --label", 1),
-            kept.replacen("--cap-add CHOWN ", "", 1)
+            kept.replacen("--cap-add CHOWN ", "", 1).replacen(
+                "--security-opt",
+                "--hostname h --security-opt",
+                1
+            )
         )
     );
     let podman = line(spec(Kind::Podman, |_| {}).workload());
-    assert!(
-        podman.contains("--network container:s-egret-agent --no-hosts "),
-        "{podman}"
-    );
+    assert!(podman.contains(" --no-hosts "), "{podman}");
     let bare = spec(Kind::Docker, |spec| {
         spec.config.cap_drop = vec!["ALL".into()];
         spec.config.no_proxy_env = true;
     });
     assert!(!line(bare.workload()).contains("--cap-add"));
+}
+
+#[test]
+fn without_a_network_a_workload_is_confined_all_the_same() {
+    let words = line(
+        spec(Kind::Docker, |spec| {
+            spec.config.network = Some("none".into())
+        })
+        .without_network(),
+    );
+    for option in [
+        "--network none ",
+        "--cap-drop ALL ",
+        "seccomp=/calls.json ",
+        "no-new-privileges ",
+    ] {
+        assert!(words.contains(option), "{words}");
+    }
+    assert!(!words.contains("PROXY"), "{words}");
 }
 
 #[test]
