@@ -35,4 +35,5 @@ pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;
 pub use sys::process::die_by;
 pub use sys::signals::{Arrived, Signals};
+pub use sys::sockets::peer_user;
 pub use syscalls::profile::seccomp_profile;

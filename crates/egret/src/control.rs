@@ -8,8 +8,8 @@ use crate::failure::Failure;
 use crate::secrets::{UNIX_SOCKETS, bound_names};
 use crate::source::Origin;
 use egret_policy::SandboxId;
+use egret_sandbox::peer_user;
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -200,6 +200,6 @@ fn address(name: &str) -> io::Result<SocketAddr> {
 
 /// Anybody can take or address an abstract name; only the user's own processes, and root's, are spoken to.
 fn is_trusted(stream: &impl AsFd) -> io::Result<bool> {
-    let peer = socket_peercred(stream)?.uid;
-    Ok(peer == geteuid() || peer.is_root())
+    let peer = peer_user(stream)?;
+    Ok(peer == geteuid().as_raw() || peer == 0)
 }

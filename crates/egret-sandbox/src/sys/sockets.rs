@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, AsRawFd as _};
 ///
 /// `rustix` has this as well, but with a process id that must not be zero, and that of a process in another process
 /// namespace is.
-pub(crate) fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
+///
+/// # Errors
+/// Whatever the kernel says: `socket` is no unix socket, for one.
+pub fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,

@@ -82,8 +82,8 @@ pub(crate) fn openings(config: &RunConfig, mounts: &[(Mount, String)]) -> Vec<St
     }
     for (option, value, what) in [
         ("--pid", &weak.pid, "processes"),
-        ("--ipc", &weak.ipc, "kinds of shared memory"),
-        ("--uts", &weak.uts, "host name"),
+        ("--ipc", &weak.ipc, "shared memory"),
+        ("--uts", &weak.uts, "a host name"),
         ("--userns", &weak.userns, "users"),
         ("--cgroupns", &weak.cgroupns, "control groups"),
     ] {
@@ -91,7 +91,7 @@ pub(crate) fn openings(config: &RunConfig, mounts: &[(Mount, String)]) -> Vec<St
             None | Some("private" | "") => {}
             Some(value) => refuse(
                 format!("{option} {value}"),
-                &format!("the container's {what} have to be its own"),
+                &format!("the container has to have {what} of its own"),
             ),
         }
     }
