@@ -9,6 +9,8 @@ use crate::settings;
 use egret_policy::{Filesystem, Share};
 use egret_sandbox::{Files, Mark};
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Where a program starts, and what `run` and the policy were told about files.
@@ -30,6 +32,16 @@ pub(crate) struct Wishes<'a> {
     pub(crate) policy_named: Option<&'a Path>,
     /// The audit log, which the program must not even see.
     pub(crate) log_file: &'a Path,
+}
+
+/// What is in a file, and one octet more than `most` where there is more than that: a device never ends.
+pub(crate) fn read_at_most(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let limit = u64::try_from(most)
+        .map_err(io::Error::other)?
+        .saturating_add(1);
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The files of a sandbox.

@@ -1,7 +1,7 @@
 //! Where a sandbox's policy comes from, and how it is read again.
 
 use crate::failure::Failure;
-use crate::files::is_writable;
+use crate::files::{self, is_writable};
 use egret_policy::{HostGatewayPorts, Language, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,8 @@ impl Origin {
     /// What is in the file; nothing for what has none.
     pub(crate) fn read(&self) -> Result<Vec<u8>, Failure> {
         match self.file() {
-            Some(path) => std::fs::read(path).map_err(|error| cannot_read(path, &error)),
+            Some(path) => files::read_at_most(path, Policy::MAX_OCTETS)
+                .map_err(|error| cannot_read(path, &error)),
             None => Ok(Vec::new()),
         }
     }

@@ -132,7 +132,7 @@ pub(crate) struct Weakening {
 }
 
 impl Weakening {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

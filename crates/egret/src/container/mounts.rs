@@ -73,7 +73,7 @@ impl Mount {
         match source {
             Some(source) if source.starts_with(['/', '.', '~']) || source.contains('/') => {
                 Ok(Self::Path {
-                    source: real(Path::new(source)),
+                    source: real(source)?,
                     target,
                     options,
                 })
@@ -134,7 +134,7 @@ impl Mount {
         let target = absolute(target.ok_or("it has no `target`")?)?;
         match (kind.unwrap_or("volume"), source) {
             ("bind", Some(source)) => Ok(Self::Path {
-                source: real(Path::new(source)),
+                source: real(source)?,
                 target,
                 options,
             }),
@@ -257,8 +257,10 @@ fn volume_name(name: &str) -> Result<String, Refusal> {
     }
 }
 
-/// A path as it is whatever links lead to, as far as it is there: without `.` and `..`, from the working directory.
-fn real(path: &Path) -> PathBuf {
+/// A path as it is whatever links lead to, as far as it is there: without `.` and `..`, from the working directory. It is
+/// written where commas and colons mean something, and must have none, wherever it came from.
+fn real(path: &str) -> Result<PathBuf, Refusal> {
+    let path = Path::new(path);
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut real = PathBuf::new();
     for component in absolute.components() {
@@ -272,7 +274,15 @@ fn real(path: &Path) -> PathBuf {
             real = there;
         }
     }
-    real
+    let shown = real.to_str().map(str::to_owned);
+    let plain = shown.filter(|shown| plain_text(shown).is_ok() && !shown.contains([',', ':']));
+    match plain {
+        Some(_) => Ok(real),
+        None => Err(format!(
+            "it is {:?}, and an engine takes no path with a comma, a colon or the like in it",
+            real.display()
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -349,6 +359,18 @@ mod tests {
             volume(&format!("{shown}/../etc")).path(),
             Some(Path::new("/etc"))
         );
+        // What a link leads to can have a name that reads like more than a path.
+        let odd = directory.join("a,source=").join("run");
+        std::fs::create_dir_all(&odd).unwrap();
+        let link = directory.join("odd");
+        std::os::unix::fs::symlink(&odd, &link).unwrap();
+        let shown = link.display();
+        for read in [
+            Mount::of_mount(&format!("type=bind,src={shown},dst=/x")),
+            Mount::of_volume(&format!("{shown}:/x")),
+        ] {
+            assert!(read.unwrap_err().contains("comma"));
+        }
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

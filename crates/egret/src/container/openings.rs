@@ -145,15 +145,37 @@ fn refuse_source(option: &str, source: &Path, refuse: &mut impl FnMut(String, &s
     }
 }
 
-/// A unix socket below `directory` that somebody listens at. A program of a container can connect to one through any mount,
-/// read-only ones included.
+/// A unix socket below `directory`. A program of a container can connect to one through any mount, read-only ones included.
+///
+/// The kernel's table has those that are bound here and now, at whatever depth; of those that another network namespace has
+/// bound there is only the file, which is looked for near the top.
 fn socket_in(directory: &Path) -> Option<PathBuf> {
     let table = std::fs::read(UNIX_SOCKETS).unwrap_or_default();
-    bound_names(&table)
+    let bound = bound_names(&table)
         .filter(|name| name.first() == Some(&b'/'))
         .map(|name| PathBuf::from(OsStr::from_bytes(name)))
         .map(|socket| socket.canonicalize().unwrap_or(socket))
-        .find(|socket| socket.starts_with(directory))
+        .find(|socket| socket.starts_with(directory));
+    bound.or_else(|| socket_file(directory, LEVELS, &mut { MOST_ENTRIES }))
+}
+
+const LEVELS: u32 = 3;
+const MOST_ENTRIES: u32 = 4096;
+
+fn socket_file(directory: &Path, levels: u32, left: &mut u32) -> Option<PathBuf> {
+    let mut below = Vec::new();
+    // What cannot be read here has nothing to show, or is read as another user.
+    for entry in std::fs::read_dir(directory).ok()?.flatten() {
+        *left = left.checked_sub(1)?;
+        match entry.file_type() {
+            Ok(kind) if kind.is_socket() => return Some(entry.path()),
+            Ok(kind) if kind.is_dir() && levels > 1 => below.push(entry.path()),
+            _ => {}
+        }
+    }
+    below
+        .iter()
+        .find_map(|directory| socket_file(directory, levels - 1, left))
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@ use super::config::{Isolation, PolicyText, RunConfig, Transport};
 use super::engine::Kind;
 use crate::cli::{Output, Run};
 use crate::failure::Failure;
+use crate::files;
 use clap::Args;
 use egret_policy::SandboxId;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// What only a container has. The names are those of `docker run` and `thv run`, and so is what they mean.
@@ -249,6 +251,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     let mut config = match (&options.from_config, named) {
         (Some(file), named) => {
             let mut config = read(file)?;
+            unsealed_by_file(&config, file, options)?;
             if let Some(image) = named {
                 config.image = image;
             }
@@ -348,6 +351,25 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     Ok(config)
 }
 
+/// What a file switches off is said; what it would weaken besides has to be asked for where it is seen.
+fn unsealed_by_file(
+    config: &RunConfig,
+    file: &Path,
+    options: &ContainerOptions,
+) -> Result<(), Failure> {
+    let file = file.display();
+    if config.isolate_network != Isolation::Off || options.isolate_network.is_some() {
+        return Ok(());
+    }
+    if !config.weakening.is_empty() {
+        return Err(Failure::new(format!(
+            "{file} asks for a container without isolation, and for options that weaken it (`weakening`); if that is meant, add --isolate-network=false"
+        )));
+    }
+    say!("egret: warning: {file} switches network isolation off, and no policy is enforced");
+    Ok(())
+}
+
 /// A name as engines and Egret both take it; where that is another than was given, it is said.
 fn sanitised(name: &str) -> Result<SandboxId, Failure> {
     if name.len() < 2 {
@@ -388,14 +410,29 @@ fn read(file: &Path) -> Result<RunConfig, Failure> {
             error,
         )
     };
-    let text = match file.as_os_str() == "-" {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(file),
+    let bytes = match file.as_os_str() == "-" {
+        true => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin()
+                .take(MOST_OCTETS as u64 + 1)
+                .read_to_end(&mut bytes);
+            read.map(|_| bytes)
+        }
+        false => files::read_at_most(file, MOST_OCTETS),
     };
-    text.map_err(|error| failed(&error))?
-        .parse()
+    let bytes = bytes.map_err(|error| failed(&error))?;
+    if bytes.len() > MOST_OCTETS {
+        return Err(Failure::new(format!(
+            "the run configuration {shown} is too long: at most {MOST_OCTETS} octets"
+        )));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| failed(&error))?;
+    text.parse()
         .map_err(|error: super::config::BadConfig| failed(&error))
 }
+
+/// More than any policy that could be in one.
+const MOST_OCTETS: usize = 64 << 20;
 
 fn text(word: impl AsRef<std::ffi::OsStr>) -> Result<String, Failure> {
     let word: OsString = word.as_ref().to_owned();
