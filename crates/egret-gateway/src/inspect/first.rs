@@ -1,9 +1,12 @@
 //! What a client speaks, told from its first bytes.
 //!
 //! Telling is one-sided: what could still become TLS or an ordinary HTTP request is held back until it is
-//! clear. What looks like text that no HTTP client would begin with is let through and still watched to the
-//! end of its first line, so that a chat protocol flows at once, and an HTTP request that was dressed up
-//! (an unknown method sent letter by letter, blank lines in front) is still caught before its headers go out.
+//! clear. What no HTTP client would begin with is let through and still watched to the end of its first line, so that
+//! a chat protocol flows at once, and an HTTP request that was dressed up (an unknown method sent letter by letter,
+//! blank lines or control characters in front) is still caught before its headers go out.
+//!
+//! The measure is not what HTTP says but what some server puts up with. What is left open: first lines longer than
+//! [`LINE`] whose first word could be no method, and HTTP/0.9 with a target that is no path, which is what Redis is asked.
 
 use super::hello::{self, Hello};
 
@@ -106,7 +109,7 @@ fn text(bytes: &[u8]) -> First {
     }
     let begin = bytes
         .iter()
-        .position(|byte| !blank(byte))
+        .position(|byte| !skipped(byte))
         .unwrap_or(bytes.len());
     let after = bytes.get(begin..).unwrap_or_default();
     let (line, ended) = match after.iter().position(|&byte| byte == b'\n') {
@@ -118,7 +121,11 @@ fn text(bytes: &[u8]) -> First {
         Some(Version::One) => return First::Http,
         None => {}
     }
-    let method = || METHODS.iter().any(|method| could_be(method, line));
+    if is_akin(line, ended) {
+        return First::Bad(
+            "the first line has the form of an HTTP request and is none of HTTP/1 (RTSP, SIP and the like are not carried without TLS)",
+        );
+    }
     if ended {
         // A request without a version is HTTP/0.9, to which some servers still listen.
         return if is_ancient(line) {
@@ -127,33 +134,66 @@ fn text(bytes: &[u8]) -> First {
             First::Opaque
         };
     }
-    if begin == 0 && method() {
-        return if line.len() > LINE {
-            First::Http
-        } else {
-            First::Hold
-        };
+    let long = bytes.len() > LINE;
+    if begin == 0 && METHODS.iter().any(|method| could_be(method, line)) {
+        return if long { First::Http } else { First::Hold };
     }
-    let begins_with_a_word = line.first().is_none_or(|&byte| is_token(byte));
-    if !begins_with_a_word
-        || line
-            .iter()
-            .any(|byte| *byte < 0x20 && !blank(byte) && !SEPARATORS.contains(byte))
-    {
-        return First::Opaque;
-    }
-    if line.len() <= LINE {
+    if !long {
         return First::Watch;
     }
-    // No method is that long, but a path may be, for some servers.
-    match line.iter().all(|&byte| is_token(byte)) {
-        true => First::Opaque,
-        false => First::Bad("the first line is text and has no end"),
+    // Some servers read a line of any length, if its first word could be a method.
+    match words(line).next() {
+        None => First::Bad("there are blanks in front of the first line, and no end of them"),
+        Some(word) if word.iter().all(|&byte| is_token(byte)) => {
+            First::Bad("the first line is text and has no end")
+        }
+        Some(_) => First::Opaque,
     }
 }
 
-fn blank(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c)
+/// What some server skips in front of a request: blanks and control characters, also those of Latin-1.
+fn skipped(byte: &u8) -> bool {
+    matches!(byte, 0..=b' ' | 0x7f..=0xa0)
+}
+
+/// The words of a line. Servers differ in what they take for a blank.
+fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f))
+        .filter(|word| !word.is_empty())
+}
+
+/// Whether a line has the form of a request line, with something else than HTTP's version behind the target. Some servers
+/// take any word there, and Node.js those of RTSP and Icecast; they read what follows as if it were HTTP.
+fn is_akin(line: &[u8], ended: bool) -> bool {
+    let line = match line.iter().position(|&byte| byte == b'\r') {
+        Some(end) => line.get(..end).unwrap_or_default(),
+        None if ended => line,
+        None => return false,
+    };
+    let mut words = words(line);
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    // Git's daemon is asked `git-upload-pack /path`, and then comes a NUL.
+    if [method, target]
+        .iter()
+        .any(|word| word.iter().any(u8::is_ascii_control))
+    {
+        return false;
+    }
+    is_path_or_uri(target) || (words.next().is_none() && is_version(version))
+}
+
+/// Whether a word is a protocol's name, a slash, and a number with one point in it.
+fn is_version(word: &[u8]) -> bool {
+    let number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let mut parts = word.rsplitn(2, |&byte| byte == b'/');
+    let (Some(version), Some(name)) = (parts.next(), parts.next()) else {
+        return false;
+    };
+    let mut version = version.splitn(2, |&byte| byte == b'.');
+    !name.is_empty() && version.next().is_some_and(number) && version.next().is_some_and(number)
 }
 
 /// What a method may be made of (RFC 9110 5.6.2).
@@ -163,18 +203,16 @@ fn is_token(byte: u8) -> bool {
 
 /// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)
 fn is_ancient(line: &[u8]) -> bool {
-    ANCIENT_METHODS
-        .iter()
-        .filter_map(|method| line.strip_prefix(*method))
-        .any(|rest| {
-            let target = rest.trim_ascii_start();
-            target.len() < rest.len()
-                && (target.starts_with(b"/") || target.windows(3).any(|window| window == b"://"))
-        })
+    let mut words = words(line);
+    words
+        .next()
+        .is_some_and(|word| ANCIENT_METHODS.contains(&word))
+        && words.next().is_some_and(is_path_or_uri)
 }
 
-/// Control characters that some servers take for blanks.
-const SEPARATORS: [u8; 4] = [0x1c, 0x1d, 0x1e, 0x1f];
+fn is_path_or_uri(target: &[u8]) -> bool {
+    target.starts_with(b"/") || target.windows(3).any(|window| window == b"://")
+}
 
 /// What PostgreSQL clients send before anything else: SSLRequest and GSSENCRequest (its protocol, "Message Formats").
 const POSTGRES_PRELUDES: [&[u8]; 2] =

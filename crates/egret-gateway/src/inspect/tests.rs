@@ -189,7 +189,7 @@ fn first_bytes_are_told_apart_one_sidedly() {
     let long = |start: &str| [start.as_bytes(), &[b'a'; 17 << 10]].concat();
     let bad = First::Bad("");
     #[rustfmt::skip]
-    let table: [(Vec<u8>, First); 28] = [
+    let table: Vec<(Vec<u8>, First)> = vec![
         (b"".into(),                                              First::Hold),
         (b"GET / HTTP/1.1\r\n".into(),                            First::Http),
         (b"G".into(),                                             First::Hold),
@@ -210,8 +210,37 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (long("GET /"),                                           First::Http),
         (long("FOO /"),                                           bad.clone()),
         (long("\r\nGET /"),                                       bad.clone()),
-        (long("FOO"),                                             First::Opaque),
+        (long("FOO"),                                             bad.clone()),
+        (long("\0FOO"),                                           bad.clone()),
+        (b"\n".repeat(17 << 10),                                  bad.clone()),
+        (b"\0".repeat(17 << 10),                                  bad.clone()),
         (long("{\"id\":"),                                        First::Opaque),
+        // Control characters in front, and a first word that is none of HTTP's.
+        (b"\x01GET /".into(),                                     First::Watch),
+        (b"\x85\xa0\0GET /x\n".into(),                            First::Http),
+        (b"\xef\xbb\xbfGET /".into(),                             First::Watch),
+        (b"{\"a\":1} /".into(),                                   First::Watch),
+        (b"FOO /\x01\0".into(),                                   First::Watch),
+        (b"F\0O /".into(),                                        First::Watch),
+        (b"\0\x01{FOO /\x01 HTTP/1.1\r".into(),                   First::Http),
+        (b"GET\x1c/x\n".into(),                                  First::Http),
+        // Other versions, which some servers do not look at, or take for HTTP's.
+        (b"OPTIONS * RTSP/1.0\r\n".into(),                       bad.clone()),
+        (b"OPTIONS rtsp://a/ RTSP/1.0\n".into(),                 bad.clone()),
+        (b"SOURCE /x ICE/1.0\r".into(),                          bad.clone()),
+        (b"\r\nget x FOO/1.1\r".into(),                          bad.clone()),
+        (b"{} / x".into(),                                        First::Watch),
+        (b"{} / x\r".into(),                                      bad.clone()),
+        (b"GET / HTTP /1.1\n".into(),                             bad.clone()),
+        (b"FOO http://a/ x y\n".into(),                           bad.clone()),
+        // What has a similar form.
+        (b"get a b\r\n".into(),                                   First::Opaque),
+        (b"get /a\r\n".into(),                                    First::Opaque),
+        (b"get user/1 user/2\r\n".into(),                         First::Opaque),
+        (b"a1 LOGIN x /y\r\n".into(),                             First::Opaque),
+        (b"0032git-upload-pack /x.git\0host=a\0".into(),          First::Watch),
+        (b"0032git-upload-pack /x.git\0host=a\00014want b/1.0\n".into(), First::Opaque),
+        (b"{\"method\": \"a/b\", \"id\": 1}\n".into(),              First::Opaque),
         // Headers for a proxy's upstream.
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".into(),            bad.clone()),
         (b"\r\n\r\n\0\r\nQUIT\n".into(),                         bad.clone()),

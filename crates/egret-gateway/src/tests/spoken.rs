@@ -200,6 +200,11 @@ async fn http_sent_letter_by_letter_is_http_and_dressed_up_it_is_not_carried() {
         ("get / http/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),       false),
         ("GET\t/\tHTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),     false),
         (" GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),      false),
+        ("\x01GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
+        ("\0\0GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
+        ("{} / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),        false),
+        ("FOO /\x01 HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
+        ("OPTIONS / RTSP/1.0\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
     ];
     for (request, good) in table {
         seen.lock().unwrap().clear();
@@ -221,11 +226,32 @@ async fn http_sent_letter_by_letter_is_http_and_dressed_up_it_is_not_carried() {
 }
 
 #[tokio::test]
+async fn a_method_of_any_length_does_not_hide_a_request() {
+    let rest = b" / HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    let sent = [&[b'A'; 40_000], &rest[..]].concat();
+    for step in [1_000, 30_000, sent.len()] {
+        let (port, got) = sink().await;
+        let world = World::open_to(port).await;
+        let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
+        for part in sent.chunks(step) {
+            if stream.write_all(part).await.is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        until_end(&mut stream).await;
+        world.decision("denied.protocol").await;
+        assert!(got.lock().unwrap().iter().all(|&byte| byte == b'A'));
+    }
+}
+
+#[tokio::test]
 async fn everything_else_flows_at_once() {
     let port = echo().await;
     let world = World::open_to(port).await;
     #[rustfmt::skip]
-    let table: [&[u8]; 8] = [
+    let table: [&[u8]; 12] = [
+        b"\0\0\0\x1f\0\x12\0\x03", b"\x10\x1f\0\x04MQTT", b"{\"id\": 1}\0", b"003egit-upload-pack /x.git\0host=a\0",
         b"ping", b"PING", b"SSH-2.0-client\r\n", b"EHLO x\r\n", b"\0\0\0\x08\x04\xd2\x16\x2f", b"*1\r\n$4\r\nPING\r\n",
         b"GET key\r\n", b"\n",
     ];

@@ -159,7 +159,15 @@ async fn http_is_found_however_it_is_begun() {
     for sent in ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /\r\n"] {
         port.say(sent.as_bytes()).await;
     }
+    for sent in ["OPTIONS / RTSP/1.0\r\n", "\x01{} / HTTP/1.1\r\n"] {
+        port.say(format!("{sent}Host: evil.example\r\n\r\n").as_bytes())
+            .await;
+    }
     assert!(got.lock().unwrap().is_empty(), "{:?}", got.lock());
+    // A page chooses the method of what it fetches.
+    port.say(format!("{}{evil}", "A".repeat(40_000)).as_bytes())
+        .await;
+    assert!(got.lock().unwrap().iter().all(|&byte| byte == b'A'));
     // A page can have a browser send a request to any server, also to one that speaks first.
     let greeter = server_first().await;
     let port = Port::unknown(greeter.0).await;
