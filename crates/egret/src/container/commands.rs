@@ -1,7 +1,7 @@
 //! What is done with container sandboxes once they are there.
 
 use super::config::RunConfig;
-use super::deploy::{Heard, await_ready, dismiss};
+use super::deploy::{Heard, await_ready, dismiss, settled};
 use super::ending::Records;
 use super::engine::{Engine, Kind};
 use super::plan::check_mounts;
@@ -191,7 +191,8 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
         heard.complaints("gateway", &mut gateway);
         heard.ready(&mut gateway);
         watched.push(gateway);
-        await_ready(&heard, signals)
+        await_ready(&heard, signals)?;
+        settled(engine, name)
     });
     watched.iter_mut().for_each(dismiss);
     outcome

@@ -76,6 +76,8 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         // The engine's command is a child of ours, and has open what we have. It has to say "self": a rootless Podman is
         // in a user namespace, and may not look at us.
         seccomp: format!("/proc/self/fd/{}", calls.as_raw_fd()),
+        last_capability: last_capability()
+            .map_err(|error| Failure::because("cannot tell what capabilities there are", &error))?,
         detach: arguments.container.detach,
         remove: arguments.container.rm,
     };
@@ -225,7 +227,7 @@ impl<'a> Standing<'a> {
                     tell(&mut gateway, &plan.settings(spec, hosts))
                 })
                 .and_then(|()| await_ready(&heard, signals))
-                .and_then(|()| settled(engine, spec));
+                .and_then(|()| settled(engine, spec.name.as_str()));
             // The containers are the engine's. These two only watched them.
             dismiss(&mut agent);
             dismiss(&mut gateway);
@@ -377,14 +379,11 @@ impl Heard {
 
 /// Waits until the engine knows that both run. Podman's command is the engine itself, and writes down what it has started
 /// after that: ended before, it would be started once more.
-fn settled(engine: &Engine, spec: &Spec) -> Result<(), Failure> {
+pub(super) fn settled(engine: &Engine, sandbox: &str) -> Result<(), Failure> {
     if engine.kind == Kind::Docker {
         return Ok(());
     }
-    let (agent, gateway) = (
-        agent_name(spec.name.as_str()),
-        gateway_name(spec.name.as_str()),
-    );
+    let (agent, gateway) = (agent_name(sandbox), gateway_name(sandbox));
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         let states = engine.output([
@@ -496,6 +495,12 @@ fn seccomp_file() -> io::Result<std::fs::File> {
     let mut file: std::fs::File = memfd_create("seccomp", MemfdFlags::empty())?.into();
     file.write_all(seccomp_profile(false).as_bytes())?;
     Ok(file)
+}
+
+/// The number of the last capability that this kernel knows: capabilities(7).
+fn last_capability() -> io::Result<usize> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")?;
+    text.trim().parse().map_err(io::Error::other)
 }
 
 #[cfg(test)]

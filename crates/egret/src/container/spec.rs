@@ -45,6 +45,51 @@ pub(crate) const KEPT_CAPABILITIES: [&str; 9] = [
     "SYS_CHROOT",
 ];
 
+/// All capabilities, by their numbers: <linux/capability.h>.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
 /// Everything that the commands for one sandbox are made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
@@ -61,6 +106,8 @@ pub(crate) struct Spec {
     pub(crate) opens_host: bool,
     /// The file with the system calls that a workload does not get.
     pub(crate) seccomp: String,
+    /// The number of the last capability that the kernel knows: Podman drops none that it does not.
+    pub(crate) last_capability: usize,
     pub(crate) detach: bool,
     pub(crate) remove: bool,
 }
@@ -234,15 +281,32 @@ impl Spec {
         }
         words.pair("--security-opt", "no-new-privileges");
         words.pair("--security-opt", format!("seccomp={}", self.seccomp));
-        words.pair("--cap-drop", "ALL");
-        let dropped = |name: &str| {
-            self.config
-                .cap_drop
+        let is_among = |names: &[String], name: &str| {
+            names
                 .iter()
-                .any(|drop| same_capability(drop, name) || same_capability(drop, "ALL"))
+                .any(|other| same_capability(other, name) || same_capability(other, "ALL"))
         };
-        for kept in KEPT_CAPABILITIES.iter().filter(|name| !dropped(name)) {
-            words.pair("--cap-add", *kept);
+        let kept = |name: &&str| {
+            KEPT_CAPABILITIES.contains(name) && !is_among(&self.config.cap_drop, name)
+        };
+        match self.kind {
+            Kind::Docker => {
+                words.pair("--cap-drop", "ALL");
+                for name in KEPT_CAPABILITIES.iter().filter(|name| kept(name)) {
+                    words.pair("--cap-add", *name);
+                }
+            }
+            // Podman gives what is added to users who are not root as well, so that what is kept is what is not dropped.
+            Kind::Podman => {
+                let known = CAPABILITIES
+                    .iter()
+                    .take(self.last_capability.saturating_add(1));
+                for name in
+                    known.filter(|name| !kept(name) && !is_among(&self.config.cap_add, name))
+                {
+                    words.pair("--cap-drop", *name);
+                }
+            }
         }
         words.pairs("--cap-add", &self.config.cap_add);
         words

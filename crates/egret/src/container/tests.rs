@@ -24,6 +24,7 @@ fn spec(kind: Kind, change: impl FnOnce(&mut Spec)) -> Spec {
         published: Vec::new(),
         opens_host: false,
         seccomp: "/calls.json".into(),
+        last_capability: 40,
         detach: false,
         remove: false,
     };
@@ -117,6 +118,14 @@ fn the_gateway_has_a_network_and_no_capability() {
     );
 }
 
+const DROPPED: &str = "--cap-drop DAC_READ_SEARCH --cap-drop SETPCAP --cap-drop LINUX_IMMUTABLE --cap-drop NET_BROADCAST \
+    --cap-drop NET_ADMIN --cap-drop NET_RAW --cap-drop IPC_LOCK --cap-drop IPC_OWNER --cap-drop SYS_MODULE \
+    --cap-drop SYS_RAWIO --cap-drop SYS_PTRACE --cap-drop SYS_PACCT --cap-drop SYS_ADMIN --cap-drop SYS_BOOT \
+    --cap-drop SYS_NICE --cap-drop SYS_RESOURCE --cap-drop SYS_TIME --cap-drop SYS_TTY_CONFIG --cap-drop MKNOD \
+    --cap-drop LEASE --cap-drop AUDIT_WRITE --cap-drop AUDIT_CONTROL --cap-drop SETFCAP --cap-drop MAC_OVERRIDE \
+    --cap-drop MAC_ADMIN --cap-drop SYSLOG --cap-drop WAKE_ALARM --cap-drop BLOCK_SUSPEND --cap-drop AUDIT_READ \
+    --cap-drop PERFMON --cap-drop BPF --cap-drop CHECKPOINT_RESTORE";
+
 #[test]
 fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
     let kept = "--network container:s-egret-agent --security-opt no-new-privileges --security-opt seccomp=/calls.json --cap-drop ALL \
@@ -180,6 +189,11 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
         config.init = true;
         config.no_proxy_env = true;
     });
+    let confined = format!(
+        "--network container:s-egret-agent --hostname h --security-opt no-new-privileges --security-opt seccomp=/calls.json \
+         --cap-drop CHOWN {}",
+        DROPPED.replacen(" --cap-drop SYS_NICE", "", 1)
+    );
     assert_eq!(
         line(all.workload()),
         format!(
@@ -188,15 +202,19 @@ fn the_workload_is_in_the_agents_network_and_keeps_what_images_need() {
              --mount type=tmpfs,dst=/m --tmpfs /t --http-proxy=false {} --cap-add SYS_NICE --no-hosts --env-file /f \
              --env A=b ghcr.io/x/server:1 --flag",
             labels.replacen("--label", "--label k=v --label", 1),
-            kept.replacen("--cap-add CHOWN ", "", 1).replacen(
-                "--security-opt",
-                "--hostname h --security-opt",
-                1
-            )
+            confined
         )
     );
     let podman = line(spec(Kind::Podman, |_| {}).workload());
     assert!(podman.contains(" --no-hosts "), "{podman}");
+    // What is added in so many words, Podman gives to users other than root as well.
+    assert!(
+        podman.contains(DROPPED) && !podman.contains("--cap-add"),
+        "{podman}"
+    );
+    let old = spec(Kind::Podman, |spec| spec.last_capability = 37);
+    assert!(line(old.workload()).contains("--cap-drop AUDIT_READ --"));
+    assert!(!line(old.workload()).contains("PERFMON"));
     let bare = spec(Kind::Docker, |spec| {
         spec.config.cap_drop = vec!["ALL".into()];
         spec.config.no_proxy_env = true;
