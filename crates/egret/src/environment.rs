@@ -165,9 +165,20 @@ fn ends_like_a_secret(name: &str) -> bool {
         .any(|suffix| shaped.ends_with(suffix))
 }
 
-/// Whether the value of a variable is one that is not to be kept or shown: also that of a model service's key.
+/// Whether the value of a variable is one that is not to be kept or shown: also that of a model service's key, and of one
+/// that has no name but what it is, as `TOKEN` and `PGPASSWORD`.
 pub(crate) fn looks_secret(name: &str) -> bool {
-    ends_like_a_secret(name) || name.to_ascii_uppercase().ends_with("_KEY")
+    let endings = [
+        "_KEY",
+        "APIKEY",
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "MYSQL_PWD",
+    ];
+    let name = format!("_{}", name.to_ascii_uppercase());
+    ends_like_a_secret(&name) || endings.iter().any(|ending| name.ends_with(ending))
 }
 
 /// Whether a variable names a directory for temporary files that is not there in the sandbox.
@@ -250,6 +261,26 @@ const HELD_BACK: [&str; 33] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_kept_is_told_by_its_name() {
+        for name in [
+            "GITHUB_TOKEN",
+            "token",
+            "PASSWORD",
+            "PGPASSWORD",
+            "MYSQL_PWD",
+            "OPENAI_API_KEY",
+            "APIKEY",
+            "CLIENT_SECRET",
+            "AWS_SESSION",
+        ] {
+            assert!(looks_secret(name), "{name}");
+        }
+        for name in ["PWD", "MONKEY", "TOKENS_PER_MINUTE", "HOME", "PATH"] {
+            assert!(!looks_secret(name), "{name}");
+        }
+    }
 
     #[test]
     fn what_leads_outside_is_held_back_unless_it_is_asked_for() {
