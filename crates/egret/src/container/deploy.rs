@@ -44,6 +44,8 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         None => apply_unsealed(&mut config)?,
     }
     let instance = instance()?;
+    // A name that is made up is nobody else's.
+    let named = config.name.is_some();
     let name = match config.name.take() {
         Some(name) => name,
         None => made_up_name(&config.image, &instance)?,
@@ -92,7 +94,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         };
     };
 
-    let standing = Standing::raise(&engine, spec, &plan, signals)?;
+    let standing = Standing::raise(&engine, spec, named, &plan, signals)?;
     match arguments.container.detach {
         true => standing.detach(),
         false => standing.workload(signals, arguments).map(wait::exit_as),
@@ -158,7 +160,8 @@ impl<'a> Standing<'a> {
     /// Starts both, and waits until the sandbox is known to be sealed.
     fn raise(
         engine: &'a Engine,
-        mut spec: Spec,
+        spec: Spec,
+        named: bool,
         plan: &Plan,
         signals: &Signals,
     ) -> Result<Self, Failure> {
@@ -169,26 +172,26 @@ impl<'a> Standing<'a> {
         std::thread::scope(|scope| {
             // What takes the engine's command some time is asked for all at once; who the host is may come last.
             let hosts = scope.spawn(|| hosts(engine));
-            let free = scope.spawn(|| is_free(engine, &name));
+            let free = named.then(|| scope.spawn(|| is_free(engine, &name)));
             let volume = spec.volume();
-            let volume = scope.spawn(|| engine.output(volume));
+            let volume = volume.map(|volume| scope.spawn(|| engine.output(volume)));
             let storage = scope.spawn(|| plan.outside_storage(engine));
             let image = image::own_image(engine);
-            let (free, volume, storage) = (
-                joined(free).flatten(),
-                joined(volume),
-                joined(storage).flatten(),
-            );
+            let free = free.map_or(Ok(()), |free| joined(free).flatten());
+            let volume = volume.map(joined).transpose();
+            let storage = joined(storage).flatten();
             // From here on everything is undone by dropping this. (A volume is told from others by the start it is of.)
-            spec.own_image = image?;
-            let standing = Self {
+            let mut standing = Self {
                 engine,
                 spec,
                 stays: false,
             };
             free?;
             storage?;
-            volume?.map_err(|complaint| failed(&complaint))?;
+            volume?
+                .transpose()
+                .map_err(|complaint| failed(&complaint))?;
+            standing.spec.own_image = image?;
             let spec = &standing.spec;
 
             // In process groups of their own: what the keyboard sends is for us, and the engine's commands would pass it on.

@@ -189,9 +189,14 @@ impl Engine {
     /// The name of the machine that the daemon runs on, where that is another one than this: its addresses are the host's
     /// then, as far as its name has them.
     pub(crate) fn remote(&self) -> Option<String> {
-        let asked = match self.kind {
-            Kind::Podman => std::env::var("CONTAINER_HOST").ok()?,
-            Kind::Docker => self
+        let variable = match self.kind {
+            Kind::Podman => "CONTAINER_HOST",
+            Kind::Docker => "DOCKER_HOST",
+        };
+        let address = match std::env::var(variable) {
+            Ok(address) if !address.is_empty() => address,
+            _ if self.kind == Kind::Podman || !has_context() => return None,
+            _ => self
                 .output([
                     "context",
                     "inspect",
@@ -200,8 +205,20 @@ impl Engine {
                 ])
                 .ok()?,
         };
-        host_of(asked.trim())
+        host_of(address.trim())
     }
+}
+
+/// Whether Docker's command uses a context that somebody chose: asking it which takes longer than to look whether there is
+/// any.
+fn has_context() -> bool {
+    let directory = std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(settings::home()?.join(".docker")));
+    let settings =
+        directory.and_then(|directory| std::fs::read_to_string(directory.join("config.json")).ok());
+    std::env::var_os("DOCKER_CONTEXT").is_some()
+        || settings.is_some_and(|settings| settings.contains("\"currentContext\""))
 }
 
 /// Whether Podman has been used by this user, as far as that can be told without it: there is its storage, or it is told

@@ -128,13 +128,19 @@ impl Spec {
         format!("{}-egret-{}", self.name, self.instance)
     }
 
-    /// `volume create …`
-    pub(crate) fn volume(&self) -> Vec<String> {
+    /// `volume create …`, where an engine does not make a volume with labels by mounting it.
+    pub(crate) fn volume(&self) -> Option<Vec<String>> {
         let mut words = Words::of("volume create");
-        words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
-        words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+        words.pairs("--label", &self.volume_labels());
         words.word(self.volume_name());
-        words.0
+        (self.kind == Kind::Podman).then_some(words.0)
+    }
+
+    fn volume_labels(&self) -> [String; 2] {
+        [
+            format!("{}={}", label::SANDBOX, self.name),
+            format!("{}={}", label::INSTANCE, self.instance),
+        ]
     }
 
     /// `run …` of the agent.
@@ -323,7 +329,20 @@ impl Spec {
         words.pair("--cap-drop", "ALL");
         words.pair("--security-opt", "no-new-privileges");
         words.word("--read-only");
-        words.pair("--volume", format!("{}:{CONTROL}", self.volume_name()));
+        let volume = self.volume_name();
+        match self.kind {
+            Kind::Docker => {
+                let labels = self
+                    .volume_labels()
+                    .map(|label| format!(",volume-label={label}"))
+                    .concat();
+                words.pair(
+                    "--mount",
+                    format!("type=volume,source={volume},target={CONTROL}{labels}"),
+                );
+            }
+            Kind::Podman => words.pair("--volume", format!("{volume}:{CONTROL}")),
+        }
         if self.kind == Kind::Podman {
             words.word("--http-proxy=false");
         }

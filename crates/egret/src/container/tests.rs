@@ -44,15 +44,17 @@ fn line(words: Vec<String>) -> String {
         .join(" ")
 }
 
-const OWN: &str = "--label dev.egret.instance=0123456789ab --pull never --cap-drop ALL --security-opt no-new-privileges --read-only \
-    --volume s-egret-0123456789ab:/egret";
+const OWN: &str = "--label dev.egret.instance=0123456789ab --pull never --cap-drop ALL --security-opt no-new-privileges --read-only";
+const MOUNTED: &str = "--mount type=volume,source=s-egret-0123456789ab,target=/egret,volume-label=dev.egret.sandbox=s,\
+    volume-label=dev.egret.instance=0123456789ab";
+const SHARED: &str = "--volume s-egret-0123456789ab:/egret";
 
 #[test]
 fn the_agent_has_no_network_and_one_capability() {
     assert_eq!(
         line(spec(Kind::Docker, |_| {}).agent()),
         format!(
-            "run --name s-egret-agent --label dev.egret.sandbox=s --label dev.egret.role=agent {OWN} \
+            "run --name s-egret-agent --label dev.egret.sandbox=s --label dev.egret.role=agent {OWN} {MOUNTED} \
              --network none --cap-add NET_ADMIN --user 0:0 --sysctl net.ipv6.conf.all.disable_ipv6=0 --hostname s \
              --dns 192.0.2.53 --dns-search . localhost/egret:d1 agent 61001,61002,61003"
         )
@@ -65,7 +67,7 @@ fn the_agent_has_no_network_and_one_capability() {
             .agent()
         ),
         format!(
-            "run --name s-egret-agent --label dev.egret.sandbox=s --label dev.egret.role=agent {OWN} --http-proxy=false \
+            "run --name s-egret-agent --label dev.egret.sandbox=s --label dev.egret.role=agent {OWN} {SHARED} --http-proxy=false \
              --restart always --network none --cap-add NET_ADMIN --user 0:0 --sysctl net.ipv6.conf.all.disable_ipv6=0 \
              --hostname s --no-hosts localhost/egret:d1 agent 61001,61002,61003"
         )
@@ -84,24 +86,26 @@ fn the_gateway_has_a_network_and_no_capability() {
     let gateway = |kind, change: fn(&mut Spec)| line(spec(kind, change).gateway());
     assert_eq!(
         gateway(Kind::Docker, |_| {}),
-        format!("{start} --interactive {LOGGED} --user 65532:65532 {end}")
+        format!("{start} {MOUNTED} --interactive {LOGGED} --user 65532:65532 {end}")
     );
     // The host has a name in there only if something of it is open.
     assert_eq!(
         gateway(Kind::Docker, |spec| spec.opens_host = true),
         format!(
-            "{start} --interactive {LOGGED} --user 65532:65532 --add-host host.docker.internal:host-gateway {end}"
+            "{start} {MOUNTED} --interactive {LOGGED} --user 65532:65532 --add-host host.docker.internal:host-gateway {end}"
         )
     );
     assert_eq!(
         gateway(Kind::Podman, |_| {}),
         format!(
-            "{start} --http-proxy=false --interactive {KEPT} --user 65532:65532 --no-hosts {end}"
+            "{start} {SHARED} --http-proxy=false --interactive {KEPT} --user 65532:65532 --no-hosts {end}"
         )
     );
     assert_eq!(
         gateway(Kind::Podman, |spec| spec.opens_host = true),
-        format!("{start} --http-proxy=false --interactive {KEPT} --user 65532:65532 {end}")
+        format!(
+            "{start} {SHARED} --http-proxy=false --interactive {KEPT} --user 65532:65532 {end}"
+        )
     );
     let published = gateway(Kind::Docker, |spec| {
         spec.config.network = Some("mine".into());
@@ -113,7 +117,7 @@ fn the_gateway_has_a_network_and_no_capability() {
     assert_eq!(
         published,
         format!(
-            "{start} --interactive {LOGGED} --user 65532:65532 --network mine --publish 127.0.0.1:8080:20000 --publish 0.0.0.0:9000:20001 {end}"
+            "{start} {MOUNTED} --interactive {LOGGED} --user 65532:65532 --network mine --publish 127.0.0.1:8080:20000 --publish 0.0.0.0:9000:20001 {end}"
         )
     );
 }
