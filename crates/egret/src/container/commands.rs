@@ -215,14 +215,17 @@ fn is_stranded(sandbox: &Sandbox) -> bool {
 
 /// `egret rm`
 pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
-    let sandboxes = match arguments.all {
-        true => listed(arguments.engine)?,
-        false => arguments
-            .names
-            .iter()
-            .map(|name| must_find(name.as_str(), arguments.engine))
-            .collect::<Result<_, _>>()?,
-    };
+    let mut sandboxes = Vec::new();
+    let mut gone = Vec::new();
+    if arguments.all {
+        sandboxes = listed(arguments.engine)?;
+    }
+    for name in &arguments.names {
+        match find(name.as_str(), arguments.engine)? {
+            Some(sandbox) => sandboxes.push(sandbox),
+            None => gone.push(name.as_str()),
+        }
+    }
     let running: Vec<&str> = sandboxes
         .iter()
         .filter(|sandbox| {
@@ -259,10 +262,27 @@ pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
         })?;
         printed(name)?;
     }
+    for name in gone {
+        if remove_orphans(Some(name), arguments.engine).is_empty() {
+            must_find(name, arguments.engine)?;
+        }
+        printed(name)?;
+    }
     if arguments.all {
+        remove_orphans(None, arguments.engine);
         remove_old_images(arguments.engine)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what is left of sandboxes that have no container any more.
+fn remove_orphans(name: Option<&str>, named: Option<Kind>) -> Vec<String> {
+    let engines = Engine::in_use(named);
+    // An engine that does not answer has been complained of where it was to.
+    let removed = engines
+        .iter()
+        .filter_map(|engine| sandbox::remove_orphans(engine, name).ok());
+    removed.flatten().collect()
 }
 
 /// Removes the images of other versions of egret, and says which one stays.

@@ -266,10 +266,8 @@ impl<'a> Standing<'a> {
             .then(|| Minder::leave(self.engine, &self.spec))
             .transpose()?;
         let ended = wait::foreground(self.engine, self.spec.workload(), signals)?;
-        self.stays = match ended {
-            Ended::Status(125..=127) => ending::has_run(self.engine, &self.spec),
-            _ => true,
-        };
+        // Whoever broke it off may have been quicker than the engine.
+        self.stays = ended == Ended::Status(0) || ending::has_run(self.engine, &self.spec);
         match self.stays {
             true => ending::finish(self.engine, &self.spec, arguments)?,
             false => advise(&self.spec.config.image),

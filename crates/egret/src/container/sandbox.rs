@@ -66,6 +66,8 @@ pub(crate) struct Container {
     /// What arrives at its ports: the port and where the host listens for it.
     ports: Vec<(u16, String)>,
     network: String,
+    /// Whether it has the name that its part has in the sandbox.
+    has_its_name: bool,
     /// The run configuration, as text.
     run: Option<String>,
 }
@@ -83,15 +85,24 @@ impl Container {
         self.run.as_deref()?.parse().ok()
     }
 
-    /// Whether it is a workload that could only be one of a sealed sandbox, and is not in an agent's network.
-    fn is_out_of_place(&self, agent: Option<&str>) -> bool {
-        let isolated = self.configuration().is_some_and(|config| {
+    /// Whether it belongs to the sandbox that its labels name, whose agent this is, if there is one.
+    fn belongs(&self, agent: Option<&str>) -> bool {
+        if self.role != Role::Workload {
+            return self.has_its_name;
+        }
+        match (self.network.strip_prefix("container:"), agent) {
+            // Nobody else is in there, whatever it is called by now.
+            (Some(joined), Some(agent)) => joined == agent,
+            (Some(_), None) => self.has_its_name,
+            // A copy of a sealed workload, with all its labels, is anybody's.
+            (None, _) => self.has_its_name && !self.is_of_a_sealed_sandbox(),
+        }
+    }
+
+    fn is_of_a_sealed_sandbox(&self) -> bool {
+        self.configuration().is_some_and(|config| {
             config.isolate_network != Isolation::Off && !config.has_foreign_network()
-        });
-        let joined = self.network.strip_prefix("container:");
-        self.role == Role::Workload
-            && isolated
-            && joined.is_none_or(|joined| agent.is_some_and(|agent| agent != joined))
+        })
     }
 }
 
@@ -248,9 +259,9 @@ fn sandboxes(engine: &Engine, inspected: Vec<Inspected>) -> Vec<Sandbox> {
     let whole = found.into_iter().map(|(name, mut containers)| {
         let agent = containers
             .iter()
-            .find(|container| container.role == Role::Agent);
+            .find(|container| container.role == Role::Agent && container.has_its_name);
         let agent = agent.map(|agent| agent.id.clone());
-        containers.retain(|container| !container.is_out_of_place(agent.as_deref()));
+        containers.retain(|container| container.belongs(agent.as_deref()));
         containers.sort_by_key(|container| container.role);
         Sandbox {
             engine: engine.clone(),
@@ -263,7 +274,7 @@ fn sandboxes(engine: &Engine, inspected: Vec<Inspected>) -> Vec<Sandbox> {
         .collect()
 }
 
-/// The sandbox that a container is a part of, by its label and its name both.
+/// The sandbox that a container says it is a part of.
 fn part(inspected: Inspected) -> Option<(String, Container)> {
     let labels = inspected.config.labels.unwrap_or_default();
     let sandbox: SandboxId = labels.get(label::SANDBOX)?.parse().ok()?;
@@ -271,7 +282,7 @@ fn part(inspected: Inspected) -> Option<(String, Container)> {
     let name = inspected.name.trim_start_matches('/').to_owned();
     let image = inspected.image_name.unwrap_or(inspected.config.image);
     let is_ours = role == Role::Workload || image.starts_with(&format!("{REPOSITORY}:"));
-    if name != role.container(sandbox.as_str()) || !is_ours {
+    if !is_ours {
         return None;
     }
     let ports = inspected.network_settings.ports.unwrap_or_default();
@@ -282,6 +293,7 @@ fn part(inspected: Inspected) -> Option<(String, Container)> {
     });
     let container = Container {
         id: inspected.id,
+        has_its_name: name == role.container(sandbox.as_str()),
         name,
         role,
         state: inspected.state.status.to_ascii_lowercase(),
@@ -339,6 +351,33 @@ pub(crate) fn remove(sandbox: &Sandbox) -> Result<(), Complaint> {
         .filter(|volume| is_control_volume(volume))
         .collect();
     remove_volumes(engine, &own.join(" "))
+}
+
+/// Removes control volumes that no container is left of, of this sandbox or of all; says of which there were any.
+pub(crate) fn remove_orphans(
+    engine: &Engine,
+    name: Option<&str>,
+) -> Result<Vec<String>, Complaint> {
+    let wanted = match name {
+        Some(name) => format!("label={}={name}", label::SANDBOX),
+        None => format!("label={}", label::SANDBOX),
+    };
+    let volumes = engine.output(["volume", "ls", "--quiet", "--filter", &wanted])?;
+    let mut removed = Vec::new();
+    for volume in volumes
+        .split_whitespace()
+        .filter(|volume| is_control_volume(volume))
+    {
+        // One that is in use is no orphan, and the engine keeps it.
+        if engine.output(["volume", "rm", volume]).is_ok() {
+            removed.extend(
+                volume
+                    .rsplit_once("-egret-")
+                    .map(|(sandbox, _)| sandbox.to_owned()),
+            );
+        }
+    }
+    Ok(removed)
 }
 
 /// Removes everything that one start has made, known by a word that only it has.
@@ -507,6 +546,22 @@ mod tests {
             let container = shown(name, sandbox, role, image, network, SEALED);
             assert_eq!(parts(vec![container]), none, "{name} {role}");
         }
+        // One that was renamed is in the agent's network still.
+        let containers = vec![
+            shown("b-egret-agent", "b", "agent", OWN, "none", SEALED),
+            shown(
+                "c",
+                "b",
+                "workload",
+                "alpine",
+                "container:id-of-b-egret-agent",
+                SEALED,
+            ),
+        ];
+        assert_eq!(
+            parts(containers),
+            [("b".to_owned(), vec![Role::Workload, Role::Agent])]
+        );
         // The agent is there, and the workload is in another one's network.
         let containers = vec![
             shown("b-egret-agent", "b", "agent", OWN, "none", SEALED),
