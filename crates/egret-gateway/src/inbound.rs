@@ -6,6 +6,10 @@
 //! of a list that no site can get into by itself. An address cannot be made to mean another one, and `localhost` and what
 //! is below it cannot be registered (RFC 6761 6.3).
 //!
+//! A request without `Origin` may come from a page as well: that of an image, say. Browsers tell in `Sec-Fetch-Site` (Fetch
+//! Metadata) how the page's site stands to the request's, and a page of another one may do no more than lead the
+//! whole window here.
+//!
 //! Ports are left aside: that outside is seldom the one inside, and who can publish one of them can read none of the others.
 
 use egret_policy::{Denial, Destination, Host, InboundHost, Reason, SandboxId, Target};
@@ -33,15 +37,9 @@ impl InboundHosts {
     }
 
     fn allow(&self, target: &Target) -> bool {
-        let by_default = match target {
-            Target::Address(address) => address.is_loopback(),
-            Target::Name(name) => {
-                name.as_str() == "localhost"
-                    || name.as_str().ends_with(".localhost")
-                    || self.sandbox.as_ref() == Some(name)
-            }
-        };
-        by_default || {
+        let is_sandbox =
+            matches!(target, Target::Name(name) if self.sandbox.as_ref() == Some(name));
+        is_this_machine(target) || is_sandbox || {
             let text = target.to_string();
             self.listed.iter().any(|host| host.matches(&text))
         }
@@ -76,13 +74,11 @@ impl InboundHosts {
             return Err(refuse(message, Some(addressed.target())));
         }
         let mut origins = request.field("origin");
-        if let Some(origin) = origins.next() {
-            let site = site(origin);
-            if origins.next().is_some() {
-                return Err(refuse("the request has two Origin fields", None));
-            }
-            match &site {
-                Some(site) if self.allow(site) => {}
+        let told = match (origins.next(), origins.next()) {
+            (None, _) => false,
+            (Some(_), Some(_)) => return Err(refuse("the request has two Origin fields", None)),
+            (Some(origin), None) => match &site(origin) {
+                Some(site) if self.allow(site) => true,
                 Some(site) => {
                     let message = format!(
                         "the request comes from a page of {site}, which may not use the port (its Origin)"
@@ -93,7 +89,12 @@ impl InboundHosts {
                     let message = "the request comes from a page of which it cannot be told whose it is (its Origin)";
                     return Err(refuse(message, None));
                 }
-            }
+            },
+        };
+        // An Origin that is allowed says more.
+        if !told && from_another_site(request, addressed.target()) && !is_visit(request) {
+            let message = "the request comes from a page of another site, which may lead here and do nothing else (its Sec-Fetch-Site)";
+            return Err(refuse(message, None));
         }
         Ok(Addressed {
             destination: addressed,
@@ -111,6 +112,38 @@ pub(crate) struct Addressed<'a> {
     pub(crate) host: &'a str,
     /// Its target in origin form, or `*`.
     pub(crate) target: &'a str,
+}
+
+/// Whether a browser says that a page asks whose site may not use the port, or says what cannot be understood. It says nothing
+/// to a host that is neither on this machine nor reached over TLS, and other programs never do.
+fn from_another_site(request: &Request, addressed: &Target) -> bool {
+    request.field("sec-fetch-site").any(|site| match site {
+        b"same-origin" | b"none" => false,
+        // Of an address, and of `localhost`, that is the same host, whose pages may use the port; of a name it may be a
+        // neighbour.
+        b"same-site" => !is_this_machine(addressed),
+        _ => true,
+    })
+}
+
+/// Whether a person is led here, by a link or from a sign-in, to look at it in a window of its own. Unlike an image or a frame
+/// that cannot go unnoticed; what is fetched in advance can.
+fn is_visit(request: &Request) -> bool {
+    let says = |name, what: &[u8]| {
+        let mut values = request.field(name);
+        values.next() == Some(what) && values.next().is_none()
+    };
+    request.method() == "GET"
+        && says("sec-fetch-mode", b"navigate")
+        && says("sec-fetch-dest", b"document")
+        && request.field("sec-purpose").next().is_none()
+}
+
+fn is_this_machine(target: &Target) -> bool {
+    match target {
+        Target::Address(address) => address.is_loopback(),
+        Target::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
+    }
 }
 
 /// The host of an `Origin` (RFC 6454 7.1): a scheme, a host and perhaps a port, and nothing else.

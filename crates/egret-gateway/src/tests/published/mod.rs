@@ -218,6 +218,62 @@ async fn requests_of_a_page_that_is_not_this_machines_do_not_go_in() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_may_lead_here_and_do_nothing_else() {
+    let policy = egret_policy::Policy::parse("p.yaml", b"version: 1\ninbound: [app.example.com]");
+    let with = With {
+        inbound: InboundHosts::new(
+            &"test".parse().unwrap(),
+            policy.unwrap().policy.inbound().to_vec(),
+        ),
+        ..With::default()
+    };
+    let (server, seen) = mirror().await;
+    let port = Port::with(server, Protocol::Unknown, with).await;
+    let visit = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let frame = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n";
+    let image = "Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let ours = "Origin: http://127.0.0.1:3000\r\nSec-Fetch-Mode: cors\r\n";
+    let ahead = format!("{visit}Sec-Purpose: prefetch\r\n");
+    let double = format!("{visit}Sec-Fetch-Dest: iframe\r\n");
+    #[rustfmt::skip]
+    let table = [
+        ("GET",  "localhost",       "none",                         visit,   200),
+        ("GET",  "localhost",       "same-origin",                  image,   200),
+        ("POST", "localhost",       "same-origin",                  "",      200),
+        ("GET",  "localhost:8080",  "same-site",                    image,   200),
+        ("GET",  "127.0.0.1",       "same-site",                    image,   200),
+        ("GET",  "app.example.com", "same-site",                    image,   403),
+        ("GET",  "app.example.com", "same-site",                    visit,   200),
+        ("POST", "localhost",       "cross-site",                   ours,    200),
+        ("GET",  "localhost",       "cross-site",                   visit,   200),
+        ("HEAD", "localhost",       "cross-site",                   visit,   403),
+        ("POST", "localhost",       "cross-site",                   visit,   403),
+        ("GET",  "localhost",       "cross-site",                   frame,   403),
+        ("GET",  "localhost",       "cross-site",                   image,   403),
+        ("GET",  "localhost",       "cross-site",                   &ahead,  403),
+        ("GET",  "localhost",       "cross-site",                   &double, 403),
+        ("GET",  "localhost",       "cross-site",                   "",      403),
+        ("GET",  "localhost",       "none\r\nSec-Fetch-Site: cross-site", image, 403),
+        ("GET",  "localhost",       "Same-Origin",                  image,   403),
+        ("GET",  "localhost",       "",                             image,   403),
+    ];
+    for (method, host, site, more, status) in table {
+        let what = format!("{method} {host} {site} {more}");
+        seen.lock().unwrap().clear();
+        let request =
+            format!("{method} / HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: {site}\r\n{more}\r\n");
+        let mut stream = port.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = Answer::read(&mut stream, method == "HEAD" && status == 200).await;
+        assert_eq!(answer.status, status, "{what}");
+        assert_eq!(seen.lock().unwrap().is_empty(), status != 200, "{what}");
+        if status != 200 {
+            assert_eq!(answer.reason(), "denied.name_mismatch", "{what}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_allowed_inbound_can_be_said() {
     let (server, _) = mirror().await;
     let text = "version: 1\ninbound: [app.example.com, .site.example]";
