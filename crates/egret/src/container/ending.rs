@@ -51,12 +51,12 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
     let name = spec.name.as_str();
     let (agent, gateway) = (agent_name(name), gateway_name(name));
     // Each may have been stopped or removed from elsewhere meanwhile, which is as well.
-    let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway]);
     let records = std::thread::scope(|scope| {
         let agent = scope.spawn(|| match spec.remove {
             true => sandbox::remove_containers(engine, &agent).map(|()| String::new()),
             false => engine.output(["stop", "--time", "1", &agent]),
         });
+        let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway]);
         let records = Records::of(engine, &gateway);
         let (Ok(_) | Err(_)) = agent.join();
         records

@@ -308,7 +308,9 @@ async fn carry(
         if let Err(error) = outcome {
             return failed(&error);
         }
-        // The doors are shut, and so is the sandbox, until there is an agent again.
+        // The doors are shut, and so is the sandbox, until there is an agent again. It is worth a record unless all of it is
+        // being stopped, which takes this process along in a moment.
+        tokio::time::sleep(BREATH).await;
         if let Err(error) = shared.log.lifecycle(&shared.name, "agent_gone", "") {
             return failed(&error);
         }
