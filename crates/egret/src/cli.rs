@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Start container sandboxes that were stopped
     Start(Start),
     /// Stop container sandboxes and start them again
-    Restart(Restart),
+    Restart(Stop),
     /// Remove container sandboxes, all but their audit logs
     Rm(Remove),
     /// Run a command in a container sandbox, confined like the rest of it
@@ -250,19 +250,6 @@ pub(crate) struct Start {
     /// Attach standard input as well
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// The engine that has it
-    #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
-    pub(crate) engine: Option<Kind>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Restart {
-    /// The sandboxes
-    #[arg(required = true)]
-    pub(crate) names: Vec<SandboxId>,
-    /// How long the program has to end by itself, in seconds
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
-    pub(crate) time: u64,
     /// The engine that has it
     #[arg(long, value_name = "ENGINE", env = "EGRET_ENGINE")]
     pub(crate) engine: Option<Kind>,

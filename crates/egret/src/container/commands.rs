@@ -1,14 +1,14 @@
 //! What is done with container sandboxes once they are there.
 
 use super::config::RunConfig;
-use super::deploy::{Heard, await_ready, dismiss, settled};
 use super::ending::Records;
 use super::engine::{Engine, Kind};
+use super::hear::{Heard, dismiss, settled};
 use super::plan::check_mounts;
 use super::sandbox::{self, Container, Role, Sandbox};
 use super::spec::label;
 use super::{image, wait};
-use crate::cli::{Exec, Inspect, Remove, Restart, Start};
+use crate::cli::{Exec, Inspect, Remove, Start, Stop};
 use crate::control::{Answer, Request};
 use crate::failure::Failure;
 use egret_sandbox::Signals;
@@ -116,7 +116,7 @@ pub(crate) fn start(arguments: &Start) -> Result<ExitCode, Failure> {
 }
 
 /// `egret restart`
-pub(crate) fn restart(arguments: &Restart) -> Result<ExitCode, Failure> {
+pub(crate) fn restart(arguments: &Stop) -> Result<ExitCode, Failure> {
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
     for name in &arguments.names {
@@ -191,7 +191,7 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
         heard.complaints("gateway", &mut gateway);
         heard.ready(&mut gateway);
         watched.push(gateway);
-        await_ready(&heard, signals)?;
+        heard.until_ready(signals)?;
         settled(engine, name)
     });
     watched.iter_mut().for_each(dismiss);

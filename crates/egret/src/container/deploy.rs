@@ -3,30 +3,28 @@
 //! Agent and gateway start side by side; the gateway says a word once it has the agent's doors and has seen that what
 //! leaves the sandbox arrives at them. Only then is the workload started. A start that fails, or is broken off, is undone.
 
-use super::engine::{Engine, Kind, said};
+use super::engine::{Engine, Kind};
+use super::hear::{Heard, dismiss, settled};
 use super::inside::Settings;
 use super::minder::Minder;
 use super::options::configuration;
 use super::plan::{Plan, Surroundings, apply_unsealed, warn_of_what_does_nothing};
 use super::publish::Publish;
 use super::sandbox;
-use super::spec::{Spec, agent_name, gateway_name};
+use super::spec::Spec;
 use super::{INSTANCE_LENGTH, ending, hosts, image, wait};
 use crate::cli;
 use crate::failure::Failure;
 use crate::{control, settings};
 use egret_policy::SandboxId;
 use egret_sandbox::{Ended, Ports, Signals, addresses, seccomp_profile};
-use rustix::process::Signal;
 use std::collections::BTreeSet;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant};
 
 /// Runs an image with one way out, and ends as it ends.
 pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, Failure> {
@@ -229,7 +227,7 @@ impl<'a> Standing<'a> {
                     }
                     tell(&mut gateway, &plan.settings(spec, hosts))
                 })
-                .and_then(|()| await_ready(&heard, signals))
+                .and_then(|()| heard.until_ready(signals))
                 .and_then(|()| settled(engine, spec.name.as_str()));
             // The containers are the engine's. These two only watched them.
             dismiss(&mut agent);
@@ -315,126 +313,6 @@ impl Drop for Standing<'_> {
             say!(
                 "egret: could not undo the start of {name}: {complaint}; `egret rm -f {name}` removes what is left"
             );
-        }
-    }
-}
-
-/// Ends an engine's command that only watches.
-pub(super) fn dismiss(command: &mut Child) {
-    // It may have ended already.
-    let (Ok(()) | Err(_)) = command.kill();
-    let (Ok(_) | Err(_)) = command.wait();
-}
-
-/// What is heard of agent and gateway while they start.
-pub(super) struct Heard {
-    words: Receiver<Word>,
-    say: Sender<Word>,
-}
-
-enum Word {
-    /// The gateway's first record: it serves the sandbox.
-    Ready,
-    /// The command has ended, and said this.
-    Ended(&'static str, String),
-}
-
-impl Default for Heard {
-    fn default() -> Self {
-        let (say, words) = channel();
-        Self { words, say }
-    }
-}
-
-impl Heard {
-    /// Hears what a command says on its way out.
-    pub(super) fn complaints(&self, who: &'static str, command: &mut Child) {
-        let say = self.say.clone();
-        if let Some(mut stderr) = command.stderr.take() {
-            std::thread::spawn(move || {
-                let mut text = Vec::new();
-                let (Ok(_) | Err(_)) = stderr.read_to_end(&mut text);
-                let why = said(&String::from_utf8_lossy(&text));
-                // Nobody listens any more if the other one was first.
-                let (Ok(()) | Err(_)) = say.send(Word::Ended(who, why));
-            });
-        }
-    }
-
-    /// Hears the gateway's first record.
-    pub(super) fn ready(&self, gateway: &mut Child) {
-        let say = self.say.clone();
-        if let Some(output) = gateway.stdout.take() {
-            std::thread::spawn(move || {
-                let mut line = String::new();
-                if BufReader::new(output)
-                    .read_line(&mut line)
-                    .is_ok_and(|length| length > 0)
-                {
-                    let (Ok(()) | Err(_)) = say.send(Word::Ready);
-                }
-            });
-        }
-    }
-}
-
-/// Waits until the engine knows that both run. Podman's command is the engine itself, and writes down what it has started
-/// after that: ended before, it would be started once more.
-pub(super) fn settled(engine: &Engine, sandbox: &str) -> Result<(), Failure> {
-    if engine.kind == Kind::Docker {
-        return Ok(());
-    }
-    let (agent, gateway) = (agent_name(sandbox), gateway_name(sandbox));
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until {
-        let states = engine.output([
-            "container",
-            "inspect",
-            "--format",
-            "{{.State.Status}}",
-            &agent,
-            &gateway,
-        ]);
-        if states.is_ok_and(|states| states.split_whitespace().all(|state| state == "running")) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Err(Failure::new(format!(
-        "{} does not say that {agent} and {gateway} run",
-        engine.kind
-    )))
-}
-
-/// How long agent and gateway have, from the engine's taking them on.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits for the gateway's word, unless one of the two ends, or the start is broken off.
-pub(super) fn await_ready(heard: &Heard, signals: &Signals) -> Result<(), Failure> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        while let Some(arrived) = signals
-            .next()
-            .map_err(|error| Failure::because("cannot receive signals", &error))?
-        {
-            let breaks_off =
-                [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT].map(Signal::as_raw);
-            if breaks_off.contains(&arrived.number) {
-                return Err(Failure::new("the start was broken off"));
-            }
-        }
-        match heard.words.recv_timeout(Duration::from_millis(20)) {
-            Ok(Word::Ready) => return Ok(()),
-            Ok(Word::Ended(who, why)) => {
-                return Err(Failure::new(format!("the {who} did not start: {why}")));
-            }
-            Err(RecvTimeoutError::Timeout) if Instant::now() < until => {}
-            Err(_) => {
-                return Err(Failure::new(format!(
-                    "the gateway was not ready within {} s",
-                    PATIENCE.as_secs()
-                )));
-            }
         }
     }
 }

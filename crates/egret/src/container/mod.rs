@@ -9,6 +9,7 @@ mod config;
 mod deploy;
 mod ending;
 mod engine;
+mod hear;
 mod hosts;
 mod image;
 mod inside;
