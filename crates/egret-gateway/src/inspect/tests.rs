@@ -239,7 +239,7 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (b"get user/1 user/2\r\n".into(),                         First::Opaque),
         (b"a1 LOGIN x /y\r\n".into(),                             First::Opaque),
         (b"0032git-upload-pack /x.git\0host=a\0".into(),          First::Watch),
-        (b"0032git-upload-pack /x.git\0host=a\00014want b/1.0\n".into(), First::Opaque),
+        (b"0032git-upload-pack /x.git\0host=a\x000014want b/1.0\n".into(), First::Opaque),
         (b"{\"method\": \"a/b\", \"id\": 1}\n".into(),              First::Opaque),
         // Headers for a proxy's upstream.
         (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n".into(),            bad.clone()),
