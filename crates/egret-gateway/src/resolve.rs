@@ -4,6 +4,11 @@
 //! comes first, then the configured servers, for A and AAAA both; aliases are followed by the resolver
 //! and all addresses are returned, good and bad, because the permit has to see every one of them.
 //!
+//! The servers are asked in their order and one at a time, as resolv.conf(5) has it: the next one only if the one
+//! before does not answer or cannot. The first may be one that knows names of a network of its own, which are nobody
+//! else's business. (The library asks two at once, and gives up with the first that does not answer if it may ask
+//! only one; so it has one server at a time from us.)
+//!
 //! Answers are kept for as long as their TTL says (not at all for a TTL of 0) in a bounded cache, and
 //! several connections that ask for one name at once share one question.
 //!
@@ -20,6 +25,7 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts,
     ResolverConfig as HickoryConfig, ResolverOpts,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::{TokioResolver, system_conf};
 use thiserror::Error;
@@ -40,7 +46,7 @@ pub struct ResolverConfig {
 pub enum Servers {
     /// Those that this file names, normally `/etc/resolv.conf`; read again when it changes. Its search list is not used.
     File(PathBuf),
-    /// Exactly these, over UDP and TCP.
+    /// Exactly these, in this order, over UDP and TCP.
     These(Vec<SocketAddr>),
 }
 
@@ -107,10 +113,16 @@ pub(crate) struct Resolver {
     known: Mutex<HashMap<Host, Known>>,
 }
 
-/// The servers that are asked at present, `None` if there are none, and the state of the file that they are from.
+/// The servers that are asked at present, and the state of the file that they are from.
 struct Dns {
-    ask: Option<TokioResolver>,
+    ask: Arc<[Server]>,
     file: Watched,
+}
+
+/// A server, and how long it is waited for.
+struct Server {
+    dns: TokioResolver,
+    patience: Duration,
 }
 
 enum Known {
@@ -146,18 +158,19 @@ impl Resolver {
     }
 
     /// Who is to be asked now. A machine that moves to another network has other servers then.
-    fn dns(&self) -> Result<TokioResolver, Unresolved> {
+    fn dns(&self) -> Result<Arc<[Server]>, Unresolved> {
         let dns = &mut *self.dns.lock().unwrap_or_else(PoisonError::into_inner);
         let Servers::File(path) = &self.servers else {
-            return dns.ask.clone().ok_or(Unresolved::NoAddress);
+            return Ok(dns.ask.clone());
         };
         if dns.file.has_changed(path) {
             dns.ask = ask(servers_in(path), self.within)
                 .map_err(|error| Unresolved::Failed(error.to_string()))?;
         }
-        dns.ask
-            .clone()
-            .ok_or_else(|| Unresolved::NoServers(path.clone()))
+        match dns.ask.is_empty() {
+            true => Err(Unresolved::NoServers(path.clone())),
+            false => Ok(dns.ask.clone()),
+        }
     }
 
     /// All addresses of `name`.
@@ -268,23 +281,30 @@ impl Resolver {
 
     /// Asks the servers. The answer is good until the instant that comes with it.
     async fn question(&self, name: &Host) -> Result<(Arc<[IpAddr]>, Instant), Unresolved> {
-        let dns = self.dns()?;
-        // The dot makes it absolute.
-        let looked_up = timeout(self.within, dns.lookup_ip(format!("{name}."))).await;
-        match looked_up {
-            Err(_) => Err(Unresolved::Late(self.within)),
-            Ok(Err(error)) if error.is_no_records_found() || error.is_nx_domain() => {
-                Err(Unresolved::NoAddress)
-            }
-            Ok(Err(error)) => Err(Unresolved::Failed(error.to_string())),
-            Ok(Ok(found)) => {
-                let addresses: Arc<[IpAddr]> = found.iter().collect();
-                match addresses.is_empty() {
-                    true => Err(Unresolved::NoAddress),
-                    false => Ok((addresses, found.valid_until())),
+        // Whom there is nobody to ask about has no address.
+        let mut unresolved = Unresolved::NoAddress;
+        for server in self.dns()?.iter() {
+            // The dot makes it absolute.
+            let looked_up = server.dns.lookup_ip(format!("{name}."));
+            unresolved = match timeout(server.patience, looked_up).await {
+                Ok(Ok(found)) => {
+                    let addresses: Arc<[IpAddr]> = found.iter().collect();
+                    return match addresses.is_empty() {
+                        true => Err(Unresolved::NoAddress),
+                        false => Ok((addresses, found.valid_until())),
+                    };
                 }
-            }
+                Ok(Err(error)) if error.is_no_records_found() => {
+                    return Err(Unresolved::NoAddress);
+                }
+                Err(_) | Ok(Err(NetError::Timeout)) => match unresolved {
+                    Unresolved::Failed(_) => unresolved,
+                    _ => Unresolved::Late(self.within),
+                },
+                Ok(Err(error)) => Unresolved::Failed(error.to_string()),
+            };
         }
+        Err(unresolved)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Host, Known>> {
@@ -306,37 +326,49 @@ fn server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-/// What asks these servers; `None` if there are none.
-fn ask(
-    servers: Vec<NameServerConfig>,
-    within: Duration,
-) -> Result<Option<TokioResolver>, ResolverError> {
-    if servers.is_empty() {
-        return Ok(None);
-    }
-    let mut options = ResolverOpts::default();
-    options.ndots = 0;
-    options.timeout = (within / 3).max(Duration::from_millis(50));
-    options.attempts = 2;
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
-    options.try_tcp_on_error = true;
-    TokioResolver::builder_with_config(
-        HickoryConfig::from_parts(None, Vec::new(), servers),
-        TokioRuntimeProvider::default(),
-    )
-    .with_options(options)
-    .build()
-    .map(Some)
-    .map_err(|error| ResolverError::Setup(error.to_string()))
+/// What asks each of these servers. Together they take no longer than `within`, and one of several that is not there no
+/// more than a third of that: the last one has what the others leave.
+fn ask(servers: Vec<NameServerConfig>, within: Duration) -> Result<Arc<[Server]>, ResolverError> {
+    let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+    let share = within / count.max(3);
+    let last = within.saturating_sub(share * count.saturating_sub(1));
+    let patience = (1..=count).map(|number| if number == count { last } else { share });
+    servers
+        .into_iter()
+        .zip(patience)
+        .map(|(server, patience)| {
+            let mut options = ResolverOpts::default();
+            options.ndots = 0;
+            // Twice, and a little time left: where only one of the two questions is answered, that answer counts.
+            options.timeout = patience.mul_f32(0.45);
+            options.attempts = 1;
+            options.cache_size = 0;
+            options.use_hosts_file = ResolveHosts::Never;
+            options.ip_strategy = LookupIpStrategy::Ipv6AndIpv4;
+            let dns = TokioResolver::builder_with_config(
+                HickoryConfig::from_parts(None, Vec::new(), vec![server]),
+                TokioRuntimeProvider::default(),
+            )
+            .with_options(options)
+            .build()
+            .map_err(|error| ResolverError::Setup(error.to_string()))?;
+            Ok(Server { dns, patience })
+        })
+        .collect()
 }
 
-/// The servers in a file, none if it cannot be read or understood: a machine without a network may have no such file.
+/// The first servers in a file, none if it cannot be read or understood: a machine without a network may have no such file.
 fn servers_in(path: &Path) -> Vec<NameServerConfig> {
     let read = std::fs::read(path).ok();
     read.and_then(|text| system_conf::parse_resolv_conf(text).ok())
-        .map(|(config, _)| config.name_servers().to_vec())
+        .map(|(config, _)| {
+            config
+                .name_servers()
+                .iter()
+                .take(SERVERS)
+                .cloned()
+                .collect()
+        })
         .unwrap_or_default()
 }
 
@@ -423,6 +455,8 @@ fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
         .collect()
 }
 
+/// How many servers of a file are asked at most; the C library has `MAXNS`.
+const SERVERS: usize = 3;
 /// Names kept in the cache.
 const CACHE: usize = 8_192;
 /// How long a file is taken to be unchanged.

@@ -24,6 +24,7 @@ pub(crate) use spoken::client_hello;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -418,6 +419,8 @@ pub(crate) struct StubDns {
     pub(crate) address: SocketAddr,
     pub(crate) records: Arc<Mutex<HashMap<String, Vec<DnsRecord>>>>,
     pub(crate) asked: Arc<Mutex<Vec<String>>>,
+    /// Whether it answers that it cannot tell.
+    pub(crate) fails: Arc<AtomicBool>,
 }
 
 impl StubDns {
@@ -426,7 +429,8 @@ impl StubDns {
         let address = socket.local_addr().unwrap();
         let records: Arc<Mutex<HashMap<String, Vec<DnsRecord>>>> = Arc::default();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (known, questions) = (records.clone(), asked.clone());
+        let fails: Arc<AtomicBool> = Arc::default();
+        let (known, questions, failing) = (records.clone(), asked.clone(), fails.clone());
         tokio::spawn(async move {
             let mut buffer = [0; 4096];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
@@ -441,7 +445,9 @@ impl StubDns {
                     .unwrap()
                     .push(format!("{name} {}", query.query_type()));
                 let known = known.lock().unwrap().clone();
-                if !known.contains_key(&name) {
+                if failing.load(Ordering::Relaxed) {
+                    answer.metadata.response_code = ResponseCode::ServFail;
+                } else if !known.contains_key(&name) {
                     answer.metadata.response_code = ResponseCode::NXDomain;
                 }
                 while let Some(found) = known.get(&name) {
@@ -467,6 +473,7 @@ impl StubDns {
             address,
             records,
             asked,
+            fails,
         }
     }
 

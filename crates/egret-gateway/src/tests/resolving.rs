@@ -155,6 +155,69 @@ async fn names_that_do_not_resolve_say_so_and_in_time() {
 }
 
 #[tokio::test]
+async fn servers_are_asked_in_their_order_and_the_next_only_if_one_does_not_answer() {
+    let (first, second) = (StubDns::new().await, StubDns::new().await);
+    let silent = UdpSocket::bind(LOCAL).await.unwrap();
+    let silent = silent
+        .local_addr()
+        .map(|address| (silent, address))
+        .unwrap();
+    let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    first.set("first.example.com", 0, &["10.0.0.1"]);
+    first.set("empty.example.com", 0, &[]);
+    for name in [
+        "first.example.com",
+        "empty.example.com",
+        "second.example.com",
+    ] {
+        second.set(name, 0, &["127.0.0.1"]);
+    }
+    let (one, two) = (first.address, second.address);
+    let (private, loopback) = ("denied.address.private", "denied.address.loopback");
+    let unknown = "denied.resolution";
+    #[rustfmt::skip]
+    let table: [(&str, &[SocketAddr], bool, &str, bool); 9] = [
+        // the name           the servers                  the first fails, what comes of it, whether the second is asked
+        ("first.example.com",  &[one, two],                 false,           private,  false),
+        ("empty.example.com",  &[one, two],                 false,           unknown,  false),
+        ("second.example.com", &[one, two],                 false,           unknown,  false),
+        ("second.example.com", &[one, two],                 true,            loopback, true ),
+        ("first.example.com",  &[silent.1, one, two],       false,           private,  false),
+        ("second.example.com", &[silent.1, two],            false,           loopback, true ),
+        ("second.example.com", &[nobody, two],              false,           loopback, true ),
+        ("second.example.com", &[silent.1, nobody, two],    false,           loopback, true ),
+        ("second.example.com", &[one, silent.1],            true,            unknown,  false),
+    ];
+    for (name, servers, fails, reason, asked) in table {
+        let what = format!("{name} {servers:?} {fails}");
+        first.fails.store(fails, Ordering::Relaxed);
+        for step in 0..6 {
+            second.asked.lock().unwrap().clear();
+            let limits = Limits {
+                resolve_time: Duration::from_millis(900),
+                ..Limits::default()
+            };
+            let with = With {
+                limits,
+                servers: servers.to_vec(),
+                ..With::default()
+            };
+            let world = World::with("allow: ['*.example.com']", with).await;
+            let begun = Instant::now();
+            let (answer, _) = world
+                .ask(&format!("CONNECT {name}:443 HTTP/1.1\r\n\r\n"))
+                .await;
+            assert_eq!(answer.reason(), reason, "{what}");
+            assert!(begun.elapsed() < Duration::from_millis(1200), "{what}");
+            assert_eq!(!second.asked.lock().unwrap().is_empty(), asked, "{what}");
+            if servers.contains(&silent.1) || step > 2 {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_is_not_allowed_is_never_asked_about() {
     let dns = StubDns::new().await;
     let world = world("allow: [a.example.com]\ndeny: [b.example.com]", &dns).await;
