@@ -29,7 +29,9 @@ pub struct Limits {
     pub dns_per_second: u32,
     /// Records of refusals per second, once `refusal_burst` is used up.
     pub refusals_per_second: u32,
-    /// Records of refusals that may be written at any speed.
+    /// Records of refusals that may be written at any speed. More than an honest program comes to in a day, since what is
+    /// counted only tells nobody where it was going; and little enough that a log does not fill a disk, nor push what it
+    /// had before out of a log that is rotated.
     pub refusal_burst: u32,
     /// How long a connection waits for an audit log that cannot be written.
     pub audit_wait: Duration,
@@ -50,8 +52,8 @@ impl Default for Limits {
             head_fields: 128,
             names: 65_536,
             dns_per_second: 10_000,
-            refusals_per_second: 1_000,
-            refusal_burst: 200_000,
+            refusals_per_second: 50,
+            refusal_burst: 20_000,
             audit_wait: Duration::from_secs(5),
             resolve_time: Duration::from_secs(5),
             connect_time: Duration::from_secs(10),
