@@ -1,8 +1,12 @@
 //! Containers: Egret on Docker, on Podman, and on Podman without root.
 
+mod commands;
+mod configuration;
 mod escapes;
 mod failures;
 mod host;
+mod images;
+mod lifecycle;
 mod mcp;
 mod plain;
 mod root;
@@ -12,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::engine::Kind;
-use crate::world::images::TOOLS;
+use crate::world::images::{BUSYBOX, TOOLS};
+use crate::world::run::Run;
 use crate::world::servers::Service;
 
 /// What makes attempts from inside some container and says how each ended.
@@ -73,4 +78,77 @@ fn world(kind: Kind) -> World {
     let world = World::with_engine(kind);
     world.import(&TOOLS);
     world
+}
+
+/// Engines for what is not about addresses: with a daemon, and with neither daemon nor root.
+const ROWS: [Kind; 2] = [Kind::Docker, Kind::RootlessPodman];
+
+/// A world with an engine that has Busybox, and Egret's own image, so that what is there can be compared.
+#[track_caller]
+fn furnished(kind: Kind) -> World {
+    let world = World::with_engine(kind);
+    world.import(&BUSYBOX);
+    world.typed("egret run --rm busybox true").ok();
+    world
+}
+
+/// What starts Busybox in the foreground, with these options.
+fn shell<'w>(world: &'w World, options: &[&str]) -> Run<'w> {
+    let kind = world.engine();
+    world
+        .run_as(kind.user())
+        .log(None)
+        .args(&["--engine", kind.program(), "--rm"])
+        .args(options)
+        .image("busybox")
+}
+
+/// What is typed, the status that it ends with, and what is on its standard output and standard error, in which `…`
+/// stands for anything. Nothing else may be there.
+type Step<'a> = (&'a str, i32, &'a str, &'a str);
+
+/// Types one line after the other.
+#[track_caller]
+fn transcript(world: &World, steps: &[Step<'_>]) {
+    for &(line, code, stdout, stderr) in steps {
+        let outcome = world.typed(line);
+        let (ended, out, err) = (
+            outcome.code(),
+            outcome.stdout.trim_end(),
+            outcome.stderr.trim_end(),
+        );
+        assert!(
+            ended == code && is_like(out, stdout) && is_like(err, stderr),
+            "{:?}: {line}\n  wanted {code}, {stdout:?}, {stderr:?}\n  got    {ended}, {out:?}, {err:?}",
+            world.engine()
+        );
+    }
+}
+
+/// Whether a text is as a pattern says, in which `…` stands for anything.
+fn is_like(text: &str, pattern: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('…') else {
+        return text == pattern;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    let (between, last) = rest.rsplit_once('…').unwrap_or(("", rest));
+    for part in between.split('…') {
+        let Some(at) = text.find(part) else {
+            return false;
+        };
+        text = &text[at + part.len()..];
+    }
+    text.ends_with(last)
+}
+
+/// Waits for something to come true.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(15);
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "not within 15 s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
 }

@@ -291,6 +291,36 @@ impl World {
         .finish()
     }
 
+    /// Runs a line as the user of the world's engine would type it into a shell, to its end.
+    #[track_caller]
+    pub(crate) fn typed(&self, line: &str) -> Outcome {
+        let kind = self.engine();
+        let env = [("EGRET_ENGINE".to_owned(), kind.program().to_owned())];
+        let words = ["/bin/sh", "-c", line].map(str::to_owned);
+        let directory = format!("{}/project", kind.user().home());
+        let mut command = self.command_as(kind.user(), &directory, &env, &words);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self.machine.spawn(command).unwrap();
+        let (stdout, stderr) = (
+            drain(child.stdout.take().unwrap()),
+            drain(child.stderr.take().unwrap()),
+        );
+        let limit = Duration::from_secs(40);
+        Live {
+            world: self,
+            child,
+            stdin: None,
+            stdout,
+            stderr,
+            log: None,
+            limit,
+        }
+        .finish()
+    }
+
     /// The records of an audit log, each held against the schema. A log that is not there has none.
     #[track_caller]
     pub(crate) fn records(&self, log: &str) -> Vec<Value> {
