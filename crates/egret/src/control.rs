@@ -85,6 +85,30 @@ pub(crate) fn claim(name: &SandboxId) -> Result<Claim, Failure> {
     }
 }
 
+/// The start of a container sandbox, which nobody else starts under its name for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Turn(#[expect(dead_code, reason = "being bound is all it does")] UnixListener);
+
+/// Takes the start of a container sandbox called `name`, which has no process to hold the name later.
+///
+/// Several containers are made at a start, each with a name of its own: of two starts at once each could get some of them.
+pub(crate) fn turn(name: &SandboxId) -> Result<Turn, Failure> {
+    // Not among the names of sandboxes that answer.
+    let full_name = format!("egret-start/{}/{name}", geteuid().as_raw());
+    let bound = SocketAddr::from_abstract_name(full_name)
+        .and_then(|address| UnixListener::bind_addr(&address));
+    match bound {
+        Ok(listener) => Ok(Turn(listener)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(format!(
+            "a sandbox {name} is being started; choose another --name"
+        ))),
+        Err(error) => Err(Failure::because(
+            format_args!("cannot take the name {name}"),
+            &error,
+        )),
+    }
+}
+
 impl Claim {
     /// Answers requests by `answer` for as long as it is polled.
     pub(crate) async fn serve(self, answer: impl AsyncFn(Request) -> Answer) -> io::Result<()> {

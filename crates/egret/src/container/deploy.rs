@@ -167,6 +167,7 @@ impl<'a> Standing<'a> {
         let failed = |error: &dyn std::error::Error| {
             Failure::because(format_args!("cannot start the sandbox {name}"), error)
         };
+        let _turn = named.then(|| control::turn(&name)).transpose()?;
         std::thread::scope(|scope| {
             // What takes the engine's command some time is asked for all at once; who the host is may come last.
             let hosts = scope.spawn(|| hosts(engine));
