@@ -15,8 +15,10 @@ use super::hello::{self, Hello};
 pub(crate) struct Sniffer {
     /// Set once the bytes turned out to begin a TLS record.
     tls: Option<hello::Reader>,
-    /// The first line, as far as it is here.
-    line: Vec<u8>,
+    /// The first line, as far as it is here and nothing was left out.
+    pub(super) line: Vec<u8>,
+    /// How much was left out in front.
+    left_out: usize,
 }
 
 /// What the bytes so far are.
@@ -80,7 +82,34 @@ impl Sniffer {
                     "something was sent behind a PostgreSQL request for encryption, before its answer",
                 )
             }
-            _ => text(&self.line),
+            _ => match text(&self.line) {
+                First::Watch => self.go_on(),
+                first => first,
+            },
+        }
+    }
+
+    /// Watches on, without keeping all of what may be a method of any length, or stand in front of one.
+    fn go_on(&mut self) -> First {
+        if self.line.len() <= LINE && self.left_out == 0 {
+            return First::Watch;
+        }
+        let begin = self.line.iter().position(|byte| !skipped(byte));
+        let word = begin.and_then(|begin| self.line.get(begin..));
+        // The blank in front stands for what was left out. A version may have begun at the end.
+        let kept = match word {
+            None => vec![b' '],
+            Some(word) if word.iter().all(|&byte| is_token(byte)) => {
+                let from = word.len().saturating_sub(KEPT);
+                [b" ", word.get(from..).unwrap_or_default()].concat()
+            }
+            Some(_) => return First::Watch,
+        };
+        self.left_out += self.line.len().saturating_sub(kept.len());
+        self.line = kept;
+        match self.left_out > WORD {
+            true => First::Opaque,
+            false => First::Watch,
         }
     }
 }
@@ -142,12 +171,13 @@ fn text(bytes: &[u8]) -> First {
         return First::Watch;
     }
     // Some servers read a line of any length, if its first word could be a method.
+    let is_method = |word: &[u8]| word.iter().all(|&byte| is_token(byte));
     match words(line).next() {
-        None => First::Bad("there are blanks in front of the first line, and no end of them"),
-        Some(word) if word.iter().all(|&byte| is_token(byte)) => {
+        Some(word) if !is_method(word) => First::Opaque,
+        Some(word) if word.len() < line.len() => {
             First::Bad("the first line is text and has no end")
         }
-        Some(_) => First::Opaque,
+        Some(_) | None => First::Watch,
     }
 }
 
@@ -256,7 +286,13 @@ pub(crate) const TLS_FIRST: u8 = 20;
 pub(crate) const TLS_LAST: u8 = 24;
 
 /// The longest first line that is waited for.
-const LINE: usize = 16 << 10;
+pub(super) const LINE: usize = 16 << 10;
+
+/// The longest first word that is watched, with what stands in front of it. Servers that bound only the head have 1 MiB.
+pub(super) const WORD: usize = 16 << 20;
+
+/// How much is kept of such a word.
+const KEPT: usize = 64;
 
 /// What clients begin a request with. Others are recognised as soon as their line has a version.
 const METHODS: [&[u8]; 39] = [

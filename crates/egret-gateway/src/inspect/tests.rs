@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::first::{First, Sniffer};
+use super::first::{First, LINE, Sniffer, WORD};
 use super::hello::{Bad, Hello, Reader};
 use super::http::head;
 use crate::limits::Limits;
@@ -185,6 +185,45 @@ proptest! {
 }
 
 #[test]
+fn a_method_of_any_length_and_anything_in_front_of_it_is_watched_without_being_kept() {
+    const CHUNK: usize = 4 << 10;
+    #[rustfmt::skip]
+    let table: [(u8, &[u8], First); 9] = [
+        (b'A',   b" / HTTP/1.1\r",   First::Http),
+        (b'A',   b" / X\r",          First::Bad("")),
+        (b'A',   b"\n",              First::Opaque),
+        (b'A',   b"{\n",             First::Opaque),
+        (b'A',   b"HTTP/",           First::Http),
+        (b'\n', b"GET / HTTP/1.1\r", First::Http),
+        (b'\0', b"GET / HTTP/1.1\r", First::Http),
+        (b'\0', b"FOO / RTSP/1.0\r", First::Bad("")),
+        (b'\0', b"x\0\n",           First::Opaque),
+    ];
+    for (byte, then, expected) in table {
+        for step in [1, then.len()] {
+            let mut sniffer = Sniffer::default();
+            for _ in 0..100 {
+                assert_eq!(sniffer.push(&[byte; CHUNK]), First::Watch);
+                assert!(sniffer.line.len() <= LINE + CHUNK);
+            }
+            let mut found = First::Watch;
+            for part in then.chunks(step) {
+                if found == First::Watch {
+                    found = sniffer.push(part);
+                }
+            }
+            match (&found, &expected) {
+                (First::Bad(_), First::Bad(_)) => {}
+                _ => assert_eq!(found, expected, "{then:?}"),
+            }
+        }
+        let mut sniffer = Sniffer::default();
+        let chunks = (0..WORD / CHUNK + 10).map(|_| sniffer.push(&[byte; CHUNK]));
+        assert_eq!(chunks.last(), Some(First::Opaque));
+    }
+}
+
+#[test]
 fn first_bytes_are_told_apart_one_sidedly() {
     let long = |start: &str| [start.as_bytes(), &[b'a'; 17 << 10]].concat();
     let bad = First::Bad("");
@@ -210,10 +249,10 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (long("GET /"),                                           First::Http),
         (long("FOO /"),                                           bad.clone()),
         (long("\r\nGET /"),                                       bad.clone()),
-        (long("FOO"),                                             bad.clone()),
-        (long("\0FOO"),                                           bad.clone()),
-        (b"\n".repeat(17 << 10),                                  bad.clone()),
-        (b"\0".repeat(17 << 10),                                  bad.clone()),
+        (long("FOO"),                                             First::Watch),
+        (long("\0FOO"),                                           First::Watch),
+        (b"\n".repeat(17 << 10),                                  First::Watch),
+        (b"\0".repeat(17 << 10),                                  First::Watch),
         (long("{\"id\":"),                                        First::Opaque),
         // Control characters in front, and a first word that is none of HTTP's.
         (b"\x01GET /".into(),                                     First::Watch),
