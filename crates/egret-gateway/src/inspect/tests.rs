@@ -159,6 +159,19 @@ proptest! {
     }
 
     #[test]
+    fn a_request_is_never_opaque_whatever_stands_before_its_version(
+        before in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b'/'), Just(b'\r'), Just(0), b'A'..=b'Z'], 0..300),
+        step in 1usize..50,
+    ) {
+        let before = before.into_iter().filter(|&byte| byte != b'\n');
+        let line: Vec<u8> = before.chain(*b" HTTP/1.1\r\n").collect();
+        let mut sniffer = Sniffer::default();
+        let last = line.chunks(step).map(|part| sniffer.push(part)).find(|first| !matches!(first, First::Hold | First::Watch));
+        let begins_tls = matches!(line[..], [20..=24, 3, ..]);
+        prop_assert!(begins_tls || matches!(last, Some(First::Http | First::Bad(_))), "{:?}", last);
+    }
+
+    #[test]
     fn a_broken_hello_never_reads_as_another_name(at in 0usize..80, byte in any::<u8>()) {
         let mut hello = with_extensions(&server_name(b"a.example"));
         let index = at.min(hello.len() - 1);
