@@ -53,7 +53,6 @@ fn an_image_is_run_as_it_is() {
         #[rustfmt::skip]
         let steps: &[_] = &[
             (&*format!("{allow} bare"), 0, "GET /cmd for www.example.com…", ""),
-            (&*format!("{allow} bare http://www.example.com/other"), 0, "GET /other for www.example.com…", ""),
             (&*format!("{allow} bare -- http://www.example.com/other"), 0, "GET /other for www.example.com…", ""),
             (&*format!("{allow} --no-proxy-env bare http://www.example.com/direct"), 0, "GET /direct for www.example.com…", ""),
             (&*format!("{allow} bare http://www.example.net/"), 1, "", "wget: …403…"),
@@ -61,7 +60,6 @@ fn an_image_is_run_as_it_is() {
              "Uid:\t1234\t1234\t1234\t1234\nGid:\t5678\t5678\t5678\t5678\nCapEff:\t0000000000000000", ""),
             // It may not leave its directory to others, and it did not.
             ("egret run --rm registry.example:5000/team/service:v1", 1, "1000\n/srv/pages\n/data/store\napp", "touch: /data/y: Permission denied"),
-            ("egret run --rm -u 0 -w /tmp --entrypoint pwd registry.example:5000/team/service:v1", 0, "/tmp", ""),
             ("egret run --rm -u app --entrypoint id registry.example:5000/team/service:v1", 0, "uid=1000(app) gid=1000(app)…", ""),
             ("egret run -d registry.example:5000/team/service:v1 httpd -f -p 8000 | tee name | cut -c -8", 0, "service-", ""),
             ("sleep 0.3; egret exec $(cat name) wget -Y off -q -O - http://127.0.0.1:8000/index.html", 0, "page", ""),
@@ -133,7 +131,14 @@ fn a_health_check_may_use_loopback() {
 
 #[test]
 fn the_options_of_engines_mean_what_they_mean_there() {
-    for kind in [Kind::Docker, Kind::Podman] {
+    let script = "echo $A,$B,$C,$D,${E-unset}; echo $http_proxy; pwd; id -u; hostname
+        touch /x || touch /scratch/x && echo wrote
+        cat /ro/file; touch /ro/x || echo from inside > /rw/new; cat /long/new
+        echo kept > /things/it
+        chown 1000 /scratch || df /dev/shm | tail -n 1";
+    let printed = "1,two words,three,4,unset\nmine\n/srv/pages\n0\nsomewhere\nwrote\nfrom outside\nfrom inside\n…16384 …";
+    let complaints = "touch: /x: Read-only file system\ntouch: /ro/x: Read-only file system\nchown: /scratch: Operation not permitted";
+    for kind in Kind::ALL {
         let world = furnished(kind);
         world.import(&SERVICE);
         let home = kind.user().home();
@@ -142,23 +147,19 @@ fn the_options_of_engines_mean_what_they_mean_there() {
             "mkdir -p {home}/project/shared; echo from outside > {home}/project/shared/file
              printf 'A=1\\nB=two words\\n' > {home}/project/vars; chown -R {id}:{id} {home}/project"
         ));
+        world
+            .machine
+            .write(&format!("{home}/project/script"), script);
         let before = world.engine_holds();
-        let image = "registry.example:5000/team/service:v1";
+        let image = SERVICE.name;
         #[rustfmt::skip]
         let steps: &[_] = &[
-            (&*format!("C=three egret run --rm -e C -e D=4 -e E --env-file vars --entrypoint sh {image} -c 'echo $A,$B,$C,$D,${{E-unset}}'"), 0, "1,two words,three,4,unset", ""),
-            (&*format!("egret run --rm -e http_proxy=mine --entrypoint sh {image} -c 'echo $http_proxy'"), 0, "mine", ""),
-            (&*format!("egret run --rm --read-only --tmpfs /scratch --entrypoint sh {image} -c 'touch /x || touch /scratch/x && echo wrote'"), 0, "wrote", "touch: /x: Read-only file system"),
-            (&*format!("egret run --rm -v $PWD/shared:/s:ro --entrypoint sh {image} -c 'cat /s/file; touch /s/x'"), 1, "from outside", "touch: /s/x: Read-only file system"),
-            (&*format!("egret run --rm -v ./shared:/s --entrypoint sh {image} -c 'echo from inside > /s/new'; cat shared/new"), 0, "from inside", ""),
-            (&*format!("egret run --rm --mount type=bind,source=$PWD/shared,target=/s,readonly --entrypoint cat {image} /s/file"), 0, "from outside", ""),
-            (&*format!("egret run --rm -v things:/data --entrypoint sh {image} -c 'echo kept > /data/it'"), 0, "", ""),
+            (&*format!("C=three egret run --rm -i -e C -e D=4 -e E --env-file vars -e http_proxy=mine --hostname somewhere \
+                --read-only --tmpfs /scratch --shm-size 16m --cap-drop CHOWN -u 0 -w /srv/pages --pull never \
+                -v $PWD/shared:/ro:ro -v ./shared:/rw --mount type=bind,source=$PWD/shared,target=/long,readonly -v things:/things \
+                --entrypoint sh {image} < script"), 0, printed, complaints),
             (&*format!("egret run --rm -v things:/data --entrypoint cat {image} /data/it"), 0, "kept", ""),
             ("$EGRET_ENGINE volume rm things", 0, "things", ""),
-            (&*format!("egret run --rm --hostname somewhere --entrypoint hostname {image}"), 0, "somewhere", ""),
-            (&*format!("egret run --rm --shm-size 16m --entrypoint sh {image} -c 'df /dev/shm | tail -n 1'"), 0, "…16384 …", ""),
-            (&*format!("egret run --rm --cap-drop CHOWN --entrypoint sh {image} -c 'chown 1000 /tmp'"), 1, "", "chown: /tmp: Operation not permitted"),
-            (&*format!("egret run --rm --pull never --entrypoint true {image}"), 0, "", ""),
         ];
         transcript(&world, steps);
         if kind == Kind::Docker {
@@ -167,6 +168,7 @@ fn the_options_of_engines_mean_what_they_mean_there() {
             );
             transcript(&world, &[(&hosts, 0, "named\n…192.0.2.7\tdb…", "")]);
         }
+        // It takes control groups, which Podman without root does not have everywhere.
         if kind != Kind::RootlessPodman {
             world.typed("egret run -d --name box -m 64m -l a=b -l dev.egret.role=agent busybox sleep 100").ok();
             let shown = "{{.HostConfig.Memory}} {{.Config.Labels.a}} {{index .Config.Labels \"dev.egret.role\"}}";
@@ -204,10 +206,13 @@ fn a_terminal_is_a_terminal() {
             let command = shell(&world, options).command(&["sh", "-c", script]);
             Terminal::start(&world, kind.user(), &command)
         };
-        let script = "test -t 0 && test -t 1 && echo tty; trap 'echo caught' INT; echo up
-            while ! stty size | grep -q '40 132'; do sleep 0.1; done; echo resized; read line; echo got $line; exit 5";
+        let script = "test -t 0 && test -t 1 && echo tty
+            is() { stty size 2>&1 | grep -q \"$1\"; }; while ! is '24 80'; do sleep 0.1; done; echo up
+            while ! is '40 132'; do sleep 0.1; done; echo resized; read line; echo got $line; exit 5";
         let mut terminal = run(&["-i", "-t"], script);
         terminal.expect("tty\r\nup\r\n");
+        // Docker's command listens for new sizes only after it has passed on the first one.
+        std::thread::sleep(std::time::Duration::from_millis(300));
         terminal.resize(40, 132);
         terminal.expect("resized");
         terminal.send("hello\n");
