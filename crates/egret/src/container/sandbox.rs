@@ -6,7 +6,6 @@
 
 use super::config::{Isolation, RunConfig};
 use super::engine::{Complaint, Engine, Kind};
-use super::image::REPOSITORY;
 use super::spec::{FIRST_INBOUND, agent_name, gateway_name, label};
 use super::{INSTANCE_LENGTH, publish::Publish};
 use crate::failure::Failure;
@@ -281,10 +280,6 @@ fn part(inspected: Inspected) -> Option<(String, Container)> {
     let role = Role::named(labels.get(label::ROLE)?)?;
     let name = inspected.name.trim_start_matches('/').to_owned();
     let image = inspected.image_name.unwrap_or(inspected.config.image);
-    let is_ours = role == Role::Workload || image.starts_with(&format!("{REPOSITORY}:"));
-    if !is_ours {
-        return None;
-    }
     let ports = inspected.network_settings.ports.unwrap_or_default();
     let ports = ports.into_iter().filter_map(|(port, bindings)| {
         let port = port.split('/').next()?.parse().ok()?;
@@ -530,14 +525,8 @@ mod tests {
         let none: Vec<(String, Vec<Role>)> = Vec::new();
         for (name, sandbox, role, image, network) in [
             ("other", "b", "workload", "alpine", "bridge"),
-            ("b-egret-agent", "b", "agent", "alpine", "none"),
-            (
-                "b-egret-gateway",
-                "b",
-                "gateway",
-                "localhost/egretx:1",
-                "bridge",
-            ),
+            ("c-egret-agent", "b", "agent", "alpine", "none"),
+            ("b-egret-agent", "b", "gateway", OWN, "bridge"),
             // A copy of a workload, with all its labels, that somebody runs under its name.
             ("b", "b", "workload", "alpine", "bridge"),
             ("b", "B\nx", "workload", "alpine", "container:x"),
