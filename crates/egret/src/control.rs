@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -32,6 +33,11 @@ pub(crate) enum Request {
         origin: Origin,
         /// What is in the file, if it is from one.
         text: String,
+    },
+    /// These addresses are the host from now on: of a gateway in a container, which cannot see them.
+    SetHosts {
+        /// All of them.
+        hosts: Vec<IpAddr>,
     },
     /// End now, whatever the program says.
     End,

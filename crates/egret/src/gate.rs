@@ -217,6 +217,9 @@ impl Shared {
                     Err(failure) => Answer::Refused(failure.to_string()),
                 }
             }
+            Request::SetHosts { .. } => {
+                Answer::Refused("this machine's addresses are seen from here".into())
+            }
             Request::End => match &*self.killer.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(killer) => match killer.kill() {
                     Ok(()) => Answer::Done,

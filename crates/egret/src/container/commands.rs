@@ -4,10 +4,11 @@ use super::config::RunConfig;
 use super::ending::Records;
 use super::engine::{Engine, Kind};
 use super::hear::{Heard, dismiss, settled};
+use super::options::check_variable;
 use super::plan::check_mounts;
 use super::sandbox::{self, Container, Role, Sandbox};
 use super::spec::label;
-use super::{image, wait};
+use super::{hosts, image, wait};
 use crate::cli::{Exec, Inspect, Remove, Start, Stop};
 use crate::control::{Answer, Request};
 use crate::failure::Failure;
@@ -185,7 +186,7 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
         heard.complaints("agent", &mut agent);
         watched.push(agent);
     } else if runs(Role::Gateway) {
-        return Ok(());
+        return hosts::tell(engine, gateway, name);
     }
     let outcome = attached(gateway).and_then(|mut gateway| {
         heard.complaints("gateway", &mut gateway);
@@ -194,6 +195,8 @@ fn raise_again(sandbox: &Sandbox, signals: &Signals) -> Result<(), Failure> {
         heard.until_ready(signals)?;
         settled(engine, name)
     });
+    // What it was told at its first start may not be so any more.
+    let outcome = outcome.and_then(|()| hosts::tell(engine, gateway, name));
     watched.iter_mut().for_each(dismiss);
     outcome
 }
@@ -336,7 +339,9 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<ExitCode, Failure> {
                 })
             })
             .collect();
-        let policy = match ask(&sandbox, &Request::Status) {
+        let policy = match id_of(&sandbox, Role::Gateway)
+            .and_then(|gateway| ask(&sandbox.engine, gateway, &sandbox.name, &Request::Status))
+        {
             Ok(Answer::Status(status)) => status.policy,
             _ => None,
         };
@@ -382,6 +387,9 @@ fn configuration_of(sandbox: &Sandbox) -> Result<RunConfig, Failure> {
 pub(crate) fn exec(arguments: &Exec) -> Result<ExitCode, Failure> {
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    for variable in &arguments.env {
+        check_variable("-e", variable)?;
+    }
     let sandbox = must_find(arguments.name.as_str(), arguments.engine)?;
     let Some(workload) = sandbox
         .container(Role::Workload)
@@ -484,12 +492,21 @@ pub(crate) fn set_policy(sandbox: &Sandbox, request: &Request) -> Result<Answer,
             sandbox.name
         )));
     }
-    ask(sandbox, request)
+    ask(
+        &sandbox.engine,
+        id_of(sandbox, Role::Gateway)?,
+        &sandbox.name,
+        request,
+    )
 }
 
 /// Asks a gateway, by way of a process that the engine starts beside it.
-fn ask(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
-    let Sandbox { engine, name, .. } = sandbox;
+pub(super) fn ask(
+    engine: &Engine,
+    gateway: &str,
+    name: &str,
+    request: &Request,
+) -> Result<Answer, Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::because(format_args!("cannot ask the gateway of {name}"), error)
     };
@@ -497,7 +514,7 @@ fn ask(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
         .command([
             "exec",
             "--interactive",
-            id_of(sandbox, Role::Gateway)?,
+            gateway,
             image::PROGRAM,
             "ask",
             name,

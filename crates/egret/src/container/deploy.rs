@@ -12,15 +12,13 @@ use super::plan::{Plan, Surroundings, apply_unsealed, warn_of_what_does_nothing}
 use super::publish::Publish;
 use super::sandbox;
 use super::spec::Spec;
-use super::{INSTANCE_LENGTH, ending, hosts, image, wait};
+use super::{INSTANCE_LENGTH, ending, hosts, image, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
 use crate::{control, settings};
 use egret_policy::SandboxId;
-use egret_sandbox::{Ended, Ports, Signals, addresses, seccomp_profile};
-use std::collections::BTreeSet;
+use egret_sandbox::{Ended, Ports, Signals, seccomp_profile};
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, ToSocketAddrs as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -32,7 +30,10 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     let surroundings = Surroundings::of(&config)?;
     let plan = match surroundings {
         Surroundings::Open => None,
-        Surroundings::Sealed | Surroundings::NoNetwork => Some(Plan::resolve(&config)?),
+        Surroundings::Sealed | Surroundings::NoNetwork => Some(Plan::resolve(
+            &config,
+            arguments.container.from_config.as_deref(),
+        )?),
     };
     if surroundings != Surroundings::Sealed {
         warn_of_what_does_nothing(&config);
@@ -99,34 +100,6 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     }
 }
 
-/// The addresses that are the host, asked for while other things are under way; and what could not be found out.
-fn hosts(engine: &Engine) -> Result<(BTreeSet<IpAddr>, Option<Failure>), Failure> {
-    let (gateways, own) = std::thread::scope(|scope| {
-        let gateways = scope.spawn(|| hosts::network_gateways(engine));
-        let own = match engine.remote() {
-            None => addresses(),
-            Some(machine) => (machine.as_str(), 0)
-                .to_socket_addrs()
-                .map(|all| all.map(|address| address.ip()).collect()),
-        };
-        (joined(gateways), own)
-    });
-    let own = own.map_err(|error| {
-        Failure::because("cannot list the addresses of the engine's machine", &error)
-    })?;
-    let (gateways, unknown) = match gateways? {
-        Ok(gateways) => (gateways, None),
-        // Addresses of networks that are not known are still private ones, which have to be granted.
-        Err(failure) => (BTreeSet::new(), Some(failure)),
-    };
-    let rootless = engine.kind == Kind::Podman && !rustix::process::geteuid().is_root();
-    let unseen = rootless.then_some(hosts::ROOTLESS).into_iter().flatten();
-    Ok((
-        gateways.into_iter().chain(own).chain(unseen).collect(),
-        unknown,
-    ))
-}
-
 /// Nothing else has the name, here or in the engine.
 fn is_free(engine: &Engine, name: &SandboxId) -> Result<(), Failure> {
     if let Some(why) = sandbox::clash(engine, name.as_str())? {
@@ -138,13 +111,6 @@ fn is_free(engine: &Engine, name: &SandboxId) -> Result<(), Failure> {
         ))),
         None => Ok(()),
     }
-}
-
-/// What a thread that was waited for has found out.
-fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
-    thread
-        .join()
-        .map_err(|_| Failure::new("a part of egret has failed; this is a mistake in egret"))
 }
 
 /// Agent and gateway, with nothing in the sandbox yet. Dropped, they are gone, and whatever was started in there.
@@ -170,7 +136,7 @@ impl<'a> Standing<'a> {
         let _turn = named.then(|| control::turn(&name)).transpose()?;
         std::thread::scope(|scope| {
             // What takes the engine's command some time is asked for all at once; who the host is may come last.
-            let hosts = scope.spawn(|| hosts(engine));
+            let hosts = scope.spawn(|| hosts::of_engine(engine));
             let free = named.then(|| scope.spawn(|| is_free(engine, &name)));
             let volume = spec.volume();
             let volume = volume.map(|volume| scope.spawn(|| engine.output(volume)));
@@ -264,6 +230,9 @@ impl<'a> Standing<'a> {
             .remove
             .then(|| Minder::leave(self.engine, &self.spec))
             .transpose()?;
+        let (engine, name) = (self.engine.clone(), self.spec.name.to_string());
+        // It ends with this process.
+        std::thread::spawn(move || hosts::watch(&engine, &name));
         let ended = wait::foreground(self.engine, self.spec.workload(), signals)?;
         // Whoever broke it off may have been quicker than the engine.
         self.stays = ended == Ended::Status(0) || ending::has_run(self.engine, &self.spec);

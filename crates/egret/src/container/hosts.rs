@@ -1,11 +1,77 @@
 //! What the host is, in the engine's eyes: the gateway of every container network.
 
+use super::commands::ask;
 use super::engine::{Engine, Kind};
+use super::joined;
+use super::spec::gateway_name;
+use crate::control::{Answer, Request};
 use crate::failure::Failure;
+use egret_sandbox::addresses;
 use ipnet::IpNet;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+use std::time::Duration;
+
+/// The addresses that are the host, asked for while other things are under way; and what could not be found out.
+pub(crate) fn of_engine(engine: &Engine) -> Result<(BTreeSet<IpAddr>, Option<Failure>), Failure> {
+    let (gateways, own) = std::thread::scope(|scope| {
+        let gateways = scope.spawn(|| network_gateways(engine));
+        let own = match engine.remote() {
+            None => addresses(),
+            Some(machine) => (machine.as_str(), 0)
+                .to_socket_addrs()
+                .map(|all| all.map(|address| address.ip()).collect()),
+        };
+        (joined(gateways), own)
+    });
+    let own = own.map_err(|error| {
+        Failure::because("cannot list the addresses of the engine's machine", &error)
+    })?;
+    let (gateways, unknown) = match gateways? {
+        Ok(gateways) => (gateways, None),
+        // Addresses of networks that are not known are still private ones, which have to be granted.
+        Err(failure) => (BTreeSet::new(), Some(failure)),
+    };
+    let rootless = engine.kind == Kind::Podman && !rustix::process::geteuid().is_root();
+    let unseen = rootless.then_some(ROOTLESS).into_iter().flatten();
+    Ok((
+        gateways.into_iter().chain(own).chain(unseen).collect(),
+        unknown,
+    ))
+}
+
+/// Tells a sandbox's gateway who the host is, whenever that may have changed, for as long as somebody waits for the sandbox.
+/// The bridge of a new network is a new address, too.
+pub(crate) fn watch(engine: &Engine, sandbox: &str) {
+    const SELDOM: Duration = Duration::from_secs(2);
+    let mut known = addresses().unwrap_or_default();
+    loop {
+        std::thread::sleep(SELDOM);
+        // What cannot be found out or told now is tried again.
+        if let Ok(now) = addresses()
+            && now != known
+            && tell(engine, &gateway_name(sandbox), sandbox).is_ok()
+        {
+            known = now;
+        }
+    }
+}
+
+/// Tells a gateway who the host is now.
+pub(crate) fn tell(engine: &Engine, gateway: &str, sandbox: &str) -> Result<(), Failure> {
+    let (hosts, unknown) = of_engine(engine)?;
+    if let Some(failure) = unknown {
+        return Err(failure);
+    }
+    let hosts = hosts.into_iter().collect();
+    match ask(engine, gateway, sandbox, &Request::SetHosts { hosts })? {
+        Answer::Done => Ok(()),
+        _ => Err(Failure::new(format!(
+            "the gateway of {sandbox} was not told who the host is"
+        ))),
+    }
+}
 
 /// The gateways of all networks that the engine has now.
 pub(crate) fn network_gateways(engine: &Engine) -> Result<BTreeSet<IpAddr>, Failure> {

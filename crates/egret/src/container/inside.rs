@@ -184,12 +184,15 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         None => Vec::new(),
     };
     let routers = routers().map_err(|error| Failure::because("cannot read the routes", &error))?;
+    let host_addresses = |hosts: &[IpAddr]| {
+        let all = hosts.iter().chain(&routers).copied();
+        HostAddresses::new(all).with_gateway(gateways.clone())
+    };
     let link: Arc<Mutex<Option<Arc<Link>>>> = Arc::default();
     let gateway = Gateway::new(Config {
         sandbox: settings.sandbox.clone(),
         matcher: Arc::new(policy.compile()),
-        hosts: HostAddresses::new(settings.hosts.iter().copied().chain(routers))
-            .with_gateway(gateways),
+        hosts: host_addresses(&settings.hosts),
         host_gateway: host_name.map_or(HostGateway::Known, HostGateway::Resolved),
         identify: None,
         resolver: settings::resolver(&settings.resolver)?,
@@ -226,22 +229,30 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
     };
     let settings = Mutex::new(settings);
     let answer = async |request: Request| {
-        let new = match &request {
-            Request::SetPolicy { origin, text } => Some((origin.clone(), text.clone())),
-            _ => None,
+        let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = |settings: &Settings| match settings.keep(&kept) {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Refused(format!(
+                "it is in force, but could not be kept for a restart: {error}"
+            )),
         };
-        match (shared.answer(request, &status), new) {
-            (Answer::Done, Some(new)) => {
-                let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
-                settings.policy = Some(new);
-                match settings.keep(&kept) {
-                    Ok(()) => Answer::Done,
-                    Err(error) => Answer::Refused(format!(
-                        "it is in force, but could not be kept for a restart: {error}"
-                    )),
+        match request {
+            Request::SetHosts { hosts } => {
+                settings.hosts = hosts;
+                gateway.set_hosts(host_addresses(&settings.hosts));
+                kept(&settings)
+            }
+            Request::SetPolicy { origin, text } => {
+                let new = (origin.clone(), text.clone());
+                match shared.answer(Request::SetPolicy { origin, text }, &status) {
+                    Answer::Done => {
+                        settings.policy = Some(new);
+                        kept(&settings)
+                    }
+                    refused => refused,
                 }
             }
-            (answer, _) => answer,
+            request => shared.answer(request, &status),
         }
     };
     let ended = tokio::select! {

@@ -25,6 +25,8 @@ mod spec;
 mod tests;
 mod wait;
 
+use crate::failure::Failure;
+
 pub(crate) use commands::{
     audit, exec, export, find, inspect, listed, logs, remove, restart, set_policy, start, stop,
 };
@@ -38,3 +40,10 @@ pub(crate) use wait::exit_as;
 
 /// How long the word is that tells one start from another, in hexadecimal digits.
 const INSTANCE_LENGTH: usize = 12;
+
+/// What a thread that was waited for has found out.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
+    thread
+        .join()
+        .map_err(|_| Failure::new("a part of egret has failed; this is a mistake in egret"))
+}

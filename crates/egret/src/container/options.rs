@@ -348,7 +348,42 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     config.tty |= options.tty;
     config.no_proxy_env |= run.no_proxy_env;
     config.weakening.privileged |= options.privileged;
+    for variable in &config.env {
+        check_variable("-e", variable)?;
+    }
+    for file in &config.env_file {
+        let failed = |error: &dyn std::error::Error| {
+            Failure::because(format_args!("--env-file {}", file.display()), error)
+        };
+        let bytes = files::read_at_most(file, MOST_OCTETS).map_err(|error| failed(&error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| failed(&error))?;
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            check_variable(&format!("--env-file {}", file.display()), line)?;
+        }
+    }
     Ok(config)
+}
+
+/// What passes a variable on names it. To Podman, a `*` at its end means all that begin so: the whole environment, by itself.
+pub(super) fn check_variable(option: &str, variable: &str) -> Result<(), Failure> {
+    let good = match variable.split_once('=') {
+        Some((name, _)) => !name.is_empty() && !name.contains(char::is_whitespace),
+        None => {
+            let first = variable
+                .bytes()
+                .next()
+                .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            first && variable.bytes().all(plain)
+        }
+    };
+    match good {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "{option} {variable:?} names no variable; write NAME or NAME=VALUE"
+        ))),
+    }
 }
 
 /// What a file switches off is said; what it would weaken besides has to be asked for where it is seen.

@@ -10,10 +10,12 @@ use super::publish::Publish;
 use super::spec::Spec;
 use crate::failure::Failure;
 use crate::files;
+use crate::settings;
 use crate::source::{Origin, PolicySource};
 use egret_policy::{Filesystem, Language, Policy};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 /// What is to be sealed, and how.
 #[derive(Debug)]
@@ -116,6 +118,7 @@ fn mounts(config: &RunConfig, shares: &[String]) -> Result<Mounts, Failure> {
         .into_iter()
         .chain(openings(config, &all))
         .chain(beneath_writable(&all))
+        .chain(restarted_by_engine(config, &all))
         .collect();
     if refused.is_empty() {
         return Ok(mounts);
@@ -144,6 +147,54 @@ fn beneath_writable(mounts: &[(Mount, String)]) -> Vec<String> {
         }
     }
     found
+}
+
+/// The engine looks a path up again whenever it restarts a container by itself, and nobody is there to look first.
+fn restarted_by_engine(config: &RunConfig, mounts: &[(Mount, String)]) -> Option<String> {
+    let when = config.restart.as_deref().filter(|when| *when != "no")?;
+    let (_, option) = mounts.iter().find(|(mount, _)| mount.path().is_some())?;
+    Some(format!(
+        "--restart {when} with {option}: the engine would look that path up by itself at each restart, when it may lead elsewhere; \
+         use a volume, or start the sandbox again with `egret start`"
+    ))
+}
+
+/// Files that Egret goes by, in a directory that the container can write to: what it writes there would hold the next time.
+fn own_files_at_risk(
+    config: &RunConfig,
+    policy: Option<&Path>,
+    file: Option<&Path>,
+    mounts: &Mounts,
+) -> Result<(), Failure> {
+    let state = settings::state_directory();
+    let executable = std::env::current_exe().ok();
+    let own = [
+        (policy, "the policy"),
+        (file, "the run configuration"),
+        (state.as_deref(), "Egret's logs"),
+        (executable.as_deref(), "egret itself"),
+    ];
+    let own = own
+        .into_iter()
+        .filter_map(|(path, what)| Some((path?, what)));
+    let files = config
+        .env_file
+        .iter()
+        .map(|file| (file.as_path(), "a file of variables"));
+    for (path, what) in own.chain(files) {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let mut all = mounts.volumes.iter().chain(&mounts.long);
+        let at_risk = all.find(|(mount, _)| {
+            mount.is_writable() && mount.path().is_some_and(|shown| real.starts_with(shown))
+        });
+        if let Some((_, option)) = at_risk {
+            return Err(Failure::new(format!(
+                "{option}: the container could change {what}, {}, which is in there; mount it read-only, or keep that elsewhere",
+                real.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Looks at the mounts of a sandbox once more, before it is started again: what they lead to may have changed.
@@ -225,7 +276,9 @@ pub(crate) fn apply_unsealed(config: &mut RunConfig) -> Result<(), Failure> {
 
 impl Plan {
     /// Reads and checks everything that the configuration names.
-    pub(crate) fn resolve(config: &RunConfig) -> Result<Self, Failure> {
+    ///
+    /// `file` is where the configuration is from, if it is from one.
+    pub(crate) fn resolve(config: &RunConfig, file: Option<&Path>) -> Result<Self, Failure> {
         let text = policy_text(config)?;
         let source = PolicySource::new(
             text.as_ref().map(|(origin, _)| origin.clone()),
@@ -235,6 +288,9 @@ impl Plan {
         );
         let policy = source.load_from(text.as_ref().map(|(_, text)| text.as_bytes()))?;
         let mounts = mounts(config, &shared(&policy, text.as_ref())?)?;
+        let named = text.as_ref().and_then(|(origin, _)| origin.file());
+        let inline = matches!(config.policy, Some(PolicyText::Inline(_)));
+        own_files_at_risk(config, named.filter(|_| !inline), file, &mounts)?;
         if let Some(rule) = policy.names_programs() {
             say!(
                 "egret: warning: {rule}: programs in a container are not told apart, so that what `by` and `under` allow is refused"
