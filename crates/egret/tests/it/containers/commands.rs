@@ -28,7 +28,7 @@ fn json(world: &World, line: &str) -> Value {
 
 #[test]
 fn a_sandbox_in_the_background_from_its_start_to_its_end() {
-    for kind in Kind::ALL {
+    for kind in ROWS {
         let world = web(kind);
         let before = world.engine_holds();
         world.machine.write(

@@ -167,6 +167,30 @@ fn a_start_that_is_broken_off_leaves_nothing() {
 }
 
 #[test]
+fn what_was_to_be_removed_is_even_if_egret_is_killed() {
+    for kind in ROWS {
+        let world = furnished(kind);
+        let before = world.engine_holds();
+        world.typed(
+            "egret run --rm --name box busybox sh -c 'wget -q -O - http://www.example.net/; touch /tmp/up; sleep 2' >/dev/null 2>&1 &
+             until $EGRET_ENGINE exec box ls /tmp/up >/dev/null 2>&1; do sleep 0.1; done; kill -9 $!",
+        );
+        let holds = world.engine_holds();
+        assert!(
+            holds.contains(&"container box".to_owned()),
+            "{kind:?}: {holds:?}"
+        );
+        until("it has ended and is removed", || {
+            world.engine_holds() == before
+        });
+        until("its log is kept", || {
+            let log = world.typed("egret logs --denied box").stdout;
+            log.contains("refused www.example.net:80")
+        });
+    }
+}
+
+#[test]
 fn what_is_done_behind_egrets_back_can_be_mended() {
     const GET: &str = "egret exec box timeout 3 wget -q -O - http://www.example.com/";
     // What is done to which container; whether an allowed request works then, where there is a program to make it; what
