@@ -17,7 +17,9 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -91,6 +93,18 @@ pub(crate) fn claim(name: &SandboxId) -> Result<Claim, Failure> {
     }
 }
 
+/// Takes requests at a path instead, which only those can make who have its file system, and are the same user. (A name
+/// belongs to the network namespace, and so to whoever joins that.) What an earlier process has left there is removed.
+pub(crate) fn claim_at(path: &Path) -> io::Result<Claim> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(Claim(listener))
+}
+
 /// The start of a container sandbox, which nobody else starts under its name for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Turn(#[expect(dead_code, reason = "being bound is all it does")] UnixListener);
@@ -160,12 +174,31 @@ async fn converse(
 
 /// Asks the sandbox `name`; `None` if there is none of that name.
 pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failure> {
+    let address = SocketAddrUnix::new_abstract_name(full_name(name).as_bytes());
+    exchange(address.and_then(|address| connect(&address)), name, request)
+}
+
+/// Asks whoever takes requests at a path, which is that of the sandbox `name`; `None` if nobody does.
+pub(crate) fn ask_at(
+    path: &Path,
+    name: &str,
+    request: &Request,
+) -> Result<Option<Answer>, Failure> {
+    let address = SocketAddrUnix::new(path);
+    exchange(address.and_then(|address| connect(&address)), name, request)
+}
+
+fn exchange(
+    connected: rustix::io::Result<UnixStream>,
+    name: &str,
+    request: &Request,
+) -> Result<Option<Answer>, Failure> {
     let failed = |error: io::Error| {
         Failure::because(format_args!("cannot speak to the sandbox {name}"), &error)
     };
-    let mut stream = match connect(name) {
+    let mut stream = match connected {
         Ok(stream) => stream,
-        Err(Errno::CONNREFUSED) => return Ok(None),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => return Ok(None),
         // Whoever holds the name does not accept. Ours always do.
         Err(Errno::AGAIN) => return Err(unanswered(name)),
         Err(errno) => return Err(failed(errno.into())),
@@ -173,7 +206,7 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
     if !is_trusted(&stream).map_err(failed)? {
         return Ok(None);
     }
-    let mut exchange = || -> io::Result<Answer> {
+    let mut converse = || -> io::Result<Answer> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = serde_json::to_vec(request)?;
@@ -183,7 +216,7 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
         BufReader::new(&stream).read_line(&mut answer)?;
         Ok(serde_json::from_str(&answer)?)
     };
-    match exchange() {
+    match converse() {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(unanswered(name)),
         Err(error) => Err(failed(error)),
@@ -191,11 +224,10 @@ pub(crate) fn ask(name: &str, request: &Request) -> Result<Option<Answer>, Failu
 }
 
 /// Connects without waiting, which connect(2) does for as long as a unix socket's backlog is full.
-fn connect(name: &str) -> rustix::io::Result<UnixStream> {
-    let address = SocketAddrUnix::new_abstract_name(full_name(name).as_bytes())?;
+fn connect(address: &SocketAddrUnix) -> rustix::io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &address)?;
+    rustix::net::connect(&socket, address)?;
     rustix::io::ioctl_fionbio(&socket, false)?;
     Ok(socket.into())
 }

@@ -4,14 +4,14 @@
 //! leaves the sandbox arrives at them. Only then is the workload started. A start that fails, or is broken off, is undone.
 
 use super::engine::{Engine, Kind};
-use super::hear::{Heard, dismiss, settled};
+use super::hear::{Heard, calm, dismiss, settled};
 use super::inside::Settings;
 use super::minder::Minder;
 use super::options::configuration;
 use super::plan::{Plan, Surroundings, apply_unsealed, warn_of_what_does_nothing};
 use super::publish::Publish;
 use super::sandbox;
-use super::spec::Spec;
+use super::spec::{Spec, agent_name, gateway_name};
 use super::{INSTANCE_LENGTH, ending, hosts, image, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
@@ -196,6 +196,16 @@ impl<'a> Standing<'a> {
                 })
                 .and_then(|()| heard.until_ready(signals))
                 .and_then(|()| settled(engine, spec.name.as_str()));
+            if outcome.is_err() {
+                let name = spec.name.as_str();
+                calm(
+                    engine,
+                    [
+                        (&mut agent, &agent_name(name)),
+                        (&mut gateway, &gateway_name(name)),
+                    ],
+                );
+            }
             // The containers are the engine's. These two only watched them.
             dismiss(&mut agent);
             dismiss(&mut gateway);

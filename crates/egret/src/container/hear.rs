@@ -100,6 +100,33 @@ impl Heard {
     }
 }
 
+/// Lets two commands get where they can be ended without harm: Podman's, ended while it makes a container, leaves processes
+/// behind that wait for it.
+pub(super) fn calm(engine: &Engine, commands: [(&mut Child, &str); 2]) {
+    if engine.kind == Kind::Docker {
+        return;
+    }
+    let until = Instant::now() + Duration::from_secs(5);
+    for (command, container) in commands {
+        let harmless = |command: &mut Child| {
+            let ended = command.try_wait().is_ok_and(|status| status.is_some());
+            let state = || {
+                engine.output([
+                    "container",
+                    "inspect",
+                    "--format",
+                    "{{.State.Status}}",
+                    container,
+                ])
+            };
+            ended || state().is_ok_and(|state| matches!(state.trim(), "running" | "exited"))
+        };
+        while Instant::now() < until && !harmless(command) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// How long agent and gateway have, from the engine's taking them on.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -62,6 +62,11 @@ fn socket() -> PathBuf {
     Path::new(CONTROL).join("agent.sock")
 }
 
+/// Where the gateway takes requests: in the volume, and not by a name in its network, which other containers may be let into.
+fn control_socket() -> PathBuf {
+    Path::new(CONTROL).join("control.sock")
+}
+
 /// What a gateway in a container is told, on its standard input, as one line.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -211,7 +216,8 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
     .map_err(|error| failed(&error))?;
     let published = listeners(&settings.published)
         .map_err(|error| Failure::because("cannot listen for published ports", &error))?;
-    let claim = control::claim(&settings.sandbox)?;
+    let claim = control::claim_at(&control_socket())
+        .map_err(|error| Failure::because("cannot take requests", &error))?;
     let status = Status {
         name: settings.sandbox.to_string(),
         pid: rustix::process::getpid().as_raw_nonzero().get(),
@@ -427,7 +433,7 @@ pub(crate) fn ask(arguments: &[String]) -> Result<ExitCode, Failure> {
         .read_line(&mut line)
         .map_err(|error| broken(&error))?;
     let request: Request = serde_json::from_str(&line).map_err(|error| broken(&error))?;
-    let answer = control::ask(name, &request)?
+    let answer = control::ask_at(&control_socket(), name, &request)?
         .ok_or_else(|| Failure::new(format!("the gateway of {name} does not run")))?;
     let text = serde_json::to_string(&answer).map_err(|error| broken(&error))?;
     writeln!(io::stdout(), "{text}").map_err(|error| broken(&error))?;

@@ -149,10 +149,15 @@ fn beneath_writable(mounts: &[(Mount, String)]) -> Vec<String> {
     found
 }
 
-/// The engine looks a path up again whenever it restarts a container by itself, and nobody is there to look first.
+/// The engine looks a path up again whenever it restarts a container by itself, and nobody is there to look first. What is
+/// the system's stays as it is.
 fn restarted_by_engine(config: &RunConfig, mounts: &[(Mount, String)]) -> Option<String> {
     let when = config.restart.as_deref().filter(|when| *when != "no")?;
-    let (_, option) = mounts.iter().find(|(mount, _)| mount.path().is_some())?;
+    const SYSTEM: [&str; 7] = ["/usr", "/etc", "/opt", "/bin", "/sbin", "/lib", "/lib64"];
+    let may_change = |path: &Path| !SYSTEM.iter().any(|system| path.starts_with(system));
+    let (_, option) = mounts
+        .iter()
+        .find(|(mount, _)| mount.path().is_some_and(may_change))?;
     Some(format!(
         "--restart {when} with {option}: the engine would look that path up by itself at each restart, when it may lead elsewhere; \
          use a volume, or start the sandbox again with `egret start`"

@@ -12,6 +12,10 @@ use crate::world::{User, World, at};
 /// Starts a sandbox called `sleeper` in the background that may reach `www.example.com`.
 #[track_caller]
 fn sleeper(world: &World, options: &[&str]) {
+    sleeper_with(world, options, &TOOLS_MOUNTS);
+}
+
+fn sleeper_with(world: &World, options: &[&str], mounts: &[&str]) {
     world.dns.answer("www.example.com", &[at::PUBLIC]);
     world.serve("93.184.216.34:80", Service::Http);
     let kind = world.engine();
@@ -25,7 +29,7 @@ fn sleeper(world: &World, options: &[&str]) {
     ];
     args.extend(["--resolver", at::NAME_SERVER, "--allow", "www.example.com"]);
     args.extend(options);
-    args.extend(TOOLS_MOUNTS);
+    args.extend(mounts);
     args.extend([TOOLS.name, "/bin/sleep", "1000"]);
     world.egret(kind.user(), &args).ok();
 }
@@ -146,7 +150,8 @@ fn the_engines_commands_do_not_open_it() {
 #[test]
 fn a_daemon_that_restarts_brings_back_a_sealed_sandbox_or_none() {
     let world = world(Kind::Docker);
-    sleeper(&world, &["--restart", "always"]);
+    // What an engine starts by itself has nothing of this machine mounted but what is the system's.
+    sleeper_with(&world, &["--restart", "always"], &["-v", "/usr:/usr:ro"]);
     works_again(&world);
     for _ in 0..2 {
         world.restart_docker();
