@@ -151,13 +151,7 @@ impl Spec {
         words.pair("--user", "0:0");
         // Docker makes such namespaces without IPv6, and the agent's view of /proc/sys is read-only.
         words.pair("--sysctl", "net.ipv6.conf.all.disable_ipv6=0");
-        words.pair(
-            "--hostname",
-            self.config
-                .hostname
-                .clone()
-                .unwrap_or_else(|| self.name.to_string()),
-        );
+        words.pair("--hostname", self.hostname());
         if self.kind == Kind::Docker {
             // Whatever it is, questions to it end at the gateway. A documentation address, and no search list of the host's.
             words.pair("--dns", "192.0.2.53");
@@ -234,7 +228,7 @@ impl Spec {
     pub(crate) fn without_network(&self) -> Vec<String> {
         let mut words = self.confined("none");
         if self.kind == Kind::Docker {
-            words.maybe("--hostname", self.config.hostname.as_ref());
+            words.pair("--hostname", self.hostname());
         }
         words.pairs("--add-host", &self.config.add_host);
         self.image(&mut words);
@@ -276,6 +270,12 @@ impl Spec {
         words.0
     }
 
+    /// The name that the sandbox has for itself.
+    fn hostname(&self) -> String {
+        let given = self.config.hostname.clone();
+        given.unwrap_or_else(|| self.name.to_string())
+    }
+
     /// What a workload has that is confined, in whatever network.
     fn confined(&self, network: &str) -> Words {
         let mut words = Words::of("run");
@@ -283,7 +283,7 @@ impl Spec {
         words.pair("--network", network);
         if self.kind == Kind::Podman {
             // A host name is not shared with the network.
-            words.maybe("--hostname", self.config.hostname.as_ref());
+            words.pair("--hostname", self.hostname());
         }
         words.pair("--security-opt", "no-new-privileges");
         words.pair("--security-opt", format!("seccomp={}", self.seccomp));
