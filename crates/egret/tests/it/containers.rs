@@ -1,5 +1,6 @@
 //! Containers: Egret on Docker, on Podman, and on Podman without root.
 
+mod attacks;
 mod commands;
 mod configuration;
 mod escapes;
