@@ -56,7 +56,7 @@ pub(crate) struct ContainerOptions {
     /// The platform of the image
     #[arg(long)]
     pub(crate) platform: Option<String>,
-    /// Restart when it ends: no, on-failure[:TIMES], always or unless-stopped
+    /// Restart when it ends: no, on-failure or on-failure:TIMES, always or unless-stopped
     #[arg(long, value_name = "WHEN")]
     pub(crate) restart: Option<String>,
     /// The most memory that it may use
