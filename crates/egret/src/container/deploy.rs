@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         detach: arguments.container.detach,
         remove: arguments.container.rm,
     };
+    if let (Surroundings::NoNetwork, Some(plan)) = (surroundings, &plan) {
+        plan.outside_storage(&engine)?;
+    }
     let Some(plan) = plan.filter(|_| surroundings == Surroundings::Sealed) else {
         let words = match surroundings {
             Surroundings::Open => spec.unsealed(),
