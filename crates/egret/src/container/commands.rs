@@ -91,8 +91,7 @@ pub(crate) fn stop(sandbox: &Sandbox, time: u64) -> Result<(), Failure> {
 
 /// `egret start`
 pub(crate) fn start(arguments: &Start) -> Result<ExitCode, Failure> {
-    let signals =
-        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let signals = wait::signals()?;
     if arguments.attach || arguments.interactive {
         let [name] = arguments.names.as_slice() else {
             return Err(Failure::new("only one sandbox can be attached to"));
@@ -118,8 +117,7 @@ pub(crate) fn start(arguments: &Start) -> Result<ExitCode, Failure> {
 
 /// `egret restart`
 pub(crate) fn restart(arguments: &Stop) -> Result<ExitCode, Failure> {
-    let signals =
-        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let signals = wait::signals()?;
     for name in &arguments.names {
         stop(&must_find(name.as_str(), arguments.engine)?, arguments.time)?;
         start_in_background(&must_find(name.as_str(), arguments.engine)?, &signals)?;
@@ -254,11 +252,7 @@ pub(crate) fn remove(arguments: &Remove) -> Result<ExitCode, Failure> {
             let (Ok(_) | Err(_)) = engine.output(["kill", &workload.id]);
         }
         if let Some(gateway) = sandbox.container(Role::Gateway) {
-            let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway.id]);
-            let records = Records::of(engine, &gateway.id);
-            if records.are_any() {
-                records.keep(name, None)?;
-            }
+            Records::take_last(engine, &gateway.id, name)?;
         }
         sandbox::remove(sandbox).map_err(|complaint| {
             Failure::because(format_args!("cannot remove {name}"), &complaint)
@@ -385,8 +379,7 @@ fn configuration_of(sandbox: &Sandbox) -> Result<RunConfig, Failure> {
 
 /// `egret exec`
 pub(crate) fn exec(arguments: &Exec) -> Result<ExitCode, Failure> {
-    let signals =
-        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let signals = wait::signals()?;
     for variable in &arguments.env {
         check_variable("-e", variable)?;
     }
@@ -432,8 +425,7 @@ pub(crate) fn logs(
     follow: bool,
     tail: Option<&str>,
 ) -> Result<ExitCode, Failure> {
-    let signals =
-        Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let signals = wait::signals()?;
     let mut words = vec!["logs".to_owned()];
     if follow {
         words.push("--follow".into());

@@ -93,7 +93,7 @@ pub(crate) struct Records {
 
 impl Records {
     /// Asks the engine, which keeps them as the container's output; none if there is no gateway.
-    pub(crate) fn of(engine: &Engine, gateway: &str) -> Self {
+    fn of(engine: &Engine, gateway: &str) -> Self {
         let output = engine
             .command(["logs", gateway])
             .stdin(std::process::Stdio::null())
@@ -120,7 +120,7 @@ impl Records {
     }
 
     /// Writes them to a file, readable for this user only: the one that is named, or one among the logs.
-    pub(crate) fn keep(&self, name: &str, file: Option<&Path>) -> Result<PathBuf, Failure> {
+    fn keep(&self, name: &str, file: Option<&Path>) -> Result<PathBuf, Failure> {
         let path = match file {
             Some(file) => file.to_owned(),
             None => {
@@ -142,7 +142,14 @@ impl Records {
         Ok(path)
     }
 
-    pub(crate) fn are_any(&self) -> bool {
-        !self.audit.is_empty()
+    /// Lets a gateway say its last words, and keeps all that it has written, if it has.
+    pub(crate) fn take_last(engine: &Engine, gateway: &str, name: &str) -> Result<(), Failure> {
+        // It may have ended, or be gone, already.
+        let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", gateway]);
+        let records = Self::of(engine, gateway);
+        if records.audit.is_empty() {
+            return Ok(());
+        }
+        records.keep(name, None).map(|_| ())
     }
 }

@@ -5,8 +5,8 @@
 
 use super::ending::Records;
 use super::engine::{Engine, Kind};
-use super::sandbox;
-use super::spec::{Spec, gateway_name, label};
+use super::sandbox::{self, Role};
+use super::spec::{Spec, gateway_name};
 use crate::failure::Failure;
 use clap::ValueEnum as _;
 use egret_sandbox::Signals;
@@ -77,20 +77,9 @@ pub(crate) fn mind(arguments: &[String]) -> Result<ExitCode, Failure> {
     }
 
     let engine = Engine::find(Some(kind))?;
-    let of_instance = format!("label={}={instance}", label::INSTANCE);
-    let of_workload = format!("label={}=workload", label::ROLE);
     let mut looks_without = 0;
     loop {
-        let ids = engine.output([
-            "ps",
-            "--all",
-            "--quiet",
-            "--no-trunc",
-            "--filter",
-            &of_instance,
-            "--filter",
-            &of_workload,
-        ]);
+        let ids = sandbox::of_start(&engine, instance, Role::Workload);
         match ids.as_deref().map(str::trim) {
             // Whoever was killed may have been about to start it.
             Ok("") if looks_without == 4 => break,
@@ -103,11 +92,7 @@ pub(crate) fn mind(arguments: &[String]) -> Result<ExitCode, Failure> {
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    let (Ok(_) | Err(_)) = engine.output(["stop", "--time", "5", &gateway_name(name)]);
-    let records = Records::of(&engine, &gateway_name(name));
-    if records.are_any() {
-        records.keep(name, None)?;
-    }
+    Records::take_last(&engine, &gateway_name(name), name)?;
     sandbox::undo(&engine, instance)
         .map_err(|complaint| Failure::because(format_args!("cannot remove {name}"), &complaint))?;
     Ok(ExitCode::SUCCESS)

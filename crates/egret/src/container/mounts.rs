@@ -241,12 +241,7 @@ fn absolute(target: &str) -> Result<String, Refusal> {
 }
 
 fn volume_name(name: &str) -> Result<String, Refusal> {
-    let plain = |b: u8| b.is_ascii_alphanumeric();
-    let good = name.bytes().next().is_some_and(plain)
-        && name
-            .bytes()
-            .all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'));
-    if !good {
+    if !is_plain_name(name) {
         return Err(format!(
             "`{name}` is neither a path nor the name of a volume"
         ));
@@ -255,6 +250,15 @@ fn volume_name(name: &str) -> Result<String, Refusal> {
         true => Err("that volume is for Egret's own containers".into()),
         false => Ok(name.to_owned()),
     }
+}
+
+/// Whether it can only be the name of a volume or a network, whichever engine reads it.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric();
+    name.bytes().next().is_some_and(plain)
+        && name
+            .bytes()
+            .all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// A path as it is whatever links lead to, as far as it is there: without `.` and `..`, from the working directory. It is

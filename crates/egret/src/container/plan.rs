@@ -4,7 +4,7 @@
 use super::config::{HostAccess, Isolation, PolicyText, RunConfig};
 use super::engine::Engine;
 use super::inside::{Inbound, Settings};
-use super::mounts::Mount;
+use super::mounts::{Mount, is_plain_name};
 use super::openings::openings;
 use super::publish::Publish;
 use super::spec::Spec;
@@ -55,23 +55,12 @@ impl Surroundings {
                 );
                 Ok(Self::Open)
             }
-            _ if config.network.is_some() && !is_network_name(network) => {
-                Err(Failure::new(format!(
-                    "--network {network}: the gateway's network is given by its name alone; options for it would decide what the gateway can reach"
-                )))
-            }
+            _ if config.network.is_some() && !is_plain_name(network) => Err(Failure::new(format!(
+                "--network {network}: the gateway's network is given by its name alone; options for it would decide what the gateway can reach"
+            ))),
             _ => Ok(Self::Sealed),
         }
     }
-}
-
-/// Whether it can only be the name of a network, whichever engine reads it.
-fn is_network_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric();
-    name.bytes().next().is_some_and(plain)
-        && name
-            .bytes()
-            .all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
 }
 
 /// Says which options have no effect where nothing is sealed.
@@ -113,7 +102,7 @@ fn mounts(config: &RunConfig, shares: &[String]) -> Result<Mounts, Failure> {
             Err(why) => unread.push(format!("{named}: {why}")),
         }
     }
-    let all: Vec<_> = mounts.volumes.iter().chain(&mounts.long).cloned().collect();
+    let all: Vec<_> = mounts.all().cloned().collect();
     let refused: Vec<String> = unread
         .into_iter()
         .chain(openings(config, &all))
@@ -188,8 +177,7 @@ fn own_files_at_risk(
         .map(|file| (file.as_path(), "a file of variables"));
     for (path, what) in own.chain(files) {
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let mut all = mounts.volumes.iter().chain(&mounts.long);
-        let at_risk = all.find(|(mount, _)| {
+        let at_risk = mounts.all().find(|(mount, _)| {
             mount.is_writable() && mount.path().is_some_and(|shown| real.starts_with(shown))
         });
         if let Some((_, option)) = at_risk {
@@ -208,23 +196,17 @@ pub(crate) fn check_mounts(config: &RunConfig) -> Result<(), Failure> {
         return Ok(());
     }
     let now = mounts(config, &[])?;
-    for ((mount, option), text) in now.volumes.iter().zip(&config.volume) {
-        if mount.path().is_some() && mount.to_volume() != *text {
-            return Err(changed(option));
-        }
+    let volumes = now.volumes.iter().zip(now.volumes()).zip(&config.volume);
+    let long = now.long.iter().zip(now.long()).zip(&config.mount);
+    let changed = volumes
+        .chain(long)
+        .find(|(((mount, _), now), then)| mount.path().is_some() && now != *then);
+    match changed {
+        Some((((_, option), _), _)) => Err(Failure::new(format!(
+            "{option}: that path leads elsewhere now than when the sandbox was made; remove it and run it anew"
+        ))),
+        None => Ok(()),
     }
-    for ((mount, option), text) in now.long.iter().zip(&config.mount) {
-        if mount.path().is_some() && mount.to_mount() != *text {
-            return Err(changed(option));
-        }
-    }
-    Ok(())
-}
-
-fn changed(option: &str) -> Failure {
-    Failure::new(format!(
-        "{option}: that path leads elsewhere now than when the sandbox was made; remove it and run it anew"
-    ))
 }
 
 /// Mounts by the two options there are for them, each with the words that asked for it.
@@ -232,6 +214,24 @@ fn changed(option: &str) -> Failure {
 struct Mounts {
     volumes: Vec<(Mount, String)>,
     long: Vec<(Mount, String)>,
+}
+
+impl Mounts {
+    fn all(&self) -> impl Iterator<Item = &(Mount, String)> {
+        self.volumes.iter().chain(&self.long)
+    }
+
+    /// Those of `-v`, as they were read.
+    fn volumes(&self) -> Vec<String> {
+        let mounts = self.volumes.iter();
+        mounts.map(|(mount, _)| mount.to_volume()).collect()
+    }
+
+    /// Those of `--mount`, as they were read.
+    fn long(&self) -> Vec<String> {
+        let mounts = self.long.iter();
+        mounts.map(|(mount, _)| mount.to_mount()).collect()
+    }
 }
 
 /// Where a configuration's policy is from, and its text.
@@ -312,18 +312,8 @@ impl Plan {
     /// Puts into a configuration what was found out about it: mounts as they were read, in place of how they were written,
     /// and files by paths that mean the same from anywhere.
     pub(crate) fn settle(&self, config: &mut RunConfig) {
-        config.volume = self
-            .mounts
-            .volumes
-            .iter()
-            .map(|(mount, _)| mount.to_volume())
-            .collect();
-        config.mount = self
-            .mounts
-            .long
-            .iter()
-            .map(|(mount, _)| mount.to_mount())
-            .collect();
+        config.volume = self.mounts.volumes();
+        config.mount = self.mounts.long();
         if let (Some(PolicyText::Named(name)), Some((origin, _))) = (&mut config.policy, &self.text)
         {
             *name = origin.to_string();
@@ -332,8 +322,9 @@ impl Plan {
 
     /// Fails if a mount shows files that are the engine's own, wherever it keeps them.
     pub(crate) fn outside_storage(&self, engine: &Engine) -> Result<(), Failure> {
-        let mounts = self.mounts.volumes.iter().chain(&self.mounts.long);
-        let mut paths = mounts
+        let mut paths = self
+            .mounts
+            .all()
             .filter_map(|(mount, option)| Some((mount.path()?, option)))
             .peekable();
         if paths.peek().is_none() {

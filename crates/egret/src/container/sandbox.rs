@@ -375,23 +375,28 @@ pub(crate) fn remove_orphans(
     Ok(removed)
 }
 
+/// The ids of the containers that one start has made for a part, of which there is one, or none.
+pub(crate) fn of_start(engine: &Engine, instance: &str, role: Role) -> Result<String, Complaint> {
+    let of_start = format!("label={}={instance}", label::INSTANCE);
+    let of_role = format!("label={}={}", label::ROLE, role.name());
+    engine.output([
+        "ps",
+        "--all",
+        "--quiet",
+        "--no-trunc",
+        "--filter",
+        &of_start,
+        "--filter",
+        &of_role,
+    ])
+}
+
 /// Removes everything that one start has made, known by a word that only it has.
 pub(crate) fn undo(engine: &Engine, instance: &str) -> Result<(), Complaint> {
-    let filter = format!("label={}={instance}", label::INSTANCE);
     for role in [Role::Workload, Role::Gateway, Role::Agent] {
-        let of_role = format!("label={}={}", label::ROLE, role.name());
-        let ids = engine.output([
-            "ps",
-            "--all",
-            "--quiet",
-            "--no-trunc",
-            "--filter",
-            &filter,
-            "--filter",
-            &of_role,
-        ])?;
-        remove_containers(engine, &ids)?;
+        remove_containers(engine, &of_start(engine, instance, role)?)?;
     }
+    let filter = format!("label={}={instance}", label::INSTANCE);
     let volumes = engine.output(["volume", "ls", "--quiet", "--filter", &filter])?;
     remove_volumes(engine, &volumes)
 }

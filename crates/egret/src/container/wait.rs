@@ -10,6 +10,11 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ExitCode};
 
+/// Signals, to be passed on. To be asked for before any thread, so that every thread leaves them to this one.
+pub(crate) fn signals() -> Result<Signals, Failure> {
+    Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))
+}
+
 /// Runs a command of the engine's with our own standard input, output and error, to its end.
 pub(crate) fn foreground(
     engine: &Engine,

@@ -268,27 +268,8 @@ impl World {
             .map(str::to_owned)
             .collect();
         let directory = format!("{}/project", user.home());
-        let mut command = self.command_as(user, &directory, &[], &words);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = self.machine.spawn(command).unwrap();
-        let (stdout, stderr) = (
-            drain(child.stdout.take().unwrap()),
-            drain(child.stderr.take().unwrap()),
-        );
-        let limit = Duration::from_secs(20);
-        Live {
-            world: self,
-            child,
-            stdin: None,
-            stdout,
-            stderr,
-            log: None,
-            limit,
-        }
-        .finish()
+        let command = self.command_as(user, &directory, &[], &words);
+        self.to_its_end(command, Duration::from_secs(20))
     }
 
     /// Runs a line as the user of the world's engine would type it into a shell, to its end.
@@ -298,7 +279,12 @@ impl World {
         let env = [("EGRET_ENGINE".to_owned(), kind.program().to_owned())];
         let words = ["/bin/sh", "-c", line].map(str::to_owned);
         let directory = format!("{}/project", kind.user().home());
-        let mut command = self.command_as(kind.user(), &directory, &env, &words);
+        let command = self.command_as(kind.user(), &directory, &env, &words);
+        self.to_its_end(command, Duration::from_secs(40))
+    }
+
+    #[track_caller]
+    fn to_its_end(&self, mut command: Command, limit: Duration) -> Outcome {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -308,7 +294,6 @@ impl World {
             drain(child.stdout.take().unwrap()),
             drain(child.stderr.take().unwrap()),
         );
-        let limit = Duration::from_secs(40);
         Live {
             world: self,
             child,
