@@ -1,0 +1,27 @@
+//! What a process has used, by the kernel's accounting.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
+
+use crate::Error;
+
+/// Time of the processor that the process `id` has used since it began, in user and kernel mode, all its threads together
+/// (clock_getcpuclockid(3)). In nanoseconds, where proc(5) counts in hundredths of a second.
+pub(crate) fn cpu_time(id: u32) -> Result<Duration, Error> {
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(id)?))?;
+    Ok(clock.now()?.into())
+}
+
+/// What a process has in memory, its executable's pages too, in KiB (`smaps_rollup` in proc(5)).
+pub(crate) fn resident(id: u32) -> Result<u64, Error> {
+    let path = format!("/proc/{id}/smaps_rollup");
+    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(number
+        .ok_or_else(|| format!("{path} has no Rss"))?
+        .parse()?)
+}

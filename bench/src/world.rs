@@ -1,0 +1,104 @@
+//! The world that is measured in: namespaces without a way out, one for the subjects and one for the servers.
+//!
+//! The subjects stand where a machine stands, with an address of their own and the servers beyond a link (a veth pair), at
+//! an address that counts as public. Nothing of it is seen outside, and everything is an ordinary user's: the user
+//! namespace around it takes the privileges away that root has, among them that of unlimited pipes.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::Error;
+
+/// Where the servers are.
+pub(crate) const SERVER: [u8; 4] = [93, 184, 216, 34];
+
+/// The servers, in their namespace.
+pub(crate) struct World {
+    servers: Child,
+}
+
+/// What runs a command of this executable in the namespaces of the subjects.
+pub(crate) fn inside(command: &str) -> Result<Command, Error> {
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--user", "--map-root-user", "--net", "--mount", "--"])
+        .arg(std::env::current_exe()?)
+        .arg(command);
+    Ok(unshare)
+}
+
+impl World {
+    /// Sets the world up; called in the namespaces of the subjects, which are new.
+    pub(crate) fn set_up(directory: &Path) -> Result<Self, Error> {
+        // For one minute the client's side of every connection remembers its port, and there will be many.
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
+        fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;
+        ip("link set lo up")?;
+        let mut servers = Command::new("unshare")
+            .args(["--net", "--"])
+            .arg(std::env::current_exe()?)
+            .arg("servers")
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("unshare: {error}"))?;
+        let id = servers.id();
+        let out = servers.stdout.take();
+        let world = Self { servers };
+        let mut line = String::new();
+        BufReader::new(out.ok_or("no output")?).read_line(&mut line)?;
+        if line != "ready\n" {
+            return Err("the servers did not start".into());
+        }
+        let server = Ipv4Addr::from(SERVER);
+        ip("link add near type veth peer name far")?;
+        ip(&format!("link set far netns {id}"))?;
+        ip("address add 93.184.216.1/24 dev near")?;
+        ip("link set near up")?;
+        let there = |arguments: &str| {
+            run(Command::new("nsenter")
+                .arg(format!("--net=/proc/{id}/ns/net"))
+                .arg("ip")
+                .args(arguments.split(' ')))
+        };
+        there(&format!("address add {server}/24 dev far"))?;
+        there("link set far up")?;
+        there("link set lo up")?;
+        let resolv = directory.join("resolv.conf");
+        fs::write(&resolv, format!("nameserver {server}\n"))?;
+        run(Command::new("mount")
+            .arg("--bind")
+            .args([&resolv, Path::new("/etc/resolv.conf")]))?;
+        let hosts = directory.join("hosts");
+        fs::write(&hosts, "127.0.0.1 localhost\n")?;
+        run(Command::new("mount")
+            .arg("--bind")
+            .args([&hosts, Path::new("/etc/hosts")]))?;
+        Ok(world)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Its namespace, and the link, go with it.
+        if self.servers.kill().is_ok() {
+            self.servers.wait().ok();
+        }
+    }
+}
+
+fn ip(arguments: &str) -> Result<(), Error> {
+    run(Command::new("ip").args(arguments.split(' ')))
+}
+
+fn run(command: &mut Command) -> Result<(), Error> {
+    let status = command
+        .status()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{command:?} failed").into()),
+    }
+}
