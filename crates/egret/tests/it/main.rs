@@ -15,6 +15,7 @@
 mod closed;
 mod commands;
 mod containers;
+mod costs;
 mod doors;
 mod escapes;
 mod files;

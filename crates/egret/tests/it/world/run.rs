@@ -117,6 +117,16 @@ impl<'w> Run<'w> {
         self
     }
 
+    /// Another name server than the world's.
+    pub(crate) fn resolver(mut self, address: &str) -> Self {
+        self.args = self
+            .args
+            .iter()
+            .map(|arg| arg.replace(at::NAME_SERVER, address))
+            .collect();
+        self
+    }
+
     /// Another audit log than the usual one.
     pub(crate) fn log(mut self, path: Option<&str>) -> Self {
         self.log = path.map(str::to_owned);
