@@ -11,6 +11,7 @@
 //! The end of one direction is passed on as the end of that direction only, and no stream is ever cut
 //! for being idle.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +30,8 @@ pub(crate) struct Half {
     moved: u64,
     /// The kernel gave no pipe; do not ask again.
     copy_only: bool,
+    /// Nothing more comes; what is held is the rest.
+    ended: bool,
 }
 
 /// What a direction has read and not yet written.
@@ -74,6 +77,11 @@ impl Half {
         }
     }
 
+    /// Notes that nothing comes behind what is held.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Bytes that reached the other side.
     pub(crate) fn moved(&self) -> u64 {
         self.moved
@@ -89,8 +97,8 @@ impl Half {
         }
     }
 
-    /// Moves everything from `from` to `to`, until `from` has ended; then ends `to`'s direction.
-    /// May be dropped at any await and run again.
+    /// Moves everything from `from` to `to`, until `from` has ended; passing on that end is the caller's. May be dropped
+    /// at any await and run again.
     pub(crate) async fn run(
         &mut self,
         from: &TcpStream,
@@ -99,17 +107,18 @@ impl Half {
     ) -> io::Result<()> {
         loop {
             self.flush(to).await?;
+            if self.ended {
+                return Ok(());
+            }
             match self.fill(from, pool) {
                 Ok(0) => {
+                    self.ended = true;
                     self.release(pool);
-                    // Whoever cannot be told any more has closed already.
-                    let _ = shutdown(to, Shutdown::Write);
-                    return Ok(());
                 }
                 Ok(_) => consume_budget().await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.release(pool);
-                    from.readable().await?;
+                    readable(from).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -122,7 +131,7 @@ impl Half {
             match self.drain(to) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.moved += written as u64,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(to).await?,
                 Err(error) => return Err(error),
             }
         }
@@ -233,7 +242,8 @@ impl Half {
     }
 }
 
-/// Moves bytes both ways until both directions have ended or one has failed.
+/// Moves bytes both ways until both directions have ended or one has failed. The end of the one that ends first is passed
+/// on at once; the other's goes with the connection, which nothing is left to do with but to close it.
 pub(crate) async fn both(
     client: &TcpStream,
     server: &TcpStream,
@@ -241,11 +251,38 @@ pub(crate) async fn both(
     down: &mut Half,
     pool: &Pool,
 ) -> io::Result<()> {
-    tokio::try_join!(up.run(client, server, pool), down.run(server, client, pool)).map(|_| ())
+    let up_first = tokio::select! {
+        ended = up.run(client, server, pool) => ended.map(|()| true)?,
+        ended = down.run(server, client, pool) => ended.map(|()| false)?,
+    };
+    if up_first {
+        pass_end(server);
+        down.run(server, client, pool).await
+    } else {
+        pass_end(client);
+        up.run(client, server, pool).await
+    }
+}
+
+/// Tells the other side of `to` that nothing more comes.
+pub(crate) fn pass_end(to: &TcpStream) {
+    // Whoever cannot be told any more has closed already.
+    let _ = shutdown(to, Shutdown::Write);
+}
+
+/// Waits until `stream` can be read. For one place at a time: costs and keeps less than the runtime's own way of letting
+/// any number wait.
+pub(crate) async fn readable(stream: &TcpStream) -> io::Result<()> {
+    poll_fn(|context| stream.poll_read_ready(context)).await
+}
+
+/// The same for writing.
+pub(crate) async fn writable(stream: &TcpStream) -> io::Result<()> {
+    poll_fn(|context| stream.poll_write_ready(context)).await
 }
 
 /// Whether the runtime has heard that `stream` can be read: without a system call.
-fn is_ready(stream: &TcpStream) -> bool {
+pub(crate) fn is_ready(stream: &TcpStream) -> bool {
     stream.try_io(Interest::READABLE, || Ok(())).is_ok()
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 
+use rustix::net::sockopt::set_tcp_nodelay;
 use tokio::io::ReadBuf;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -78,6 +79,8 @@ impl Serving {
 
     fn listen(&mut self, listener: std::net::TcpListener, kind: Kind) -> io::Result<()> {
         listener.set_nonblocking(true)?;
+        // The connections that it accepts have this from it (tcp(7) of Linux).
+        set_tcp_nodelay(&listener, true)?;
         let listener = Arc::new(TcpListener::from_std(listener)?);
         let lent = Lent(Arc::downgrade(&listener));
         self.listeners.push(listener);

@@ -55,7 +55,9 @@ async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handsh
                 reply: Reply::Http,
                 request: None,
             };
-            flow::carry(&gateway, client, wanted(&request)).await;
+            let wanted = wanted(&request);
+            drop(request);
+            flow::carry(&gateway, client, wanted).await;
         }
         Ok(request) => Box::pin(forward::enter(gateway, stream, input, request)).await,
         Err(NoRequest::End | NoRequest::Gone) => {}

@@ -66,6 +66,7 @@ pub(super) async fn enter(
             // A client that was refused something, or that has finished with plain requests, may go on to this.
             drop(upstreams);
             let wanted = super::connect::wanted(&request);
+            drop(request);
             let client = Client {
                 stream,
                 input,

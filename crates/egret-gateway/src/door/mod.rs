@@ -31,6 +31,7 @@ use crate::inspect::http::Input;
 use crate::inspect::http::head::Request;
 use crate::limits::Limit;
 use crate::refused::Refused;
+use crate::relay;
 use crate::serving::{Lent, Shut};
 use crate::{Gateway, Handshake, note_refusal};
 
@@ -111,9 +112,6 @@ fn let_in(
 }
 
 async fn enter(gateway: Arc<Gateway>, stream: TcpStream, door: Door, handshake: Handshake) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
     match door {
         Door::Captured => captured::enter(gateway, stream, handshake).await,
         Door::Dns => dns::serve_tcp(gateway, stream, handshake).await,
@@ -206,7 +204,9 @@ pub(crate) async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()>
         match stream.try_write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                relay::writable(stream).await?
+            }
             Err(error) => return Err(error),
         }
     }

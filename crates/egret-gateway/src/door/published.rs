@@ -127,9 +127,6 @@ fn by(peer: SocketAddr, mut record: Record) -> Record {
 
 /// Carries one connection.
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, caller: Caller) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
     let id = gateway.log.id();
     let mut client = Client {
         stream,

@@ -16,7 +16,7 @@ use crate::flow::{Ending, Tunnel};
 use crate::grant::Grant;
 use crate::limits::Limit;
 use crate::refused::Refused;
-use crate::relay::Half;
+use crate::relay::{Half, pass_end};
 
 /// What a client speaks on a connection that was opened for it.
 pub(crate) enum Speaks {
@@ -44,6 +44,7 @@ pub(crate) async fn begin<G: Grant>(
                 speaks = &mut sniffed => break speaks?,
                 ended = &mut answers, if answering => {
                     ended?;
+                    pass_end(client);
                     answering = false;
                 }
             }
@@ -166,6 +167,7 @@ async fn sniff<G: Grant>(
                 )
                 .into());
             }
+            up.end();
             break;
         }
     }

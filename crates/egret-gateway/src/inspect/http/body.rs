@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::head::Framing;
 use super::input::Input;
 use crate::door::send;
-use crate::relay::Pool;
+use crate::relay::{Pool, readable};
 
 /// A body that is being passed on.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Body {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     pool.take_back(buffer);
-                    from.readable().await.map_err(|_| Cut::From)?;
+                    readable(from).await.map_err(|_| Cut::From)?;
                 }
                 Err(_) => return Err(Cut::From),
             }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::head::{self, BadHead, Request};
 use crate::limits::{Limit, Limits};
 use crate::refused::Refused;
-use crate::relay::forget_readiness;
+use crate::relay::{forget_readiness, is_ready, readable};
 
 /// What has come in on a socket and waits to be used. Holds no memory while it is empty.
 #[derive(Debug, Default)]
@@ -60,24 +60,27 @@ impl Input {
     pub(crate) async fn fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
         loop {
             match self.try_fill(stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.readable().await?
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable(stream).await?,
                 outcome => return outcome,
             }
         }
     }
 
-    /// Apart from `fill`, since what stands on the stack across an await is memory of every idle connection.
+    /// Memory is taken once there is something to be read, so that a connection on which nothing is said holds none.
     fn try_fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
-        let mut chunk = [0; CHUNK];
-        let read = stream.try_read(&mut chunk)?;
-        self.bytes
-            .extend_from_slice(chunk.get(..read).unwrap_or_default());
-        if (1..CHUNK).contains(&read) {
-            forget_readiness(stream);
+        if !is_ready(stream) {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(read)
+        self.bytes.reserve(CHUNK);
+        let room = self.bytes.capacity() - self.bytes.len();
+        let outcome = stream.try_read_buf(&mut self.bytes);
+        match outcome {
+            Ok(read) if (1..room).contains(&read) => forget_readiness(stream),
+            Ok(_) => {}
+            Err(_) if self.bytes.is_empty() => self.bytes = Vec::new(),
+            Err(_) => {}
+        }
+        outcome
     }
 
     /// Reads one request head. A client may take as long as it likes to begin, unless `hurry`, and
@@ -117,8 +120,9 @@ impl Input {
         let Some(end) = head::end(&self.bytes, &mut self.scanned, limits)? else {
             return Ok(None);
         };
-        let head = self.bytes.get(..end).unwrap_or_default().to_vec();
-        self.consume(end);
+        // Mostly there is nothing behind it.
+        let rest = self.bytes.split_off(end);
+        let head = std::mem::replace(&mut self.bytes, rest);
         Ok(Some(Request::parse(head, limits)?))
     }
 }
