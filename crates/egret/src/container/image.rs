@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::process::Stdio;
 
 /// Where the executable is in the image.
@@ -48,7 +48,7 @@ pub(crate) fn own_image(engine: &Engine) -> Result<String, Failure> {
         .spawn()
         .map_err(|error| failed(&error))?;
     let fed = match import.stdin.take() {
-        Some(mut stdin) => stdin.write_all(&own.archive),
+        Some(stdin) => archive(&own.executable, stdin).map(|_| ()),
         None => Ok(()),
     };
     printed(import.wait_with_output()).map_err(|complaint| failed(&complaint))?;
@@ -70,8 +70,6 @@ pub(crate) fn own_image_name() -> io::Result<String> {
 /// The image as it has to be.
 struct Own {
     executable: File,
-    /// A tar archive of the whole root, always the same for an executable.
-    archive: Vec<u8>,
     /// Of the archive, in hexadecimal digits: what engines call the layer's diff id.
     digest: String,
 }
@@ -111,15 +109,11 @@ struct Config {
 impl Own {
     fn new() -> io::Result<Self> {
         // Not by its path: what runs now may have been replaced there since.
-        let mut executable = File::open("/proc/self/exe")?;
-        let mut program = Vec::new();
-        executable.read_to_end(&mut program)?;
-        let archive = archive(&program)?;
-        let digest = Sha256::digest(&archive);
+        let executable = File::open("/proc/self/exe")?;
+        let digest = archive(&executable, Hashed::default())?.0.finalize();
         Ok(Self {
             executable,
             digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            archive,
         })
     }
 
@@ -182,23 +176,56 @@ impl Own {
     }
 }
 
-/// A tar archive with the program, and the directory that the control volume is mounted at. What is mounted there takes
-/// over owner and mode: both containers make files in it, and neither those of the other.
-fn archive(program: &[u8]) -> io::Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 8192));
-    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(u64::try_from(bytes.len()).map_err(io::Error::other)?);
-        archive.append_data(&mut header, path.trim_start_matches('/'), bytes)
-    };
+/// Whatever is written is hashed.
+#[derive(Default)]
+struct Hashed(Sha256);
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a tar archive of the whole root, always the same for a program: that, and the directory that the control volume
+/// is mounted at. What is mounted there takes over owner and mode: both containers make files in it, and neither those of
+/// the other.
+fn archive<W: Write>(mut program: &File, to: W) -> io::Result<W> {
+    let size = program.metadata()?.len();
+    program.rewind()?;
+    let mut archive = tar::Builder::new(to);
+    let mut entry =
+        |path: &str, kind: tar::EntryType, mode: u32, size: u64, bytes: &mut dyn Read| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(size);
+            archive.append_data(&mut header, path.trim_start_matches('/'), bytes)
+        };
     let Some((directory, _)) = PROGRAM.rsplit_once('/') else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    entry(directory, tar::EntryType::Directory, 0o755, &[])?;
-    entry(PROGRAM, tar::EntryType::Regular, 0o755, program)?;
-    entry(CONTROL, tar::EntryType::Directory, 0o1777, &[])?;
+    // Piece by piece, and in large ones.
+    let mut program = BufReader::with_capacity(1 << 17, program);
+    entry(
+        directory,
+        tar::EntryType::Directory,
+        0o755,
+        0,
+        &mut io::empty(),
+    )?;
+    entry(PROGRAM, tar::EntryType::Regular, 0o755, size, &mut program)?;
+    entry(
+        CONTROL,
+        tar::EntryType::Directory,
+        0o1777,
+        0,
+        &mut io::empty(),
+    )?;
     archive.into_inner()
 }
 
