@@ -94,11 +94,7 @@ pub(crate) struct Records {
 impl Records {
     /// Asks the engine, which keeps them as the container's output; none if there is no gateway.
     fn of(engine: &Engine, gateway: &str) -> Self {
-        let output = engine
-            .command(["logs", gateway])
-            .stdin(std::process::Stdio::null())
-            .output();
-        let Ok(output) = output else {
+        let Ok(output) = engine.outcome(["logs", gateway]) else {
             return Self {
                 audit: Vec::new(),
                 ending: None,

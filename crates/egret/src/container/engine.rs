@@ -1,6 +1,7 @@
 //! The container engine, spoken to through its own command line: contexts, credential helpers, pull progress, terminals
 //! and remote daemons are then as its users know them.
 
+use super::socket::Socket;
 use crate::failure::Failure;
 use crate::settings;
 use std::ffi::OsStr;
@@ -52,6 +53,8 @@ impl fmt::Display for Kind {
 pub(crate) struct Engine {
     pub(crate) kind: Kind,
     program: PathBuf,
+    /// Where some questions are answered sooner than by the program.
+    socket: Option<Socket>,
 }
 
 /// Why a command of the engine's failed.
@@ -109,9 +112,18 @@ impl Engine {
         wanted
             .into_iter()
             .filter_map(|kind| {
+                let program = in_path(kind.program())?;
+                let socket = match kind {
+                    Kind::Podman => None,
+                    Kind::Docker => match chosen(kind) {
+                        None if has_context() => None,
+                        host => Socket::of(&program, host.as_deref()),
+                    },
+                };
                 Some(Self {
                     kind,
-                    program: in_path(kind.program())?,
+                    program,
+                    socket,
                 })
             })
             .collect()
@@ -129,6 +141,7 @@ impl Engine {
         Self {
             kind,
             program: kind.program().into(),
+            socket: None,
         }
     }
 
@@ -152,12 +165,28 @@ impl Engine {
     }
 
     /// Runs a command of the engine's to its end, and returns what it printed.
-    pub(crate) fn output<A: AsRef<OsStr>>(
+    pub(crate) fn output<A: AsRef<str>>(
         &self,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<String, Complaint> {
-        let output = self.command(arguments).stdin(Stdio::null()).output();
-        printed(output)
+        printed(self.outcome(arguments))
+    }
+
+    /// Runs a command of the engine's to its end.
+    pub(crate) fn outcome<A: AsRef<str>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> io::Result<Output> {
+        let arguments: Vec<A> = arguments.into_iter().collect();
+        let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        let answer = self
+            .socket
+            .as_ref()
+            .and_then(|socket| socket.output(&words));
+        match answer {
+            Some(output) => Ok(output),
+            None => self.command(words).stdin(Stdio::null()).output(),
+        }
     }
 
     /// Where it keeps its containers, images and volumes.
@@ -189,14 +218,10 @@ impl Engine {
     /// The name of the machine that the daemon runs on, where that is another one than this: its addresses are the host's
     /// then, as far as its name has them.
     pub(crate) fn remote(&self) -> Option<String> {
-        let variable = match self.kind {
-            Kind::Podman => "CONTAINER_HOST",
-            Kind::Docker => "DOCKER_HOST",
-        };
-        let address = match std::env::var(variable) {
-            Ok(address) if !address.is_empty() => address,
-            _ if self.kind == Kind::Podman || !has_context() => return None,
-            _ => self
+        let address = match chosen(self.kind) {
+            Some(address) => address,
+            None if self.kind == Kind::Podman || !has_context() => return None,
+            None => self
                 .output([
                     "context",
                     "inspect",
@@ -207,6 +232,17 @@ impl Engine {
         };
         host_of(address.trim())
     }
+}
+
+/// The address of a daemon that was chosen by a variable.
+fn chosen(kind: Kind) -> Option<String> {
+    let variable = match kind {
+        Kind::Podman => "CONTAINER_HOST",
+        Kind::Docker => "DOCKER_HOST",
+    };
+    std::env::var(variable)
+        .ok()
+        .filter(|address| !address.is_empty())
 }
 
 /// Whether Docker's command uses a context that somebody chose: asking it which takes longer than to look whether there is

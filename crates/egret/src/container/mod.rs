@@ -20,6 +20,7 @@ mod options;
 mod plan;
 mod publish;
 mod sandbox;
+mod socket;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -301,3 +301,48 @@ fn after_a_restart_of_the_daemon_egret_start_brings_sandboxes_back() {
     transcript(&world, steps);
     assert_eq!(world.engine_holds(), before);
 }
+
+/// Some of Docker's commands are not run but asked for at the daemon's socket. Where a script stands for Docker's command, all
+/// of them are run, and what comes of it is the same.
+#[test]
+fn what_dockers_command_does_is_the_same_without_it() {
+    let world = furnished(Kind::Docker);
+    let before = world.engine_holds();
+    let script = r#"printf '#!/bin/sh\necho "$*" >> %s\nexec %s "$@"\n' ~/asked "$(command -v docker)" > bin/docker"#;
+    world
+        .typed(&format!("mkdir bin; {script}; chmod +x bin/docker"))
+        .ok();
+    let said = "wget: …403…";
+    let record = "…refused www.example.net:80 GET / denied.default…";
+    for (variable, name, run) in [
+        ("X=", "one", "0"),
+        ("DOCKER_HOST=unix:///run/docker.sock", "two", "0"),
+        ("PATH=~/project/bin:$PATH", "three", "7"),
+    ] {
+        let get = |options: &str| {
+            format!(
+                "{variable} egret run --name {name} {options} busybox wget -q -O - http://www.example.net/"
+            )
+        };
+        let all = "for what in 'image inspect' 'network ls' 'network inspect' stop logs 'volume rm' 'rm --force'; do
+                grep -s \"^$what\" ~/asked | head -n 1; done | wc -l";
+        transcript(
+            &world,
+            &[
+                (&get("--rm --log-file new.jsonl"), 1, "", said),
+                ("egret logs --file new.jsonl", 0, record, ""),
+                (
+                    "grep -o -e '\"started\"' -e '\"ended\"' new.jsonl; rm new.jsonl",
+                    0,
+                    "\"started\"\n\"ended\"",
+                    "",
+                ),
+                (all, 0, run, ""),
+            ],
+        );
+        assert_eq!(world.engine_holds(), before, "{variable}");
+        let remove = format!("{variable} egret rm {name}");
+        transcript(&world, &[(&get(""), 1, "", said), (&remove, 0, name, "")]);
+        assert_eq!(world.engine_holds(), before, "{variable}");
+    }
+}
