@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::dial::Dialled;
-use crate::door::Client;
+use crate::door::{Asked, Client};
 use crate::grant::Grant;
 use crate::identify::Asker;
 use crate::inspect::begin::{Speaks, begin};
@@ -25,39 +25,54 @@ use crate::relay::{self, Half};
 use crate::sessions::{Lost, Session};
 
 /// Carries one connection from the door it came through to its end.
-pub(crate) async fn carry(
-    gateway: &Arc<Gateway>,
-    mut client: Client,
-    wanted: Result<Destination, Refused>,
-) {
+pub(crate) fn carry(gateway: &Arc<Gateway>, asked: Asked) -> impl Future<Output = ()> + Send {
+    follow(gateway, set_out(gateway, asked))
+}
+
+/// Carries what is said on the connection that comes of `set_out`, to its end.
+///
+/// Boxed is what is over once bytes flow, and by reference goes what is there as long as they do (an argument of an
+/// `async fn` that is a value is kept twice): an idle tunnel holds little more than its two sockets.
+pub(crate) fn follow<G: Grant>(
+    gateway: &Gateway,
+    set_out: impl Future<Output = Option<Box<Journey<G>>>> + Send,
+) -> impl Future<Output = ()> + Send {
+    let set_out = Box::pin(set_out);
+    async move {
+        if let Some(mut journey) = set_out.await {
+            let why = travel(gateway, &mut journey).await;
+            Box::pin(close(gateway, journey, why)).await;
+        }
+    }
+}
+
+/// Everything up to the moment from which bytes may flow. Whoever gets no further has been told.
+async fn set_out(gateway: &Gateway, asked: Asked) -> Option<Box<Journey>> {
+    let Asked { mut client, wanted } = asked;
     let id = gateway.log.id();
     let (destination, wanted) = match wanted.and_then(|wanted| gateway.meant(wanted)) {
         Ok(destination) => (Some(destination.clone()), Ok(destination)),
         Err(refused) => (None, Err(refused)),
     };
-    // Boxed are the stages that are over once bytes flow: an idle tunnel does not keep room for them.
     let mut asker = Asker::new(&client.stream, client.door);
     let any = |_: &Permit| Ok(());
-    let opened = Box::pin(open(gateway, &mut asker, wanted, &id, any, |record| record)).await;
+    let opened = open(gateway, &mut asker, wanted, &id, any, |record| record).await;
     let program = asker.into_program();
-    match opened {
-        Ok(Opened { tunnel, early, .. }) => match client.accept().await {
-            Ok(()) => travel(gateway, client, tunnel, early, &id).await,
-            Err(_) => {
-                Box::pin(close(
-                    gateway,
-                    &id,
-                    tunnel,
-                    client,
-                    Traffic::default(),
-                    None,
-                ))
-                .await;
-            }
-        },
+    let (tunnel, early) = match opened {
+        Ok(Opened { tunnel, early, .. }) => (tunnel, early),
         Err(refused) => {
             let add = |record: Record| record.program(program.as_deref());
-            Box::pin(turn_down(gateway, client, refused, &id, destination, add)).await;
+            turn_down(gateway, client, refused, &id, destination, add).await;
+            return None;
+        }
+    };
+    let accepted = client.accept().await;
+    let journey = Journey::new(id, client, tunnel, early);
+    match accepted {
+        Ok(()) => Some(journey),
+        Err(_) => {
+            close(gateway, journey, None).await;
+            None
         }
     }
 }
@@ -172,7 +187,7 @@ pub(crate) enum Ending {
     /// One side failed or went away; the other is told the same way.
     Broken,
     /// Something was spoken that may not pass.
-    Refused(Refused),
+    Refused(Box<Refused>),
     /// The same, and the client has been told, and it is on record. The code of the reason.
     Answered(&'static str),
     /// It may not go on.
@@ -187,59 +202,88 @@ impl From<io::Error> for Ending {
 
 impl From<Refused> for Ending {
     fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
+        Self::Refused(Box::new(refused))
     }
 }
 
-/// Carries what is said on an open connection to its end.
-pub(crate) async fn travel<G: Grant>(
-    gateway: &Gateway,
-    mut client: Client,
+/// A connection over which bytes flow.
+pub(crate) struct Journey<G = Permit> {
+    id: String,
+    client: Client,
     tunnel: Tunnel<G>,
-    early: Vec<u8>,
-    id: &str,
-) {
-    let mut up = Half::default();
-    let mut down = Half::starting_with(early);
-    let mut by_request = Traffic::default();
+    up: Half,
+    down: Half,
+    /// What went over it in requests that were read.
+    by_request: Traffic,
+}
+
+impl<G> Journey<G> {
+    /// Nothing has gone over `tunnel` yet; `early` is what the server's side has sent.
+    pub(crate) fn new(id: String, client: Client, tunnel: Tunnel<G>, early: Vec<u8>) -> Box<Self> {
+        Box::new(Self {
+            id,
+            client,
+            tunnel,
+            up: Half::default(),
+            down: Half::starting_with(early),
+            by_request: Traffic::default(),
+        })
+    }
+}
+
+/// Carries what is said to the end of it, and tells the code of the reason if it was not to go on.
+async fn travel<G: Grant>(gateway: &Gateway, journey: &mut Journey<G>) -> Option<&'static str> {
+    let open = journey.tunnel.session.open.clone();
     let ended = tokio::select! {
         biased;
-        lost = tunnel.session.open.until_lost() => Err(Ending::Lost(lost)),
-        ended = converse(gateway, &mut client, &tunnel, (&mut up, &mut down), &mut by_request, id) => ended,
+        lost = open.until_lost() => Err(Ending::Lost(lost)),
+        ended = converse(gateway, journey) => ended,
     };
-    let traffic = Traffic {
-        up: up.moved() + by_request.up,
-        down: down.moved() + by_request.down,
-    };
+    let Journey {
+        id, client, tunnel, ..
+    } = journey;
     if ended.is_err() {
         if !matches!(ended, Err(Ending::Answered(_))) {
             reset(&client.stream);
         }
         reset(&tunnel.server);
     }
-    let why = match ended {
+    match ended {
         Ok(()) | Err(Ending::Broken | Ending::Lost(Lost::Shutdown)) => None,
         Err(Ending::Answered(code)) => Some(code),
         Err(Ending::Lost(Lost::Denied(denial))) => Some(denial.reason().code()),
         Err(Ending::Refused(refused)) => {
-            let destination = Some(tunnel.grant.destination());
-            let add = |record: Record| tunnel.grant.asker(&tunnel.session.open, record);
-            Box::pin(gateway.refused_with(id, client.door, destination, &refused, add)).await;
-            Some(refused.code())
+            let code = refused.code();
+            Box::pin(note_refused(gateway, id, client.door, tunnel, *refused)).await;
+            Some(code)
         }
-    };
-    Box::pin(close(gateway, id, tunnel, client, traffic, why)).await;
+    }
+}
+
+async fn note_refused<G: Grant>(
+    gateway: &Gateway,
+    id: &str,
+    door: Door,
+    tunnel: &Tunnel<G>,
+    refused: Refused,
+) {
+    let destination = Some(tunnel.grant.destination());
+    let add = |record: Record| tunnel.grant.asker(&tunnel.session.open, record);
+    gateway
+        .refused_with(id, door, destination, &refused, add)
+        .await;
 }
 
 /// Finds out what the client speaks and lets it pass accordingly.
-async fn converse<G: Grant>(
-    gateway: &Gateway,
-    client: &mut Client,
-    tunnel: &Tunnel<G>,
-    (up, down): (&mut Half, &mut Half),
-    by_request: &mut Traffic,
-    id: &str,
-) -> Result<(), Ending> {
+async fn converse<G: Grant>(gateway: &Gateway, journey: &mut Journey<G>) -> Result<(), Ending> {
+    let Journey {
+        id,
+        client,
+        tunnel,
+        up,
+        down,
+        by_request,
+    } = journey;
     let Client {
         stream,
         input,
@@ -248,9 +292,11 @@ async fn converse<G: Grant>(
         ..
     } = client;
     // One that has been read already says what is spoken.
-    if request.is_none()
-        && let Speaks::Opaque = begin(gateway, stream, input, tunnel, (up, down)).await?
-    {
+    let speaks = match request {
+        Some(_) => Speaks::Http,
+        None => Box::pin(begin(gateway, stream, input, tunnel, (up, down))).await?,
+    };
+    if let Speaks::Opaque = speaks {
         return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
     }
     tunnel.session.open.reads_requests();
@@ -269,14 +315,19 @@ async fn converse<G: Grant>(
 }
 
 /// Ends a connection, then puts its end on record.
-pub(crate) async fn close<G: Grant>(
-    gateway: &Gateway,
-    id: &str,
-    tunnel: Tunnel<G>,
-    client: Client,
-    traffic: Traffic,
-    why: Option<&'static str>,
-) {
+async fn close<G: Grant>(gateway: &Gateway, journey: Box<Journey<G>>, why: Option<&'static str>) {
+    let Journey {
+        id,
+        client,
+        tunnel,
+        up,
+        down,
+        by_request,
+    } = *journey;
+    let traffic = Traffic {
+        up: up.moved() + by_request.up,
+        down: down.moved() + by_request.down,
+    };
     let door = client.door;
     drop(client);
     let Tunnel {
@@ -287,7 +338,7 @@ pub(crate) async fn close<G: Grant>(
         ..
     } = tunnel;
     drop(server);
-    record_close(gateway, id, door, grant.destination(), since, traffic, why).await;
+    record_close(gateway, &id, door, grant.destination(), since, traffic, why).await;
     drop(session);
 }
 

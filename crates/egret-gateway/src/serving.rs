@@ -46,11 +46,11 @@ impl Serving {
             tasks: Vec::new(),
             open: watch::Sender::new(()),
         };
-        for (listeners, kind) in [
-            (captured, Kind::Captured),
-            (proxy, Kind::Proxy),
-            (dns_tcp, Kind::Dns),
-        ] {
+        for listener in captured {
+            let at = listener.local_addr()?;
+            serving.listen(listener, Kind::Captured(at))?;
+        }
+        for (listeners, kind) in [(proxy, Kind::Proxy), (dns_tcp, Kind::Dns)] {
             for listener in listeners {
                 serving.listen(listener, kind.clone())?;
             }

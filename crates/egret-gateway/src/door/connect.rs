@@ -6,29 +6,35 @@ use egret_policy::Destination;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Client, Reply, forward, socks};
+use super::{Asked, Client, Reply, forward, socks};
 use crate::audit::Door;
-use crate::flow::{self, reset};
+use crate::flow::reset;
 use crate::inspect::http::head::{BadHead, Framing, Request};
 use crate::inspect::http::{Input, NoRequest, destination};
 use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::{Gateway, Handshake, note_refusal};
 
-/// Tells from the first byte what a client of the proxy port speaks.
-pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: Handshake) {
+/// Tells from the first byte what a client of the proxy port speaks, and reads what it asks for; nothing if it has been
+/// dealt with.
+pub(super) async fn read(
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    handshake: Handshake,
+) -> Option<Asked> {
     let mut input = Input::default();
     match timeout(gateway.limits.handshake_time, input.fill(&stream)).await {
         Ok(Ok(1..)) => {}
-        Ok(Ok(0) | Err(_)) => return,
+        Ok(Ok(0) | Err(_)) => return None,
         Err(_) => {
             reset(&stream);
             let refused = Refused::limit(Limit::HandshakeTime, "");
-            return note_refusal(&gateway, Door::Connect, &refused, |record| record);
+            note_refusal(gateway, Door::Connect, &refused, |record| record);
+            return None;
         }
     }
     match input.bytes().first() {
-        Some(4 | 5) => socks::enter(gateway, stream, input, handshake).await,
+        Some(4 | 5) => socks::read(gateway, stream, input, handshake).await,
         Some(20..=24) => {
             reset(&stream);
             let refused = Refused::protocol(
@@ -38,40 +44,29 @@ pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, handshake: H
             gateway
                 .refused(&gateway.log.id(), Door::Connect, None, &refused)
                 .await;
+            None
         }
         _ => http(gateway, stream, input, handshake).await,
     }
 }
 
-async fn http(gateway: Arc<Gateway>, stream: TcpStream, mut input: Input, handshake: Handshake) {
+async fn http(
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    mut input: Input,
+    handshake: Handshake,
+) -> Option<Asked> {
     let request = input.request(&stream, &gateway.limits, true).await;
     drop(handshake);
-    match request {
-        Ok(request) if request.method() == "CONNECT" => {
-            let client = Client {
-                stream,
-                input,
-                door: Door::Connect,
-                reply: Reply::Http,
-                request: None,
-            };
-            let wanted = wanted(&request);
-            drop(request);
-            flow::carry(&gateway, client, wanted).await;
+    let wanted = match request {
+        Ok(request) if request.method() == "CONNECT" => wanted(&request),
+        Ok(request) => {
+            return Box::pin(forward::serve(gateway, stream, input, request)).await;
         }
-        Ok(request) => Box::pin(forward::enter(gateway, stream, input, request)).await,
-        Err(NoRequest::End | NoRequest::Gone) => {}
-        Err(NoRequest::Refused(refused)) => {
-            let client = Client {
-                stream,
-                input,
-                door: Door::Connect,
-                reply: Reply::Http,
-                request: None,
-            };
-            flow::carry(&gateway, client, Err(refused)).await;
-        }
-    }
+        Err(NoRequest::End | NoRequest::Gone) => return None,
+        Err(NoRequest::Refused(refused)) => Err(refused),
+    };
+    Some(Client::new(stream, input, Door::Connect, Reply::Http).asks(wanted))
 }
 
 /// The destination of a `CONNECT` request (RFC 9110 9.3.6): host and port, both of them.

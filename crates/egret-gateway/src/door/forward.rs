@@ -10,7 +10,7 @@ use std::time::Instant;
 use egret_policy::{Destination, Permit};
 use tokio::net::TcpStream;
 
-use super::{Client, Reply, part, send};
+use super::{Asked, Client, Reply, part, send};
 use crate::Gateway;
 use crate::audit::{Door, Event};
 use crate::flow::{self, Traffic, Tunnel, record_close, reset};
@@ -53,49 +53,42 @@ enum Next {
     Reset,
 }
 
-pub(super) async fn enter(
-    gateway: Arc<Gateway>,
+/// Carries the requests of a connection, until one asks for something else.
+pub(super) async fn serve(
+    gateway: &Arc<Gateway>,
     stream: TcpStream,
     mut input: Input,
     first: Request,
-) {
+) -> Option<Asked> {
     let mut upstreams = Vec::new();
     let mut request = first;
     loop {
         if request.method() == "CONNECT" {
             // A client that was refused something, or that has finished with plain requests, may go on to this.
-            drop(upstreams);
             let wanted = super::connect::wanted(&request);
-            drop(request);
-            let client = Client {
-                stream,
-                input,
-                door: Door::Connect,
-                reply: Reply::Http,
-                request: None,
-            };
-            return flow::carry(&gateway, client, wanted).await;
+            return Some(Client::new(stream, input, Door::Connect, Reply::Http).asks(wanted));
         }
-        match carry(&gateway, &stream, &mut input, &mut upstreams, &request).await {
+        match carry(gateway, &stream, &mut input, &mut upstreams, &request).await {
             Next::Request => {}
             Next::Close { unread } => {
-                return part(&stream, unread || !input.bytes().is_empty()).await;
+                part(&stream, unread || !input.bytes().is_empty()).await;
+                return None;
             }
-            Next::Reset => return reset(&stream),
+            Next::Reset => {
+                reset(&stream);
+                return None;
+            }
         }
-        request = match next_request(&gateway, &stream, &mut input, &mut upstreams).await {
+        request = match next_request(gateway, &stream, &mut input, &mut upstreams).await {
             Ok(request) => request,
-            Err(NoRequest::End) => return,
-            Err(NoRequest::Gone) => return reset(&stream),
+            Err(NoRequest::End) => return None,
+            Err(NoRequest::Gone) => {
+                reset(&stream);
+                return None;
+            }
             Err(NoRequest::Refused(refused)) => {
-                let client = Client {
-                    stream,
-                    input,
-                    door: Door::Forward,
-                    reply: Reply::Http,
-                    request: None,
-                };
-                return flow::carry(&gateway, client, Err(refused)).await;
+                let client = Client::new(stream, input, Door::Forward, Reply::Http);
+                return Some(client.asks(Err(refused)));
             }
         };
     }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::audit::Door;
-use crate::flow::reset;
+use crate::flow::{self, reset};
 use crate::inspect::first::{First, Sniffer};
 use crate::inspect::http::Input;
 use crate::inspect::http::head::Request;
@@ -33,12 +33,13 @@ use crate::limits::Limit;
 use crate::refused::Refused;
 use crate::relay;
 use crate::serving::{Lent, Shut};
-use crate::{Gateway, Handshake, note_refusal};
+use crate::{Gateway, note_refusal};
 
 /// What is spoken at a listener.
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    Captured,
+    /// Redirected connections, and where they are redirected to.
+    Captured(SocketAddr),
     Proxy,
     Dns,
     Published(Arc<Port>),
@@ -94,29 +95,42 @@ fn let_in(
             }
             return;
         }
-        Kind::Captured => Door::Captured,
+        Kind::Captured(_) => Door::Captured,
         Kind::Proxy => Door::Connect,
         Kind::Dns => Door::Dns,
     };
-    match gateway.handshake() {
-        Some(handshake) => {
-            connections.spawn(enter(gateway.clone(), stream, door, handshake));
+    let Some(handshake) = gateway.handshake() else {
+        reset(&stream);
+        drop(stream);
+        let refused = Refused::limit(Limit::Handshakes, "");
+        return note_refusal(gateway, door, &refused, |record| record);
+    };
+    let gateway = gateway.clone();
+    match *kind {
+        Kind::Captured(at) => {
+            drop(handshake);
+            let asked = captured::read(stream, at);
+            connections.spawn(async move { flow::carry(&gateway, asked).await });
         }
-        None => {
-            reset(&stream);
-            drop(stream);
-            let refused = Refused::limit(Limit::Handshakes, "");
-            note_refusal(gateway, door, &refused, |record| record);
+        Kind::Dns => {
+            connections.spawn(dns::serve_tcp(gateway, stream, handshake));
+        }
+        _ => {
+            connections.spawn(async move {
+                // Boxed, since it is over before the connection is.
+                if let Some(asked) = Box::pin(connect::read(&gateway, stream, handshake)).await {
+                    flow::carry(&gateway, asked).await;
+                }
+            });
         }
     }
 }
 
-async fn enter(gateway: Arc<Gateway>, stream: TcpStream, door: Door, handshake: Handshake) {
-    match door {
-        Door::Captured => captured::enter(gateway, stream, handshake).await,
-        Door::Dns => dns::serve_tcp(gateway, stream, handshake).await,
-        _ => connect::enter(gateway, stream, handshake).await,
-    }
+/// What a door has read: who asks, and for what.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) client: Client,
+    pub(crate) wanted: Result<Destination, Refused>,
 }
 
 /// A client whose request has been read.
@@ -142,6 +156,23 @@ pub(crate) enum Reply {
 }
 
 impl Client {
+    fn new(stream: TcpStream, input: Input, door: Door, reply: Reply) -> Self {
+        Self {
+            stream,
+            input,
+            door,
+            reply,
+            request: None,
+        }
+    }
+
+    fn asks(self, wanted: Result<Destination, Refused>) -> Asked {
+        Asked {
+            client: self,
+            wanted,
+        }
+    }
+
     /// Tells the client that its connection is there.
     pub(crate) async fn accept(&mut self) -> io::Result<()> {
         match self.reply {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Client, Reply};
 use crate::audit::{Door, Event, Record, Verdict};
-use crate::flow::{self, Tunnel, reset};
+use crate::flow::{self, Journey, Tunnel, reset};
 use crate::grant::{Grant, Passing};
 use crate::inspect::first::{First, Sniffer};
 use crate::inspect::hello::Hello;
@@ -127,31 +127,27 @@ fn by(peer: SocketAddr, mut record: Record) -> Record {
 
 /// Carries one connection.
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, caller: Caller) {
+    flow::follow(&gateway, set_out(&gateway, stream, caller)).await;
+}
+
+/// Everything up to the moment from which bytes may flow. Whoever gets no further has been told.
+async fn set_out(
+    gateway: &Gateway,
+    stream: TcpStream,
+    caller: Caller,
+) -> Option<Box<Journey<Invited>>> {
     let id = gateway.log.id();
-    let mut client = Client {
-        stream,
-        input: Input::default(),
-        door: Door::Published,
-        reply: Reply::Nothing,
-        request: None,
-    };
+    let mut client = Client::new(stream, Input::default(), Door::Published, Reply::Nothing);
     let (peer, addressed) = (caller.peer, caller.addressed.clone());
-    // Boxed is what is over once bytes flow.
-    match Box::pin(arrive(&gateway, caller, &mut client, &id)).await {
-        Ok(tunnel) => flow::travel(&gateway, client, tunnel, Vec::new(), &id).await,
+    match arrive(gateway, caller, &mut client, &id).await {
+        Ok(tunnel) => return Some(Journey::new(id, client, tunnel, Vec::new())),
         Err(NoRequest::End) => {}
         Err(NoRequest::Gone) => reset(&client.stream),
         Err(NoRequest::Refused(refused)) => {
-            Box::pin(turn_down(
-                &gateway,
-                client,
-                &refused,
-                (peer, &addressed),
-                &id,
-            ))
-            .await;
+            turn_down(gateway, client, &refused, (peer, &addressed), &id).await;
         }
     }
+    None
 }
 
 /// Everything that has to happen before the first byte goes in.

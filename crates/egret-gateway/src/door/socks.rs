@@ -1,25 +1,25 @@
 //! SOCKS5 (RFC 1928): CONNECT without authentication. SOCKS4 is answered, and refused.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use egret_policy::{Denial, Destination, Reason, Target};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Client, Reply, part, send};
+use super::{Asked, Client, Reply, part, send};
 use crate::audit::Door;
 use crate::inspect::http::Input;
 use crate::limits::Limit;
 use crate::refused::Refused;
-use crate::{Gateway, Handshake, flow};
+use crate::{Gateway, Handshake};
 
-pub(super) async fn enter(
-    gateway: Arc<Gateway>,
+/// Reads what a client asks for; nothing if it has been dealt with.
+pub(super) async fn read(
+    gateway: &Gateway,
     stream: TcpStream,
     mut input: Input,
     handshake: Handshake,
-) {
+) -> Option<Asked> {
     let version_4 = input.bytes().first() == Some(&4);
     let read = timeout(
         gateway.limits.handshake_time,
@@ -34,7 +34,7 @@ pub(super) async fn enter(
     };
     let (wanted, reply) = match read {
         Ok(Ok(wanted)) => (Ok(wanted), reply),
-        Ok(Err(Unread::Gone)) => return,
+        Ok(Err(Unread::Gone)) => return None,
         Ok(Err(Unread::Answered(answer, refused))) => {
             gateway
                 .refused(&gateway.log.id(), Door::Socks, None, &refused)
@@ -42,23 +42,12 @@ pub(super) async fn enter(
             if send(&stream, &answer).await.is_ok() {
                 part(&stream, !input.bytes().is_empty()).await;
             }
-            return;
+            return None;
         }
         Ok(Err(Unread::Refused(refused))) => (Err(*refused), reply),
         Err(_) => (Err(Refused::limit(Limit::HandshakeTime, "")), reply),
     };
-    flow::carry(
-        &gateway,
-        Client {
-            stream,
-            input,
-            door: Door::Socks,
-            reply,
-            request: None,
-        },
-        wanted,
-    )
-    .await;
+    Some(Client::new(stream, input, Door::Socks, reply).asks(wanted))
 }
 
 /// Why there is no destination.

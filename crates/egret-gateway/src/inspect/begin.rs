@@ -37,8 +37,8 @@ pub(crate) async fn begin<G: Grant>(
     let speaks = {
         let mut answering = true;
         let answers = down.run(&tunnel.server, client, &gateway.pool);
-        let mut sniffed = Box::pin(sniff(gateway, client, input, tunnel, up));
-        tokio::pin!(answers);
+        let sniffed = sniff(gateway, client, input, tunnel, up);
+        tokio::pin!(answers, sniffed);
         loop {
             tokio::select! {
                 speaks = &mut sniffed => break speaks?,

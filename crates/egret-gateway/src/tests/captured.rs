@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::audit::Door;
-use crate::door::{Client, Reply};
+use crate::door::{Asked, Client, Reply};
 use crate::flow;
 use crate::inspect::http::Input;
 use crate::names::Meaning;
@@ -27,7 +27,8 @@ pub(super) async fn captured(world: &World, destination: &str) -> TcpStream {
             reply: Reply::Nothing,
             request: None,
         };
-        flow::carry(&gateway, client, Ok(wanted)).await;
+        let wanted = Ok(wanted);
+        flow::carry(&gateway, Asked { client, wanted }).await;
     });
     client
 }

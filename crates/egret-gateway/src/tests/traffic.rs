@@ -149,13 +149,10 @@ async fn what_a_connection_keeps_in_memory_is_small() {
         reply: crate::door::Reply::Http,
         request: None,
     };
-    let carried = crate::flow::carry(
-        &world.gateway,
-        client,
-        Err(crate::refused::Refused::malformed("")),
-    );
+    let wanted = Err(crate::refused::Refused::malformed(""));
+    let carried = crate::flow::carry(&world.gateway, crate::door::Asked { client, wanted });
     assert!(
-        size_of_val(&carried) <= 3072,
+        size_of_val(&carried) <= 1024,
         "{} bytes",
         size_of_val(&carried)
     );
