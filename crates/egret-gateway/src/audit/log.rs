@@ -202,7 +202,7 @@ impl Log {
 impl Sink {
     fn append(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
-        record.line(&mut self.line)?;
+        record.line(&mut self.line);
         let taken = write_some(&mut self.file, &self.line)?;
         if let Some(rest) = self.line.get(taken..).filter(|rest| !rest.is_empty()) {
             self.rest.extend_from_slice(rest);

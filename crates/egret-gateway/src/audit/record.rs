@@ -267,24 +267,129 @@ impl Record {
         self
     }
 
-    /// Appends the record's line, newline included.
-    pub(crate) fn line(&self, line: &mut Vec<u8>) -> io::Result<()> {
-        let mut json = serde_json::Serializer::with_formatter(&mut *line, Inert);
-        self.serialize(&mut json)?;
-        line.push(b'\n');
-        Ok(())
+    /// Appends the record's line, newline included: the same as [`serde_json`] would with [`Inert`], in a third of its time.
+    /// There are two of these for every connection.
+    pub(crate) fn line(&self, line: &mut Vec<u8>) {
+        let Self {
+            v,
+            time,
+            id,
+            sandbox,
+            event,
+            verdict,
+            reason,
+            rule,
+            note,
+            host,
+            port,
+            addresses,
+            dialled,
+            door,
+            peer,
+            executable,
+            ancestors,
+            method,
+            path,
+            query,
+            bytes_up,
+            bytes_down,
+            duration_ms,
+            limit,
+            action,
+            count,
+            message,
+            hint,
+        } = self;
+        line.extend_from_slice(b"{\"v\":");
+        value(line, v);
+        text(line, "time", Some(time));
+        text(line, "id", Some(id));
+        text(line, "sandbox", Some(sandbox));
+        field(line, "event", Some(event));
+        field(line, "verdict", verdict.as_ref());
+        text(line, "reason", reason.as_ref());
+        text(line, "rule", rule.as_ref());
+        text(line, "note", note.as_ref());
+        text(line, "host", host.as_ref());
+        field(line, "port", port.as_ref());
+        field(
+            line,
+            "addresses",
+            Some(addresses).filter(|list| !list.is_empty()),
+        );
+        field(line, "dialled", dialled.as_ref());
+        field(line, "door", door.as_ref());
+        field(line, "peer", peer.as_ref());
+        text(line, "executable", executable.as_ref());
+        field(
+            line,
+            "ancestors",
+            Some(ancestors).filter(|list| !list.is_empty()),
+        );
+        text(line, "method", method.as_ref());
+        text(line, "path", path.as_ref());
+        text(line, "query", query.as_ref());
+        field(line, "bytes_up", bytes_up.as_ref());
+        field(line, "bytes_down", bytes_down.as_ref());
+        field(line, "duration_ms", duration_ms.as_ref());
+        text(line, "limit", limit.as_ref());
+        text(line, "action", action.as_ref());
+        field(line, "count", count.as_ref());
+        text(line, "message", message.as_ref());
+        text(line, "hint", hint.as_ref());
+        line.extend_from_slice(b"}\n");
+    }
+}
+
+/// Appends a field that is text, if it is there.
+fn text(line: &mut Vec<u8>, name: &'static str, text: Option<&impl AsRef<str>>) {
+    let Some(text) = text.map(AsRef::as_ref) else {
+        return;
+    };
+    // Without a way out of the loop it is done in a few steps.
+    let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) & (byte != b'"') & (byte != b'\\');
+    if text
+        .bytes()
+        .fold(true, |plain, byte| plain & is_plain(byte))
+    {
+        key(line, name);
+        line.push(b'"');
+        line.extend_from_slice(text.as_bytes());
+        line.push(b'"');
+    } else {
+        field(line, name, Some(text));
+    }
+}
+
+/// Appends a field, if it is there.
+fn field(line: &mut Vec<u8>, name: &'static str, field: Option<&(impl Serialize + ?Sized)>) {
+    if let Some(field) = field {
+        key(line, name);
+        value(line, field);
+    }
+}
+
+fn key(line: &mut Vec<u8>, name: &'static str) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+}
+
+fn value(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    let before = line.len();
+    let mut json = serde_json::Serializer::with_formatter(&mut *line, Inert);
+    // Writing to memory does not fail, and our values have no keys; what cannot be is said to be nothing.
+    if value.serialize(&mut json).is_err() {
+        line.truncate(before);
+        line.extend_from_slice(b"null");
     }
 }
 
 /// Serialises like [`serde_json`]'s compact form, with every character that a terminal or an editor
 /// might obey written as an escape.
-pub(crate) fn inert_json(value: &impl Serialize) -> Vec<u8> {
-    let mut text = Vec::with_capacity(256);
-    let mut json = serde_json::Serializer::with_formatter(&mut text, Inert);
-    // Writing to memory does not fail and our values have text keys only; an empty body is the worst case.
-    if value.serialize(&mut json).is_err() {
-        text.clear();
-    }
+pub(crate) fn inert_json(json: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(512);
+    value(&mut text, json);
     text
 }
 
@@ -313,3 +418,6 @@ impl serde_json::ser::Formatter for Inert {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
