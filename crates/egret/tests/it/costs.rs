@@ -518,7 +518,8 @@ const PORT: u16 = 7000;
 const SERVER: &str = "93.184.216.34:7000";
 /// A name server that answers when it suits the scenario.
 const NAMES: &str = "10.20.0.54:53";
-const WORDS: &[u8] = &[b'x'; 64];
+/// The end of the line says that it is nobody's request.
+const WORDS: &[u8] = b"sixty-four octets of a protocol that Egret has never heard of..\n";
 const WARM_UP: u32 = 3;
 const TIMES: u32 = 20;
 const IDLE: Duration = Duration::from_secs(10);
