@@ -43,6 +43,9 @@ enum Command {
     /// Measure what is about the network, in the namespaces that `run` makes, and print JSON
     #[command(hide = true)]
     Network(Run),
+    /// Measure what is about containers, with a daemon in the namespaces that `run` makes, and print JSON
+    #[command(hide = true)]
+    Containers(Run),
     /// Be the servers
     #[command(hide = true)]
     Servers,
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => figures::all(&run),
         Command::Network(run) => figures::network::measure(&run),
+        Command::Containers(run) => figures::start_container::measure(&run),
         Command::Servers => servers::serve(),
         Command::Floor { how, port } => floor::serve(how, port),
         Command::Client => client::obey(),

@@ -17,11 +17,24 @@ pub(crate) fn cpu_time(id: u32) -> Result<Duration, Error> {
 
 /// What a process has in memory, its executable's pages too, in KiB (`smaps_rollup` in proc(5)).
 pub(crate) fn resident(id: u32) -> Result<u64, Error> {
+    in_memory(id, &["Rss:"])
+}
+
+/// What of that no other process has in memory as well.
+pub(crate) fn private(id: u32) -> Result<u64, Error> {
+    in_memory(id, &["Private_Clean:", "Private_Dirty:"])
+}
+
+fn in_memory(id: u32, kinds: &[&str]) -> Result<u64, Error> {
     let path = format!("/proc/{id}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
-    let number = line.and_then(|rest| rest.split_whitespace().next());
-    Ok(number
-        .ok_or_else(|| format!("{path} has no Rss"))?
-        .parse()?)
+    let mut sum = 0;
+    for kind in kinds {
+        let line = text.lines().find_map(|line| line.strip_prefix(kind));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        sum += number
+            .ok_or_else(|| format!("{path} has no {kind}"))?
+            .parse::<u64>()?;
+    }
+    Ok(sum)
 }

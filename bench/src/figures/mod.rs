@@ -1,9 +1,10 @@
 //! The figures.
 
 pub(crate) mod network;
+pub(crate) mod start_container;
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::report::Report;
 use crate::{Error, Run, world};
@@ -15,7 +16,13 @@ pub(crate) fn all(run: &Run) -> Result<(), Error> {
         ..Report::default()
     };
     if network::NAMES.iter().any(|name| run.wants(name)) {
-        report.merge(apart(run, "network")?);
+        report.merge(apart(run, world::inside("network")?)?);
+    }
+    if start_container::NAMES.iter().any(|name| run.wants(name)) {
+        match start_container::inside("containers").and_then(|command| apart(run, command)) {
+            Ok(measured) => report.merge(measured),
+            Err(error) => report.missing.push(format!("containers: {error}")),
+        }
     }
     match run.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -25,8 +32,7 @@ pub(crate) fn all(run: &Run) -> Result<(), Error> {
 }
 
 /// What a command of this executable reports from namespaces of its own.
-fn apart(run: &Run, command: &str) -> Result<Report, Error> {
-    let mut command = world::inside(command)?;
+fn apart(run: &Run, mut command: Command) -> Result<Report, Error> {
     command
         .arg(format!("--rounds={}", run.rounds))
         .arg(format!("--seconds={}", run.seconds))
@@ -46,7 +52,7 @@ trait OutputWithErrors {
     fn output_with_errors(&mut self) -> Result<Vec<u8>, Error>;
 }
 
-impl OutputWithErrors for std::process::Command {
+impl OutputWithErrors for Command {
     fn output_with_errors(&mut self) -> Result<Vec<u8>, Error> {
         let out = self
             .stderr(Stdio::inherit())
