@@ -8,7 +8,7 @@ use crate::secrets::{Homes, places, sockets};
 use crate::settings;
 use egret_policy::{Filesystem, Share};
 use egret_sandbox::{Files, Mark};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -48,10 +48,11 @@ pub(crate) fn read_at_most(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     let homes = Homes::find(wishes.home);
     let places = places(&homes, settings::state_directory());
+    let mut real = RealDirectories::default();
     let mut marks: Vec<(PathBuf, Mark)> = places
         .into_iter()
         .chain(sockets()?)
-        .flat_map(hidden)
+        .flat_map(|path| hidden(&path, &mut real))
         .collect();
     if may_be_written_by_default(wishes.directory) && !homes.are_in(wishes.directory) {
         marks.push((wishes.directory.to_owned(), Mark::Write));
@@ -68,7 +69,7 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     ] {
         for path in paths {
             let path = wishes.directory.join(at_home(&path, wishes.home)?);
-            marks.extend(wished(&path, mark, option)?);
+            marks.extend(wished(&path, mark, option, &mut real)?);
         }
     }
     marks.push((wishes.log_file.to_owned(), Mark::Hide));
@@ -109,19 +110,19 @@ fn same_inside(shares: &[Share]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Hides a path that need not exist, and what it leads to if it is a link.
-fn hidden(path: PathBuf) -> Vec<(PathBuf, Mark)> {
-    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
-        return Vec::new();
-    };
+fn hidden(path: &Path, real: &mut RealDirectories) -> Vec<(PathBuf, Mark)> {
     // Without a parent there is nothing to hide, nor anything that could appear there.
-    let Ok(parent) = parent.canonicalize() else {
+    let literal = path
+        .parent()
+        .zip(path.file_name())
+        .and_then(|(parent, name)| Some(real.path(parent)?.join(name)));
+    let Some(literal) = literal else {
         return Vec::new();
     };
-    let literal = parent.join(name);
     let target = literal
-        .canonicalize()
-        .ok()
-        .filter(|target| *target != literal);
+        .is_symlink()
+        .then(|| literal.canonicalize().ok())
+        .flatten();
     [Some(literal), target]
         .into_iter()
         .flatten()
@@ -129,9 +130,39 @@ fn hidden(path: PathBuf) -> Vec<(PathBuf, Mark)> {
         .collect()
 }
 
+/// Directories by their real names, each looked up once: most of what is hidden is in few of them.
+#[derive(Debug, Default)]
+struct RealDirectories(HashMap<PathBuf, Option<PathBuf>>);
+
+impl RealDirectories {
+    /// `path` with its links followed; `None` if it leads nowhere.
+    fn path(&mut self, path: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.0.get(path) {
+            return known.clone();
+        }
+        let real = match path.parent().zip(path.file_name()) {
+            Some((parent, name)) => {
+                let literal = self.path(parent)?.join(name);
+                match literal.symlink_metadata() {
+                    Ok(found) if found.is_dir() => Some(literal),
+                    _ => literal.canonicalize().ok(),
+                }
+            }
+            None => path.canonicalize().ok(),
+        };
+        self.0.insert(path.to_owned(), real.clone());
+        real
+    }
+}
+
 /// A mark that someone asked for, by an option or in the policy. What is to be shown must exist, and so must what an option
 /// hides, or a mistyped name would leave a secret in the open.
-fn wished(path: &Path, mark: Mark, option: Option<&str>) -> Result<Vec<(PathBuf, Mark)>, Failure> {
+fn wished(
+    path: &Path,
+    mark: Mark,
+    option: Option<&str>,
+    real: &mut RealDirectories,
+) -> Result<Vec<(PathBuf, Mark)>, Failure> {
     let shown = format!(
         "{} {}",
         option.unwrap_or("the policy's filesystem:"),
@@ -166,7 +197,7 @@ fn wished(path: &Path, mark: Mark, option: Option<&str>) -> Result<Vec<(PathBuf,
         )));
     }
     Ok(if mark == Mark::Hide {
-        hidden(path.to_owned())
+        hidden(path, real)
     } else {
         vec![(resolved, mark)]
     })

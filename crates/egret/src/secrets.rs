@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -115,10 +116,7 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
         .cloned()
         .collect();
     // Some people keep the real files elsewhere, and links to them where they are looked for.
-    let linked = there
-        .iter()
-        .flat_map(|place| entries(place))
-        .filter(|entry| entry.is_symlink());
+    let linked = there.iter().flat_map(|place| links_in(place));
     let targets = linked.filter_map(|link| link.canonicalize().ok());
     let targets = targets.filter(|target| {
         !["/usr", "/etc"]
@@ -277,12 +275,17 @@ fn host_keys() -> Vec<PathBuf> {
 
 /// What is in a directory; nothing if it cannot be listed, since then it cannot be listed inside either.
 fn entries(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect()
+    listed(directory).map(|entry| entry.path()).collect()
+}
+
+/// The symbolic links in a directory.
+fn links_in(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let is_link = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    listed(directory).filter(is_link).map(|entry| entry.path())
+}
+
+fn listed(directory: &Path) -> impl Iterator<Item = DirEntry> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
 /// The unix sockets of this machine that have a path. Behind each is a process that is not in the sandbox, and being
