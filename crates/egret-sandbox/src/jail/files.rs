@@ -16,13 +16,14 @@ use super::mounts::{
 use super::plan::{Kind, Node, plan};
 use crate::error::{Cause, at};
 use crate::spec::Files;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 type Result<T, E = Cause> = std::result::Result<T, E>;
@@ -68,12 +69,26 @@ impl Builder<'_> {
     /// Fills the empty directory `target` with what is at `path` outside (if `list`) and with what `node` plans there.
     fn rebuild(&self, target: BorrowedFd<'_>, path: &Path, node: &Node, list: bool) -> Result<()> {
         if list {
-            for entry in std::fs::read_dir(path).map_err(at(path))? {
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let outside = fs::open(path, flags, Mode::empty()).map_err(at(path))?;
+            let mut listing = Dir::new(outside).map_err(at(path))?;
+            while let Some(entry) = listing.read() {
                 let entry = entry.map_err(at(path))?;
-                let name = entry.file_name();
-                if !node.children.contains_key(&name) {
-                    self.show(target, &name, &entry.path(), Kind::Read)?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if name == "." || name == ".." || node.children.contains_key(name) {
+                    continue;
                 }
+                let outside = listing.fd().map_err(at(path))?;
+                let from = Place {
+                    directory: outside,
+                    name,
+                };
+                let to = Place {
+                    directory: target,
+                    name,
+                };
+                show(from, entry.file_type(), to, &Kind::Read)
+                    .map_err(|error| at(path.join(name))(error))?;
             }
         }
         for (name, child) in &node.children {
@@ -104,16 +119,16 @@ impl Builder<'_> {
                 self.rebuild_or_cover(target.as_fd(), path, node)
             }
             kind @ (Kind::Read | Kind::Write | Kind::Device) => {
-                if self.show(directory, name, path, kind.clone())? {
+                if show_at(path, directory, name, kind)? {
                     self.place_children_over(path, node, kind)?;
                 }
                 Ok(())
             }
-            Kind::Terminal(outside) => self
-                .show(directory, name, outside, Kind::Device)
-                .map(|_shown| ()),
+            Kind::Terminal(outside) => {
+                show_at(outside, directory, name, &Kind::Device).map(|_shown| ())
+            }
             Kind::Private(mode) => {
-                make_directory(directory, name, *mode).map_err(at(path))?;
+                fs::mkdirat(directory, name, Mode::from_raw_mode(*mode)).map_err(at(path))?;
                 let mount = private_mount(*mode)?;
                 attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))?;
                 self.rebuild(mount.as_fd(), path, node, false)
@@ -127,7 +142,7 @@ impl Builder<'_> {
             }
             Kind::Link(to) => fs::symlinkat(*to, directory, name).map_err(at(path)),
             Kind::Kernel(kind) => {
-                make_directory(directory, name, 0o755).map_err(at(path))?;
+                fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).map_err(at(path))?;
                 match kernel_mount(kind) {
                     Ok(mount) => {
                         attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))
@@ -241,39 +256,6 @@ impl Builder<'_> {
         }
     }
 
-    /// Mounts what is at `path` outside as `name` in `directory`. Sockets and what has vanished are left out.
-    fn show(
-        &self,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
-        path: &Path,
-        kind: Kind,
-    ) -> Result<bool> {
-        let file_type = match fs::lstat(path) {
-            Ok(stat) => FileType::from_raw_mode(stat.st_mode),
-            Err(Errno::NOENT) => return Ok(false),
-            Err(errno) => return Err(at(path)(errno)),
-        };
-        match file_type {
-            FileType::Symlink => {
-                let target = fs::readlinkat(fs::CWD, path, Vec::new()).map_err(at(path))?;
-                fs::symlinkat(&target, directory, name).map_err(at(path))?;
-                return Ok(false);
-            }
-            FileType::Socket => return Ok(false),
-            FileType::Directory => {
-                make_directory(directory, name, 0o755).map_err(at(path))?;
-            }
-            _ => {
-                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                fs::openat(directory, name, flags, Mode::from_raw_mode(0o644)).map_err(at(path))?;
-            }
-        }
-        let mount = clone(path, &kind)?;
-        attach(&mount, directory, name, MoveMountFlags::empty()).map_err(at(path))?;
-        Ok(true)
-    }
-
     /// Opens a path of the new root, refusing to follow links.
     fn open(&self, path: &Path) -> Result<OwnedFd> {
         let inside = path.strip_prefix("/").unwrap_or(path);
@@ -356,6 +338,74 @@ impl Builder<'_> {
             self.cover(&target, &path, &Node::default())?;
         }
         Ok(())
+    }
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a OsStr,
+}
+
+/// Puts what is at `path` outside into `directory`, as `name`; returns whether anything can be placed over it.
+fn show_at(path: &Path, directory: BorrowedFd<'_>, name: &OsStr, kind: &Kind) -> Result<bool> {
+    let from = Place {
+        directory: fs::CWD,
+        name: path.as_os_str(),
+    };
+    show(from, FileType::Unknown, Place { directory, name }, kind).map_err(at(path))
+}
+
+/// Puts what is at `from` outside, and of this type if it is known, to `to`: a link as a link like it, all else as a mount.
+/// Sockets and what has vanished are left out. Returns whether anything can be placed over it.
+fn show(from: Place<'_>, file_type: FileType, to: Place<'_>, kind: &Kind) -> io::Result<bool> {
+    match Outside::find(from, file_type, kind) {
+        Ok(Outside::Link(target)) => {
+            fs::symlinkat(&target, to.directory, to.name)?;
+            Ok(false)
+        }
+        Ok(Outside::Directory(mount)) => {
+            fs::mkdirat(to.directory, to.name, Mode::from_raw_mode(0o755))?;
+            attach(&mount, to.directory, to.name, MoveMountFlags::empty())?;
+            Ok(true)
+        }
+        Ok(Outside::File(mount)) => {
+            let mode = Mode::from_raw_mode(0o644);
+            fs::mknodat(to.directory, to.name, FileType::RegularFile, mode, 0)?;
+            attach(&mount, to.directory, to.name, MoveMountFlags::empty())?;
+            Ok(true)
+        }
+        Ok(Outside::Socket) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What there is outside, as a mount if it can be one.
+enum Outside {
+    Link(CString),
+    Directory(OwnedFd),
+    File(OwnedFd),
+    Socket,
+}
+
+impl Outside {
+    fn find(place: Place<'_>, file_type: FileType, kind: &Kind) -> io::Result<Self> {
+        let Place { directory, name } = place;
+        let file_type = match file_type {
+            FileType::Unknown => {
+                let stat = fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode)
+            }
+            known => known,
+        };
+        Ok(match file_type {
+            FileType::Symlink => Self::Link(fs::readlinkat(directory, name, Vec::new())?),
+            FileType::Directory => Self::Directory(clone_at(directory, name, kind)?),
+            FileType::Socket => Self::Socket,
+            _ => Self::File(clone_at(directory, name, kind)?),
+        })
     }
 }
 

@@ -73,11 +73,12 @@ pub(super) fn plan(files: &Files, hostname: &str) -> Result<Node, Cause> {
         plan.insert(path, kind)?;
     }
     // What is covered in a writable directory would come to light elsewhere if a directory above it could be renamed.
-    let covered = files
-        .marks
-        .iter()
-        .filter(|(path, mark)| *mark == Mark::Hide && path.symlink_metadata().is_ok());
-    for path in covered.map(|(path, _)| path).chain(&files.protected) {
+    for (path, mark) in &files.marks {
+        if *mark == Mark::Hide && plan.passes_writable(path) && path.symlink_metadata().is_ok() {
+            plan.protect(path);
+        }
+    }
+    for path in &files.protected {
         plan.protect(path);
     }
     Ok(plan)
@@ -156,6 +157,15 @@ impl Node {
         }
         node.kind = Some(kind);
         Ok(())
+    }
+
+    /// Whether `path`, or a directory on the way to it, is marked as one to write to.
+    fn passes_writable(&self, path: &Path) -> bool {
+        let mut on_the_way = path.iter().skip(1).scan(self, |node, name| {
+            *node = node.children.get(name)?;
+            Some(*node)
+        });
+        on_the_way.any(|node| node.kind == Some(Kind::Write))
     }
 
     /// Makes the file at `path` unchangeable, unless it is hidden, if it lies where the program can write.
