@@ -293,3 +293,22 @@ fn none_of(argument: u8, values: &[u32]) -> Condition {
         values: values.to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Condition;
+
+    /// Whether a condition holds of these arguments, for filters and profiles to be compared with.
+    pub(super) fn holds(condition: &Condition, arguments: &[u64]) -> bool {
+        match condition {
+            Condition::Bits {
+                argument,
+                mask,
+                value,
+            } => arguments[usize::from(*argument)] as u32 & mask == *value,
+            Condition::NoneOf { argument, values } => {
+                !values.contains(&(arguments[usize::from(*argument)] as u32))
+            }
+        }
+    }
+}

@@ -105,6 +105,7 @@ fn all_but(values: &[u32]) -> Vec<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::holds;
     use super::*;
 
     #[test]
@@ -215,19 +216,6 @@ mod tests {
 
     fn profile(allow_user_namespaces: bool) -> Value {
         serde_json::from_str(&seccomp_profile(allow_user_namespaces)).unwrap()
-    }
-
-    fn holds(condition: &Condition, arguments: &[u64; 3]) -> bool {
-        match condition {
-            Condition::Bits {
-                argument,
-                mask,
-                value,
-            } => arguments[usize::from(*argument)] as u32 & mask == *value,
-            Condition::NoneOf { argument, values } => {
-                !values.contains(&(arguments[usize::from(*argument)] as u32))
-            }
-        }
     }
 
     /// What a profile says of a call: comparisons (argument, mask, value), and what it fails with where they all hold.
