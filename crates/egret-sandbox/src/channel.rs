@@ -25,12 +25,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// What the outside tells a jail.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Order {
-    /// What to build.
+    /// The user and group ids are mapped; what to build.
     Build(Box<Spec>),
-    /// The user and group ids are mapped; go on.
-    Mapped,
-    /// The first process of the sandbox is known outside; seal, and build the rest.
-    Seal,
     /// The gateway stands: start the program.
     Release,
     /// Send this signal to the program.
@@ -42,9 +38,8 @@ pub(crate) enum Order {
 /// What a jail tells the outside.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum Report {
-    /// The namespaces are there; the ids have to be mapped from outside.
-    Unshared,
-    /// The first process of the sandbox, by its id outside. It reports from here on.
+    /// The namespaces are there, and the ids have to be mapped from outside. This is the first process in them, by its id
+    /// outside; an end of its own channel comes along.
     Init(i32),
     /// Sealed. The listeners come along, for so many address families; probes that carry `nonce` are on their way.
     Sealed { families: usize, nonce: String },
@@ -230,7 +225,7 @@ mod tests {
             dns_tcp: vec![listener],
             dns_udp: vec![datagram],
         };
-        inside.send(&Report::Unshared).unwrap();
+        inside.send(&Report::Built).unwrap();
         let sealed = Report::Sealed {
             families: 1,
             nonce: "nonce".into(),
@@ -239,7 +234,7 @@ mod tests {
         drop((inside, doors));
 
         assert!(
-            matches!(outside.receive().unwrap(), Some((Report::Unshared, none)) if none.is_empty())
+            matches!(outside.receive().unwrap(), Some((Report::Built, none)) if none.is_empty())
         );
         let Some((Report::Sealed { families: 1, nonce }, descriptors)) = outside.receive().unwrap()
         else {
@@ -293,7 +288,7 @@ mod tests {
             assert!(Inside::new(inside, 100).receive().is_err(), "{frame:?}");
         }
         let (outside, inside) = pair().unwrap();
-        let (mut socket, body) = (outside.socket, b"\"Mapped\"");
+        let (mut socket, body) = (outside.socket, b"\"Release\"");
         for _ in 0..2 {
             socket
                 .write_all(&(body.len() as u32).to_ne_bytes())
@@ -301,7 +296,7 @@ mod tests {
             socket.write_all(body).unwrap();
         }
         let mut exact = Inside::new(inside.try_clone().unwrap(), body.len());
-        assert!(matches!(exact.receive(), Ok(Some((Order::Mapped, _)))));
+        assert!(matches!(exact.receive(), Ok(Some((Order::Release, _)))));
         assert!(Inside::new(inside, body.len() - 1).receive().is_err());
     }
 

@@ -4,7 +4,7 @@
 //! ordered it. This crate builds it, proves that it is sealed, starts a program in it and waits for the program's end. Who
 //! may connect where is decided elsewhere: nothing here knows of policies.
 //!
-//! - [`prepare()`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
+//! - [`Jail`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
 //! - [`agent`] seals what a container engine made, for a gateway in another container.
 //! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
 //! - All unsafe code of the project is in the private module `sys`.
@@ -29,7 +29,7 @@ pub use channel::Ended;
 pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT, Ports};
 pub use error::{Error, Step};
 pub use makers::{Maker, Makers};
-pub use prepare::{Killer, Notice, Prepared, Running, Sealed, prepare};
+pub use prepare::{Jail, Killer, Notice, Prepared, Running, Sealed};
 pub use spec::{Files, Mark, Spec};
 pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;

@@ -1,13 +1,13 @@
 //! The outside of a sandbox: ordering it, making sure that it is sealed, starting the program, waiting for its end.
 //!
 //! ```text
-//! prepare ──▶ Prepared ──release──▶ Running ──wait──▶ Ended
+//! Jail ──prepare──▶ Prepared ──release──▶ Running ──wait──▶ Ended
 //! ```
 //!
-//! A [`Prepared`] sandbox stands and is sealed, and nothing of the user's has run in it. Only its `release` starts the
+//! A [`Jail`] makes and seals namespaces while the caller finds out what is to run. A [`Prepared`] sandbox stands and is sealed, and nothing of the user's has run in it. Only its `release` starts the
 //! program, so that a gateway can stand before there is anything to let through. Dropping any of them ends the sandbox.
 
-use crate::channel::{self, Ended, Order, Outside, Report};
+use crate::channel::{self, Ended, LONGEST, Order, Outside, Report};
 use crate::doors::Doors;
 use crate::error::{Cause, Error, Step, at};
 use crate::makers::Makers;
@@ -19,60 +19,94 @@ use crate::sys::signals::{Signals, kill};
 use crate::terminal::Terminal;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getegid, geteuid, pidfd_open,
     pidfd_send_signal, waitpid,
 };
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::process::Command;
+use std::process::{Child, Command};
 
-/// Builds a sealed sandbox for `spec`. The program is not started yet; it will have the signal mask from before `signals`.
-///
-/// The calling process starts itself again as `egret jail FD`, where [`crate::jail`] does the work.
-///
-/// # Errors
-/// If any part of the confinement cannot be had. Nothing is left behind then.
-pub fn prepare(spec: Spec, signals: &Signals) -> Result<Prepared, Error> {
-    standard::check()?;
-    let program = spec.program.to_string_lossy().into_owned();
-    let (mut channel, inside) = channel::pair().map_err(Error::Spawn)?;
-    let mut jail = spawn_jail(&inside, signals)?;
-    drop(inside);
+/// A sandbox whose namespaces are made and sealed, by a process of its own, while the caller finds out what to run.
+#[derive(Debug)]
+pub struct Jail {
+    /// Gone once the process at its other end is needed no more.
+    channel: Option<Outside>,
+    maker: Child,
+}
 
-    channel
-        .send(&Order::Build(Box::new(spec)))
-        .map_err(Error::Channel)?;
-    let Report::Unshared = next(&mut channel)?.0 else {
-        return Err(Error::Vanished);
-    };
-    map_ids(jail.id()).map_err(|cause| Error::jail(Step::Ids, cause))?;
-    channel.send(&Order::Mapped).map_err(Error::Channel)?;
+impl Jail {
+    /// Starts to make a sandbox. The program will have the signal mask that the calling thread has now.
+    ///
+    /// The calling process starts itself again as `egret jail FD`, where [`crate::jail`] does the work.
+    ///
+    /// # Errors
+    /// If a standard descriptor would be a way out, or there can be no further process.
+    pub fn start() -> Result<Self, Error> {
+        standard::check()?;
+        let (channel, inside) = channel::pair().map_err(Error::Spawn)?;
+        let maker = spawn(&inside).map_err(Error::Spawn)?;
+        Ok(Self {
+            channel: Some(channel),
+            maker,
+        })
+    }
 
-    let Report::Init(pid) = next(&mut channel)?.0 else {
-        return Err(Error::Vanished);
-    };
-    let init = Init::new(pid).map_err(Error::Spawn)?;
-    channel.send(&Order::Seal).map_err(Error::Channel)?;
-    // The process that made the namespaces has handed over to the sandbox's first process, and ends.
-    jail.wait().map_err(Error::Spawn)?;
+    /// Waits until the sandbox is sealed, and has the rest of it built for `spec` meanwhile. The program is not started yet.
+    ///
+    /// # Errors
+    /// If any part of the confinement cannot be had. Nothing is left behind then.
+    pub fn prepare(mut self, spec: Spec) -> Result<Prepared, Error> {
+        let program = spec.program.to_string_lossy().into_owned();
+        let from_maker = self.channel.as_mut().ok_or(Error::Vanished)?;
+        let (Report::Init(pid), descriptors) = next(from_maker)? else {
+            return Err(Error::Vanished);
+        };
+        let init = Init::new(pid).map_err(Error::Spawn)?;
+        let [socket] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| Error::Vanished)?;
+        let mut channel = Outside::new(socket, LONGEST);
+        map_ids(init.pid).map_err(|cause| Error::jail(Step::Ids, cause))?;
+        channel
+            .send(&Order::Build(Box::new(spec)))
+            .map_err(Error::Channel)?;
 
-    let (Report::Sealed { families, nonce }, descriptors) = next(&mut channel)? else {
-        return Err(Error::Vanished);
-    };
-    let (doors, strays) = Doors::from_descriptors(families, descriptors)
-        .ok_or_else(|| Error::NotSealed("the listeners did not arrive".into()))?;
-    prove(&doors, nonce.as_bytes())?;
-    Ok(Prepared {
-        doors,
-        sealed: Sealed {
-            program,
-            channel,
-            strays,
-            init,
-            makers: Makers::default(),
-        },
-    })
+        let (Report::Sealed { families, nonce }, descriptors) = next(from_maker)? else {
+            return Err(Error::Vanished);
+        };
+        let (doors, strays) = Doors::from_descriptors(families, descriptors)
+            .ok_or_else(|| Error::NotSealed("the listeners did not arrive".into()))?;
+        prove(&doors, nonce.as_bytes())?;
+        // It ends by this, while the gateway is made.
+        self.channel = None;
+        Ok(Prepared {
+            doors,
+            sealed: Sealed {
+                jail: self,
+                program,
+                channel,
+                strays,
+                init,
+                makers: Makers::default(),
+            },
+        })
+    }
+}
+
+impl Drop for Jail {
+    /// Waits for the end of the process that made the sandbox; ends the sandbox itself if nobody has taken it.
+    fn drop(&mut self) {
+        if let Some(mut channel) = self.channel.take() {
+            // It ends when there is nobody to wait for any more; if that cannot be told, it has ended already.
+            let (Ok(()) | Err(_)) = shutdown(&channel, Shutdown::Write);
+            while let Ok((report, _)) = next(&mut channel) {
+                if let Report::Init(pid) = report {
+                    let (Ok(_) | Err(_)) = Init::new(pid);
+                }
+            }
+        }
+        let (Ok(_) | Err(_)) = self.maker.wait();
+    }
 }
 
 /// A sandbox that stands, is sealed, and has not run anything yet.
@@ -93,6 +127,7 @@ impl Prepared {
 /// A prepared sandbox whose listeners have been handed to the gateway.
 #[derive(Debug)]
 pub struct Sealed {
+    jail: Jail,
     program: String,
     channel: Outside,
     strays: Option<Strays>,
@@ -116,6 +151,8 @@ impl Sealed {
             return Err(Error::Vanished);
         };
         self.makers.take(views);
+        // Who made the namespaces has every capability over them: the program starts when it is gone.
+        drop(self.jail);
         self.channel.send(&Order::Release).map_err(Error::Channel)?;
         match next(&mut self.channel)?.0 {
             Report::Started => Ok(Running {
@@ -336,21 +373,17 @@ fn next(channel: &mut Outside) -> Result<(Report, Vec<OwnedFd>), Error> {
 }
 
 /// Starts this very program again; the end of the channel is the one descriptor it gets besides the standard ones.
-fn spawn_jail(inside: &OwnedFd, signals: &Signals) -> Result<std::process::Child, Error> {
+fn spawn(inside: &OwnedFd) -> io::Result<Child> {
+    fcntl_setfd(inside, FdFlags::empty())?;
     let number = inside.as_raw_fd().to_string();
-    let spawn = || -> io::Result<std::process::Child> {
-        fcntl_setfd(inside, FdFlags::empty())?;
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("jail").arg(number).env_clear();
-        signals.unblock_in(&mut command).spawn()
-    };
-    spawn().map_err(Error::Spawn)
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("jail").arg(number).env_clear().spawn()
 }
 
 /// Gives the sandbox's user namespace the ids of this process: all of them where we may (as root), else our own.
-fn map_ids(pid: u32) -> Result<(), Cause> {
+fn map_ids(pid: Pid) -> Result<(), Cause> {
     let write = |name: &str, text: &str| {
-        let path = format!("/proc/{pid}/{name}");
+        let path = format!("/proc/{}/{name}", pid.as_raw_nonzero());
         std::fs::write(&path, text).map_err(at(path))
     };
     let identity = |name: &str| -> Result<String, Cause> {

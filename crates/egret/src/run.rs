@@ -10,7 +10,7 @@ use crate::source::{Origin, PolicySource};
 use crate::{container, logs, settings, summary};
 use egret_gateway::audit;
 use egret_policy::SandboxId;
-use egret_sandbox::{Signals, Spec, prepare};
+use egret_sandbox::{Jail, Signals, Spec};
 use rustix::io::Errno;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,12 +19,14 @@ use std::process::ExitCode;
 
 /// Runs a program with one way out, and ends as it ends.
 pub(crate) fn run(arguments: Box<cli::Run>, is_command: bool) -> Result<ExitCode, Failure> {
+    // It makes a sealed sandbox while the rest is found out here. Before signals are blocked, for it passes on what it has.
+    let jail = is_command.then(Jail::start).transpose()?;
     // Before any thread, so that every thread leaves signals to this one.
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
-    if !is_command {
+    let Some(jail) = jail else {
         return container::run(&arguments, &signals);
-    }
+    };
     let Plan {
         name,
         claim,
@@ -35,7 +37,7 @@ pub(crate) fn run(arguments: Box<cli::Run>, is_command: bool) -> Result<ExitCode
     } = Plan::resolve(*arguments)?;
 
     let wanted = spec.directory.join(&spec.program);
-    let (doors, sealed) = prepare(spec, &signals)?.split();
+    let (doors, sealed) = jail.prepare(spec)?.split();
     let gate = Gate::open(name, claim, gate, doors, sealed.makers())?;
     let ended = sealed.release().and_then(|running| {
         gate.set_killer(running.killer().ok());

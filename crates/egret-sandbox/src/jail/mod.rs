@@ -1,6 +1,6 @@
 //! Building the sandbox, from inside.
 //!
-//! This runs in a process of its own: `egret` starts itself again as `egret jail`, so there is one thread, and memory that
+//! This runs in processes of its own: `egret` starts itself again as `egret jail`, so there is one thread, and memory that
 //! holds nothing of the gateway's. [`enter`] is the whole order of things; the order is the security. Everything that could
 //! fail is done before the program starts, and any failure ends the jail with nothing started.
 
@@ -11,11 +11,10 @@ mod mounts;
 mod plan;
 pub(crate) mod privileges;
 
-use crate::channel::{Inside, LONGEST, Order, Report};
+use crate::channel::{self, Inside, LONGEST, Order, Report};
 use crate::doors::Ports;
 use crate::error::{Cause, Step};
-use crate::seal::{Probe, Seal, nonce};
-use crate::spec::Spec;
+use crate::seal::{Probe, Seal, allow_ipv6, nonce};
 use crate::sys::process::{Forked, fork_sibling, unshare};
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getpid, set_dumpable_behavior, set_parent_process_death_signal,
@@ -25,12 +24,17 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
-/// Builds a sandbox as the process at the other end of `socket` orders, runs the program in it and watches over it.
+/// Makes a sandbox for the process at the other end of `socket`, in two: this process seals its network, while the first
+/// one of the sandbox builds its files, runs the program and watches over it.
 ///
 /// To be called first thing in a process that was started for it.
 pub fn enter(socket: OwnedFd) -> ExitCode {
     let mut channel = Inside::new(socket, LONGEST);
-    match build_and_run(&mut channel) {
+    let done = divide(&mut channel).and_then(|here| match here {
+        Forked::Parent(_) => seal(&mut channel),
+        Forked::Child => build_and_run(&mut channel),
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ending::Orphaned) => ExitCode::FAILURE,
         Err(Ending::Failed(step, Cause { errno, message })) => {
@@ -76,50 +80,28 @@ impl<T, E: Into<Cause>> During<T> for Result<T, E> {
     }
 }
 
-fn build_and_run(channel: &mut Inside) -> Result<(), Ending> {
-    let Order::Build(spec) = next(channel)? else {
-        return Err(Ending::Orphaned);
-    };
+/// Makes the namespaces, and the first process in them, which has `channel` replaced by one of its own.
+fn divide(channel: &mut Inside) -> Result<Forked, Ending> {
     unshare_all().during(Step::Namespaces)?;
-
-    // Ids are mapped by the process outside: only there can root map more than itself.
-    channel.send(&Report::Unshared).during(Step::Ids)?;
-    let Order::Mapped = next(channel)? else {
-        return Err(Ending::Orphaned);
-    };
-
-    // A process namespace begins with the next child. It becomes our parent's, and we are done.
-    match fork_sibling().during(Step::Namespaces)? {
+    // This takes files of the machine's, and there will be other ones as soon as the first process builds them.
+    allow_ipv6().during(Step::Seal)?;
+    let (outside, inside) = channel::pair().during(Step::Namespaces)?;
+    // A process namespace begins with the next child. It becomes our parent's.
+    let forked = fork_sibling().during(Step::Namespaces)?;
+    match forked {
         Forked::Parent(pid) => {
+            let init = Report::Init(pid.as_raw_nonzero().get());
             channel
-                .send(&Report::Init(pid.as_raw_nonzero().get()))
+                .send_with(&init, &[outside.as_fd()])
                 .during(Step::Namespaces)?;
-            Ok(())
         }
-        Forked::Child => as_init(channel, &spec),
+        Forked::Child => *channel = Inside::new(inside, LONGEST),
     }
+    Ok(forked)
 }
 
-/// The rest, as the first process of the sandbox.
-fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
-    // If the gateway's process dies, so does this one, and with it every process of the sandbox. Only from here on: a
-    // change of capabilities, such as unshare made, clears the setting.
-    set_parent_process_death_signal(Some(Signal::KILL)).during(Step::Watch)?;
-    rustix::thread::set_name(c"egret").during(Step::Watch)?; // what `ps` shows
-    // The program runs as the same user. Without this it could trace us and read what we have open.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
-    if getpid() != Pid::INIT {
-        return Err(Ending::Failed(
-            Step::Namespaces,
-            io::Error::other("not the first process of the sandbox").into(),
-        ));
-    }
-
-    // The process that forked us speaks on the same channel, and has to have said its last word before we say our first.
-    let Order::Seal = next(channel)? else {
-        return Err(Ending::Orphaned);
-    };
-    let umask = rustix::process::umask(rustix::fs::Mode::empty());
+/// Seals the network, and stays until the outside has seen that it is sealed.
+fn seal(channel: &mut Inside) -> Result<(), Ending> {
     let (seal, strays) = Seal::set(Ports::default()).during(Step::Seal)?;
     let doors = seal.open_doors().during(Step::Seal)?;
     let nonce = nonce().during(Step::Seal)?;
@@ -133,6 +115,34 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     channel.send_with(&sealed, &given).during(Step::Seal)?;
     // From here on only the gateway can accept what the sandbox connects.
     drop((doors, strays));
+    match next(channel) {
+        // Nothing is ordered here; the outside is gone when it has seen enough.
+        Ok(_) | Err(_) => drop(probe),
+    }
+    Ok(())
+}
+
+/// The rest, as the first process of the sandbox.
+fn build_and_run(channel: &mut Inside) -> Result<(), Ending> {
+    // If the gateway's process dies, so does this one, and with it every process of the sandbox. Only from here on: a
+    // change of capabilities, such as unshare made, clears the setting.
+    set_parent_process_death_signal(Some(Signal::KILL)).during(Step::Watch)?;
+    rustix::thread::set_name(c"egret").during(Step::Watch)?; // what `ps` shows
+    if getpid() != Pid::INIT {
+        return Err(Ending::Failed(
+            Step::Namespaces,
+            io::Error::other("not the first process of the sandbox").into(),
+        ));
+    }
+
+    // Ids are mapped before this comes, by the process outside: only there can root map more than itself.
+    let Order::Build(spec) = next(channel)? else {
+        return Err(Ending::Orphaned);
+    };
+    // The program runs as the same user. Without this it could trace us and read what we have open. Not before ids are
+    // mapped: the files to do it by would belong to root.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
+    let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let views = makers::open().during(Step::Files)?;
 
     let hostname = rustix::system::uname();
@@ -150,8 +160,7 @@ fn as_init(channel: &mut Inside, spec: &Spec) -> Result<(), Ending> {
     let Order::Release = next(channel)? else {
         return Err(Ending::Orphaned);
     };
-    drop(probe);
-    init::run(channel, spec, &writable).during(Step::Watch)
+    init::run(channel, &spec, &writable).during(Step::Watch)
 }
 
 /// All namespaces but the one for time.

@@ -142,10 +142,11 @@ fn only_loopback(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings `lo` up, makes every address local to it, and says which loopback addresses can be listened on.
-fn raise_loopback(socket: &Socket) -> io::Result<Vec<IpAddr>> {
-    // A namespace may be born with IPv6 switched off. Then there is nothing to catch, but a program that switched it on
-    // later would find nothing listening either way, so this is about serving IPv6, not about holding it.
+/// Switches IPv6 on in this process's network namespace, if its kernel has it, for [`Seal::set`] to follow.
+///
+/// A namespace may be born with IPv6 switched off. Then there is nothing to catch, but a program that switched it on later
+/// would find nothing listening either way, so this is about serving IPv6, not about holding it.
+pub(crate) fn allow_ipv6() -> io::Result<()> {
     for scope in ["all", "default", "lo"] {
         match std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "0") {
             Err(error) if error.kind() != io::ErrorKind::NotFound && !read_only(&error) => {
@@ -154,6 +155,11 @@ fn raise_loopback(socket: &Socket) -> io::Result<Vec<IpAddr>> {
             _ => {}
         }
     }
+    Ok(())
+}
+
+/// Brings `lo` up, makes every address local to it, and says which loopback addresses can be listened on.
+fn raise_loopback(socket: &Socket) -> io::Result<Vec<IpAddr>> {
     let mut up = Batch::default();
     let link = [
         &[0u8, 0, 0, 0][..],
