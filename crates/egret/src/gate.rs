@@ -17,6 +17,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 
 /// What the gateway is made of.
 pub(crate) struct GatePlan {
@@ -109,10 +110,8 @@ impl Gate {
             killer: Mutex::new(None),
         });
         let (close, closed) = tokio::sync::oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        let runtime =
+            runtime().map_err(|error| Failure::because("cannot start the gateway", &error))?;
         let thread = std::thread::Builder::new()
             .name("gateway".into())
             .spawn({
@@ -229,6 +228,16 @@ impl Shared {
             },
         }
     }
+}
+
+/// What the gateway's thread runs on.
+fn runtime() -> std::io::Result<Runtime> {
+    // It would panic if it came to have no descriptor for what it needs to hear of signals, so these are tried first.
+    let spare = [(); 5].map(|()| rustix::io::dup(rustix::stdio::stderr()));
+    spare.into_iter().collect::<Result<Vec<_>, _>>()?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
 }
 
 /// The gateway's thread: the gateway, the control socket, and a look at the machine's addresses now and then.
