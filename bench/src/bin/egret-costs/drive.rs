@@ -78,12 +78,13 @@ impl Stage {
         match scenario {
             "tunnel" => (0..times).try_for_each(|_| {
                 let (client, server) = self.tunnel(&host)?;
-                self.echo(&client, &server)?;
+                self.echo(&client, &server, WORDS)?;
                 self.part(client, server)
             }),
-            "echo" => {
+            "echo" | "echo-watched" => {
                 let (client, server) = self.tunnel(&host)?;
-                (0..times).try_for_each(|_| self.echo(&client, &server))
+                let words = if scenario == "echo" { WORDS } else { WORD };
+                (0..times).try_for_each(|_| self.echo(&client, &server, words))
             }
             "refused" => (0..times).try_for_each(|_| self.refused("elsewhere.example.com:443")),
             "refused-address" => {
@@ -123,9 +124,9 @@ impl Stage {
     }
 
     /// 64 octets there and back.
-    fn echo(&self, client: &TcpStream, server: &TcpStream) -> Result<(), Error> {
+    fn echo(&self, client: &TcpStream, server: &TcpStream, words: &[u8; 64]) -> Result<(), Error> {
         for (mut from, mut to) in [(client, server), (server, client)] {
-            from.write_all(WORDS)?;
+            from.write_all(words)?;
             to.read_exact(&mut [0; 64])?;
             self.rest()?;
         }
@@ -275,6 +276,8 @@ fn question(name: &str) -> Vec<u8> {
 
 /// The end of the line says that it is nobody's request.
 const WORDS: &[u8; 64] = b"sixty-four octets of a protocol that Egret has never heard of..\n";
+/// What may go on to be a request's first word.
+const WORD: &[u8; 64] = &[b'x'; 64];
 /// What a browser sends besides.
 const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
