@@ -19,6 +19,7 @@ const SUBSYSTEM: u16 = 10;
 const FAMILY_INET: u8 = 1;
 const HOOK_INPUT: u32 = 1;
 const HOOK_OUTPUT: u32 = 3;
+const PRIORITY_RAW: i32 = -300;
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const TCP: u8 = 6;
@@ -45,6 +46,8 @@ enum Step {
     Differs(Vec<u8>),
     /// Give a copy of the packet's headers to whoever listens to this netlink group.
     Log(u16),
+    /// Keep no note of the connection.
+    Untracked,
     /// Send the packet to this port of loopback, and end.
     Redirect(u16),
     /// End with this verdict (`NF_*`, `NFT_*`).
@@ -65,6 +68,9 @@ const RETURN: i32 = -5;
 ///
 /// ```text
 /// table inet egret {
+///     chain asked  { type filter hook output priority raw;
+///         meta l4proto tcp ip daddr 127.0.0.0/8 tcp dport PROXY notrack
+///         meta l4proto tcp ip saddr 127.0.0.0/8 tcp sport PROXY notrack }
 ///     chain out    { type nat hook output priority dstnat;
 ///         udp dport 53 redirect to :DNS
 ///         tcp dport 53 redirect to :DNS
@@ -85,6 +91,9 @@ const RETURN: i32 = -5;
 /// There is no other interface. One that somebody plugs in later, with privileges outside, finds its traffic dropped: the
 /// route that makes every address local is not the only one then.
 ///
+/// Whoever asks the proxy need not be redirected, so the kernel keeps no note of that connection, which would cost time with
+/// each packet and memory for two minutes after its end.
+///
 /// The drops of echo requests make `ping` fail at once: otherwise the kernel, to which every address is its own, would
 /// answer it. What is logged goes nowhere in any case; logging lets the gateway put the attempt on record. A kernel without
 /// `nfnetlink_log` seals as well as any other and has nobody to tell (`None`).
@@ -98,26 +107,28 @@ pub(super) fn redirect(socket: &Socket, ports: Ports) -> io::Result<Option<Owned
 }
 
 fn ruleset(ports: Ports, log: bool) -> Batch {
-    use Step::{Differs, Direction, Equals, Log, Meta, Payload, Redirect, Verdict};
+    use Step::{Differs, Direction, Equals, Log, Meta, Payload, Redirect, Untracked, Verdict};
     let protocol = |number: u8| vec![Meta(META_L4PROTO), Equals(vec![number])];
-    let port_53 = || {
+    let port = |offset: u32, number: u16| {
         vec![
             Payload {
                 header: TRANSPORT_HEADER,
-                offset: 2,
+                offset,
                 length: 2,
             },
-            Equals(53u16.to_be_bytes().into()),
+            Equals(number.to_be_bytes().into()),
         ]
     };
+    let port_53 = || port(2, 53);
     let family = |number: u8| vec![Meta(META_NFPROTO), Equals(vec![number])];
-    let v4_destination = || {
+    let v4_first_octet = |offset: u32| {
         vec![Payload {
             header: NETWORK_HEADER,
-            offset: 16,
+            offset,
             length: 1,
         }]
     };
+    let v4_destination = || v4_first_octet(16);
     let v6_destination = || {
         vec![Payload {
             header: NETWORK_HEADER,
@@ -152,9 +163,21 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
             attributes.text(1, TABLE);
         },
     );
+    chain(&mut batch, "asked", "filter", HOOK_OUTPUT, PRIORITY_RAW);
     chain(&mut batch, "out", "nat", HOOK_OUTPUT, PRIORITY_DSTNAT);
     chain(&mut batch, "filter", "filter", HOOK_OUTPUT, PRIORITY_FILTER);
     chain(&mut batch, "arrived", "filter", HOOK_INPUT, PRIORITY_FILTER);
+    // Where the address stands in the IPv4 header, and the port in that of TCP.
+    let asked = [(16, 2), (12, 0)].map(|(address, at)| {
+        vec![
+            protocol(TCP),
+            family(AF_INET),
+            v4_first_octet(address),
+            vec![Equals(v4_loopback.clone())],
+            port(at, ports.proxy),
+            vec![Untracked],
+        ]
+    });
     let out = [
         vec![protocol(UDP), port_53(), vec![Redirect(ports.dns)]],
         vec![protocol(TCP), port_53(), vec![Redirect(ports.dns)]],
@@ -211,6 +234,7 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
     filter.push(elsewhere(META_OUTPUT));
     let arrived = vec![elsewhere(META_INPUT)];
     for (name, rules) in [
+        ("asked", asked.to_vec()),
         ("out", out.to_vec()),
         ("filter", filter),
         ("arrived", arrived),
@@ -305,6 +329,7 @@ fn expressions(list: &mut Attributes<'_>, step: &Step) {
         Step::Log(group) => expression("log", &|data| {
             data.bytes(1, &group.to_be_bytes()).number(3, HEADERS);
         }),
+        Step::Untracked => expression("notrack", &|_| {}),
         Step::Redirect(port) => {
             expression("immediate", &|data| {
                 data.number(1, REGISTER).nested(2, |operand| {
