@@ -5,8 +5,13 @@
 //! a chat protocol flows at once, and an HTTP request that was dressed up (an unknown method sent letter by letter,
 //! blank lines or control characters in front) is still caught before its headers go out.
 //!
+//! However finely the bytes are cut, each is looked at a fixed number of times: whoever sends them one by one does not
+//! keep the gateway from its other connections.
+//!
 //! The measure is not what HTTP says but what some server puts up with. What is left open: first lines longer than
 //! [`LINE`] whose first word could be no method, and HTTP/0.9 with a target that is no path, which is what Redis is asked.
+
+use memchr::{memchr, memchr_iter};
 
 use super::hello::{self, Hello};
 
@@ -18,7 +23,15 @@ pub(crate) struct Sniffer {
     /// The first line, as far as it is here and nothing was left out.
     pub(super) line: Vec<u8>,
     /// How much was left out in front.
-    left_out: usize,
+    pub(super) left_out: usize,
+    /// How much of `line` has been looked at.
+    seen: usize,
+    /// Where, in what has been looked at, that ends which servers skip.
+    begin: usize,
+    /// Where, behind that, the first byte stands that no method has.
+    word: Option<usize>,
+    /// Whether a carriage return has been found behind it.
+    returned: bool,
 }
 
 /// What the bytes so far are.
@@ -82,31 +95,103 @@ impl Sniffer {
                     "something was sent behind a PostgreSQL request for encryption, before its answer",
                 )
             }
-            _ => match text(&self.line) {
+            _ => match self.text() {
                 First::Watch => self.go_on(),
                 first => first,
             },
         }
     }
 
-    /// Watches on, without keeping all of what may be a method of any length, or stand in front of one.
-    fn go_on(&mut self) -> First {
-        if self.line.len() <= LINE && self.left_out == 0 {
+    /// What `line` is as text. Only what is new of it is looked at, but for a carriage return and for its end, which come
+    /// once.
+    fn text(&mut self) -> First {
+        let bytes = self.line.as_slice();
+        if PROXY_PREFACES
+            .iter()
+            .any(|preface| bytes.starts_with(preface))
+        {
+            return First::Bad(
+                "a PROXY protocol header tells the server that somebody else is connecting",
+            );
+        }
+        if PROXY_PREFACES
+            .iter()
+            .any(|preface| preface.starts_with(bytes))
+        {
+            return First::Hold;
+        }
+        if self.begin == self.seen {
+            let new = bytes.get(self.seen..).unwrap_or_default();
+            self.begin += new.iter().take_while(|byte| skipped(byte)).count();
+        }
+        let from = self.seen.max(self.begin);
+        self.seen = bytes.len();
+        let new = bytes.get(from..).unwrap_or_default();
+        let (new, ended) = match memchr(b'\n', new) {
+            Some(end) => (new.get(..end).unwrap_or_default(), true),
+            None => (new, false),
+        };
+        let line = bytes.get(self.begin..from + new.len()).unwrap_or_default();
+        match version(line, from - self.begin) {
+            Some(Version::Two) => return First::Http2,
+            Some(Version::One) => return First::Http,
+            None => {}
+        }
+        let returns = !self.returned && memchr(b'\r', new).is_some();
+        self.returned |= returns;
+        if (returns || ended) && is_akin(line, ended) {
+            return First::Bad(
+                "the first line has the form of an HTTP request and is none of HTTP/1 (RTSP, SIP and the like are not carried without TLS)",
+            );
+        }
+        if ended {
+            // A request without a version is HTTP/0.9, to which some servers still listen.
+            return if is_ancient(line) {
+                First::Http
+            } else {
+                First::Opaque
+            };
+        }
+        if self.word.is_none() {
+            let end = new.iter().position(|&byte| !is_token(byte));
+            self.word = end.map(|end| from + end);
+        }
+        let long = bytes.len() > LINE;
+        if self.begin == 0 && self.could_be_method() {
+            return if long { First::Http } else { First::Hold };
+        }
+        if !long {
             return First::Watch;
         }
-        let begin = self.line.iter().position(|byte| !skipped(byte));
-        let word = begin.and_then(|begin| self.line.get(begin..));
+        // Some servers read a line of any length, if its first word could be a method.
+        match self.word.and_then(|end| bytes.get(end)) {
+            Some(&end) if is_blank(end) => First::Bad("the first line is text and has no end"),
+            Some(_) => First::Opaque,
+            None => First::Watch,
+        }
+    }
+
+    /// Whether a request line with one of [`METHODS`] may come of a line in front of which nothing is skipped.
+    fn could_be_method(&self) -> bool {
+        match self.word {
+            Some(end) => METHODS
+                .iter()
+                .any(|&method| self.line.get(..end) == Some(method)),
+            None => METHODS.iter().any(|method| method.starts_with(&self.line)),
+        }
+    }
+
+    /// Watches on, without keeping all of what may be a method of any length, or stand in front of one.
+    fn go_on(&mut self) -> First {
+        if (self.line.len() <= LINE && self.left_out == 0) || self.word.is_some() {
+            return First::Watch;
+        }
         // The blank in front stands for what was left out. A version may have begun at the end.
-        let kept = match word {
-            None => vec![b' '],
-            Some(word) if word.iter().all(|&byte| is_token(byte)) => {
-                let from = word.len().saturating_sub(KEPT);
-                [b" ", word.get(from..).unwrap_or_default()].concat()
-            }
-            Some(_) => return First::Watch,
-        };
+        let from = self.line.len().saturating_sub(KEPT).max(self.begin);
+        let kept = [b" ", self.line.get(from..).unwrap_or_default()].concat();
         self.left_out += self.line.len().saturating_sub(kept.len());
         self.line = kept;
+        (self.seen, self.begin) = (self.line.len(), 1);
         match self.left_out > WORD {
             true => First::Opaque,
             false => First::Watch,
@@ -121,80 +206,24 @@ impl Sniffer {
     }
 }
 
-fn text(bytes: &[u8]) -> First {
-    if PROXY_PREFACES
-        .iter()
-        .any(|preface| bytes.starts_with(preface))
-    {
-        return First::Bad(
-            "a PROXY protocol header tells the server that somebody else is connecting",
-        );
-    }
-    if PROXY_PREFACES
-        .iter()
-        .any(|preface| preface.starts_with(bytes))
-    {
-        return First::Hold;
-    }
-    let begin = bytes
-        .iter()
-        .position(|byte| !skipped(byte))
-        .unwrap_or(bytes.len());
-    let after = bytes.get(begin..).unwrap_or_default();
-    let (line, ended) = match after.iter().position(|&byte| byte == b'\n') {
-        Some(end) => (after.get(..end).unwrap_or_default(), true),
-        None => (after, false),
-    };
-    match version(line) {
-        Some(Version::Two) => return First::Http2,
-        Some(Version::One) => return First::Http,
-        None => {}
-    }
-    if is_akin(line, ended) {
-        return First::Bad(
-            "the first line has the form of an HTTP request and is none of HTTP/1 (RTSP, SIP and the like are not carried without TLS)",
-        );
-    }
-    if ended {
-        // A request without a version is HTTP/0.9, to which some servers still listen.
-        return if is_ancient(line) {
-            First::Http
-        } else {
-            First::Opaque
-        };
-    }
-    let long = bytes.len() > LINE;
-    if begin == 0 && METHODS.iter().any(|method| could_be(method, line)) {
-        return if long { First::Http } else { First::Hold };
-    }
-    if !long {
-        return First::Watch;
-    }
-    // Some servers read a line of any length, if its first word could be a method.
-    let is_method = |word: &[u8]| word.iter().all(|&byte| is_token(byte));
-    match words(line).next() {
-        Some(word) if !is_method(word) => First::Opaque,
-        Some(word) if word.len() < line.len() => {
-            First::Bad("the first line is text and has no end")
-        }
-        Some(_) | None => First::Watch,
-    }
-}
-
 /// What some server skips in front of a request: blanks and control characters, also those of Latin-1.
-fn skipped(byte: &u8) -> bool {
+pub(super) fn skipped(byte: &u8) -> bool {
     matches!(byte, 0..=b' ' | 0x7f..=0xa0)
 }
 
 /// The words of a line. Servers differ in what they take for a blank.
-fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f))
+pub(super) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| is_blank(byte))
         .filter(|word| !word.is_empty())
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c | 0x1c..=0x1f)
 }
 
 /// Whether a line has the form of a request line, with something else than HTTP's version behind the target. Some servers
 /// take any word there, and Node.js those of RTSP and Icecast; they read what follows as if it were HTTP.
-fn is_akin(line: &[u8], ended: bool) -> bool {
+pub(super) fn is_akin(line: &[u8], ended: bool) -> bool {
     let line = match line.iter().position(|&byte| byte == b'\r') {
         Some(end) => line.get(..end).unwrap_or_default(),
         None if ended => line,
@@ -227,12 +256,12 @@ fn is_version(word: &[u8]) -> bool {
 }
 
 /// What a method may be made of (RFC 9110 5.6.2).
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)
-fn is_ancient(line: &[u8]) -> bool {
+pub(super) fn is_ancient(line: &[u8]) -> bool {
     let mut words = words(line);
     words
         .next()
@@ -249,32 +278,25 @@ const POSTGRES_PRELUDES: [&[u8]; 2] =
     [&[0, 0, 0, 8, 4, 210, 22, 47], &[0, 0, 0, 8, 4, 210, 22, 48]];
 
 /// How the two versions of the PROXY protocol begin.
-const PROXY_PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+pub(super) const PROXY_PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
 const ANCIENT_METHODS: [&[u8]; 4] = [b"GET", b"HEAD", b"POST", b"PUT"];
-
-/// Whether a request line with this method may come of `line`.
-fn could_be(method: &[u8], line: &[u8]) -> bool {
-    match line.strip_prefix(method) {
-        Some([]) => true,
-        Some([next, ..]) => !is_token(*next),
-        None => method.starts_with(line),
-    }
-}
 
 enum Version {
     One,
     Two,
 }
 
-/// The HTTP version in a line, wherever it stands: servers differ in what they take for a blank in front of it.
-fn version(line: &[u8]) -> Option<Version> {
-    const NAME: &[u8] = b"HTTP/";
-    let at = line
-        .windows(NAME.len())
-        .position(|window| window.eq_ignore_ascii_case(NAME))?;
-    match line.get(at + NAME.len()..)? {
-        [b'2'..=b'9', ..] => Some(Version::Two),
+/// The HTTP version in a line, wherever it stands: servers differ in what they take for a blank in front of it. Its slash
+/// is looked for behind `from`.
+fn version(line: &[u8], from: usize) -> Option<Version> {
+    let mut slashes = memchr_iter(b'/', line.get(from..)?).map(|at| line.split_at(from + at));
+    let (_, behind) = slashes.find(|(before, _)| {
+        let name = before.last_chunk::<4>();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP"))
+    })?;
+    match behind {
+        [_, b'2'..=b'9', ..] => Some(Version::Two),
         // Nothing behind the slash yet is near enough.
         _ => Some(Version::One),
     }
@@ -295,7 +317,7 @@ pub(super) const WORD: usize = 16 << 20;
 const KEPT: usize = 64;
 
 /// What clients begin a request with. Others are recognised as soon as their line has a version.
-const METHODS: [&[u8]; 39] = [
+pub(super) const METHODS: [&[u8]; 39] = [
     b"GET",
     b"HEAD",
     b"POST",

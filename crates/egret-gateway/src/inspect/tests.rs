@@ -1,9 +1,13 @@
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 
 use super::first::{First, LINE, Sniffer, WORD};
 use super::hello::{Bad, Hello, Reader};
 use super::http::head;
 use crate::limits::Limits;
+
+mod whole;
 
 /// A ClientHello with these extensions.
 fn with_extensions(extensions: &[u8]) -> Vec<u8> {
@@ -172,6 +176,30 @@ proptest! {
     }
 
     #[test]
+    fn a_line_is_told_piece_by_piece_as_if_it_were_looked_at_whole(
+        parts in proptest::collection::vec(part_of_a_line(), 1..9),
+        cuts in proptest::collection::vec(prop_oneof![4 => 1usize..4, 2 => 1usize..30, 1 => 1usize..9000], 1..20),
+    ) {
+        let line = parts.concat();
+        let (mut sniffer, mut whole) = (Sniffer::default(), whole::Sniffer::default());
+        let (mut rest, mut cuts) = (line.as_slice(), cuts.into_iter().cycle());
+        while !rest.is_empty() {
+            let few = if rest.len() > LINE / 2 { LINE / 8 } else { 0 };
+            let (piece, after) = rest.split_at((few + cuts.next().unwrap()).min(rest.len()));
+            rest = after;
+            let (found, expected) = (sniffer.push(piece), whole.push(piece));
+            match (&found, &expected) {
+                (First::Bad(_), First::Bad(_)) => {}
+                _ => prop_assert_eq!(&found, &expected),
+            }
+            prop_assert_eq!((sniffer.line.as_slice(), sniffer.left_out), whole.kept());
+            if !matches!(found, First::Hold | First::Watch) {
+                break;
+            }
+        }
+    }
+
+    #[test]
     fn a_broken_hello_never_reads_as_another_name(at in 0usize..80, byte in any::<u8>()) {
         let mut hello = with_extensions(&server_name(b"a.example"));
         let index = at.min(hello.len() - 1);
@@ -194,6 +222,76 @@ proptest! {
             outcome = head::end(&text.as_bytes()[..length], &mut scanned, &limits);
         }
         prop_assert_eq!(outcome, whole);
+    }
+}
+
+/// Something that a first line, and what stands before it, may be made of; nothing that TLS or PostgreSQL begin with.
+fn part_of_a_line() -> impl Strategy<Value = Vec<u8>> {
+    let words: &[&[u8]] = &[
+        b"GET",
+        b"get",
+        b"POST",
+        b"PRI",
+        b"M-SEARCH",
+        b"VERSION-CONTROL",
+        b"FOO",
+        b"x",
+        b" ",
+        b" ",
+        b" ",
+        b"\t",
+        b"\r",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\x0b",
+        b"\x1c",
+        b"\x85\xa0",
+        b"\x01",
+        b"/",
+        b"/x",
+        b"http://a/",
+        b"*",
+        b"HTTP/1.1",
+        b"HTTP",
+        b"/",
+        b"hTTp/2.0",
+        b"HTTP/",
+        b"RTSP/1.0",
+        b"1.0",
+        b"PROXY ",
+        b"PROX",
+        b"\r\n\r\n\0\r\nQUIT\n",
+        b"{\"a\":1}",
+        b"FOO / x",
+        b"FOO x RTSP/1.0",
+        b":",
+        b"\xff",
+    ];
+    let word = proptest::sample::select(words).prop_map(<[u8]>::to_vec);
+    let long = prop_oneof![Just(b'A'), Just(b'\r'), Just(b'/'), Just(b'{')];
+    let length = prop_oneof![1..200usize, LINE - 20..LINE + 200];
+    let long = (long, length).prop_map(|(byte, length)| vec![byte; length]);
+    prop_oneof![14 => word, 1 => long]
+}
+
+#[test]
+fn a_line_that_comes_byte_by_byte_costs_no_more_for_each_the_longer_it_is() {
+    for (begin, byte) in [
+        ("", b'A'),
+        ("GET ", b'a'),
+        ("{", b'/'),
+        ("\0", b'\0'),
+        ("FOO \r", b'\r'),
+    ] {
+        let mut sniffer = Sniffer::default();
+        sniffer.push(begin.as_bytes());
+        let started = Instant::now();
+        for _ in begin.len()..LINE {
+            assert!(matches!(sniffer.push(&[byte]), First::Hold | First::Watch));
+        }
+        // Milliseconds, where looking at all of it each time takes seconds.
+        assert!(started.elapsed() < Duration::from_secs(1), "{begin:?}");
     }
 }
 
