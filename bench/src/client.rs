@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
@@ -134,7 +134,11 @@ async fn play(scenario: Scenario, kept: &mut Vec<TcpStream>) -> Result<Outcome, 
             at_once,
             seconds,
         } => {
-            let mut next = targets.into_iter().cycle();
+            let mut known = Vec::new();
+            for target in targets {
+                known.push(looked_up(via, target).await?);
+            }
+            let mut next = known.into_iter().cycle();
             let workers = (0..at_once).filter_map(|_| next.next()).map(|target| {
                 move || {
                     let target = target.clone();
@@ -315,6 +319,19 @@ async fn tunnel(via: Via, target: &str) -> io::Result<TcpStream> {
     match echo == PAYLOAD {
         true => Ok(stream),
         false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// What is connected to for a target. Who asks a proxy leaves names to it, and who does not looks each up once, as programs
+/// do that connect often.
+async fn looked_up(via: Via, target: String) -> io::Result<String> {
+    match via {
+        Via::Relay(_) | Via::Proxy(_) => Ok(target),
+        Via::Nothing => {
+            let mut found = lookup_host(&target).await?;
+            let first = found.next().ok_or(io::ErrorKind::NotFound)?;
+            Ok(first.to_string())
+        }
     }
 }
 
