@@ -81,6 +81,15 @@ impl Stage {
                 self.echo(&client, &server, WORDS)?;
                 self.part(client, server)
             }),
+            "tunnel-tls" => (0..times).try_for_each(|_| {
+                let (client, server) = self.tunnel(&host)?;
+                let hello = client_hello("host.docker.internal");
+                (&client).write_all(&hello)?;
+                (&server).read_exact(&mut vec![0; hello.len()])?;
+                self.rest()?;
+                self.echo(&client, &server, WORDS)?;
+                self.part(client, server)
+            }),
             "echo" | "echo-watched" => {
                 let (client, server) = self.tunnel(&host)?;
                 let words = if scenario == "echo" { WORDS } else { WORD };
@@ -261,6 +270,34 @@ fn expect(answer: &str, beginning: &str) -> Result<(), Error> {
     } else {
         Err(format!("not {beginning}, but {answer}").into())
     }
+}
+
+/// A ClientHello (RFC 8446 4.1.2) of 517 octets, as many as browsers like to send.
+fn client_hello(name: &str) -> Vec<u8> {
+    // What stands behind its own length, in so many octets.
+    let sized = |octets: usize, content: Vec<u8>| {
+        let length = content.len().to_be_bytes();
+        let length = length.get(length.len() - octets..).unwrap_or_default();
+        [length, content.as_slice()].concat()
+    };
+    let extension = |kind: u16, content| [kind.to_be_bytes().to_vec(), sized(2, content)].concat();
+    let name = [vec![0], sized(2, name.as_bytes().to_vec())].concat();
+    let server_name = extension(0, sized(2, name));
+    let versions = extension(43, vec![2, 3, 4]);
+    let front = [
+        vec![3, 3],
+        vec![7; 32],
+        sized(1, vec![7; 32]),
+        sized(2, [0x13, 1].repeat(16)),
+        vec![1, 0],
+    ]
+    .concat();
+    // Record, handshake and the last extension have headers of 5, 4 and 4 octets, and the extensions their length.
+    let so_far = 15 + front.len() + server_name.len() + versions.len();
+    let padding = extension(21, vec![0; 517_usize.saturating_sub(so_far)]);
+    let extensions = sized(2, [server_name, versions, padding].concat());
+    let handshake = [vec![1], sized(3, [front, extensions].concat())].concat();
+    [vec![22, 3, 1], sized(2, handshake)].concat()
 }
 
 /// A DNS question for an IPv4 address.
