@@ -2,6 +2,7 @@
 
 pub(crate) mod network;
 pub(crate) mod start_container;
+pub(crate) mod start_process;
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -23,6 +24,9 @@ pub(crate) fn all(run: &Run) -> Result<(), Error> {
             Ok(measured) => report.merge(measured),
             Err(error) => report.missing.push(format!("containers: {error}")),
         }
+    }
+    if start_process::NAMES.iter().any(|name| run.wants(name)) {
+        report.merge(start_process::measure(run)?);
     }
     match run.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
