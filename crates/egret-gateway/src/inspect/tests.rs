@@ -212,16 +212,24 @@ proptest! {
     }
 
     #[test]
-    fn the_end_of_a_head_is_the_same_however_it_arrives(text in "[a-z \r\n:]{0,60}(\r\n\r\n)?[a-z]{0,5}", step in 1usize..7) {
-        let limits = Limits::default();
-        let whole = head::end(text.as_bytes(), &mut 0, &limits);
-        let (mut scanned, mut outcome) = (0, Ok(None));
-        let mut length = 0;
-        while matches!(outcome, Ok(None)) && length < text.len() {
+    fn the_end_of_a_head_is_found_however_it_arrives_as_if_each_octet_were_looked_at(
+        parts in proptest::collection::vec(prop_oneof![4 => "[a-z :]{1,9}", 4 => Just("\r\n".to_owned()), 1 => "[\r\n\t \0x]", 1 => Just("\r\n\r\n".to_owned())], 0..20),
+        step in 1usize..9,
+        head_bytes in prop_oneof![Just(64usize << 10), 1usize..60],
+    ) {
+        let text = parts.concat();
+        let limits = Limits { head_bytes, ..Limits::default() };
+        let (mut scanned, mut length) = (0, 0);
+        while length < text.len() {
             length = (length + step).min(text.len());
-            outcome = head::end(&text.as_bytes()[..length], &mut scanned, &limits);
+            let here = &text.as_bytes()[..length];
+            let outcome = head::end(here, &mut scanned, &limits);
+            prop_assert_eq!(outcome, whole::end(here, &limits));
+            prop_assert_eq!(outcome, head::end(here, &mut 0, &limits));
+            if !matches!(outcome, Ok(None)) {
+                break;
+            }
         }
-        prop_assert_eq!(outcome, whole);
     }
 }
 

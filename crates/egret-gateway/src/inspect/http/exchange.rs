@@ -4,14 +4,13 @@
 //! are about one connection only (RFC 9110 7.6.1). The request's body and the response move at the same
 //! time, so a server may answer, or say `100 Continue`, whenever it likes.
 
-use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
 use super::body::{Body, Cut};
-use super::head::{BadHead, Framing, Request, Response, has_token};
+use super::head::{BadHead, Field, Framing, Request, Response, tokens};
 use super::input::Input;
 use crate::door::send;
 use crate::flow::Traffic;
@@ -292,17 +291,12 @@ fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
     head.extend_from_slice(request.method().as_bytes());
     head.push(b' ');
     head.extend_from_slice(line.target.as_bytes());
-    // Writing to memory does not fail.
-    let _ = write!(head, " HTTP/1.{}\r\nhost: {}\r\n", request.minor, line.host);
-    fields(
-        &mut head,
-        || request.fields(),
-        |name| {
-            !REQUEST_ONLY_HERE
-                .iter()
-                .any(|other| name.eq_ignore_ascii_case(other))
-        },
-    );
+    head.extend_from_slice(match request.minor {
+        0 => b" HTTP/1.0\r\n",
+        _ => b" HTTP/1.1\r\n",
+    });
+    field(&mut head, (b"host", line.host.as_bytes()));
+    fields(&mut head, request.fields(), &REQUEST_ONLY_HERE);
     if request.asks_for_websocket() {
         head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else if line.last {
@@ -314,21 +308,12 @@ fn request_head(request: &Request, line: &Line<'_>) -> Vec<u8> {
 
 fn response_head(response: &Response, keep: bool, upgrade: bool) -> Vec<u8> {
     let mut head = Vec::with_capacity(1024);
-    let _ = write!(
-        head,
-        "HTTP/1.1 {} {}\r\n",
-        response.status,
-        response.phrase()
-    );
-    fields(
-        &mut head,
-        || response.fields(),
-        |name| {
-            !RESPONSE_ONLY_HERE
-                .iter()
-                .any(|other| name.eq_ignore_ascii_case(other))
-        },
-    );
+    head.extend_from_slice(b"HTTP/1.1 ");
+    head.extend_from_slice(response.status.to_string().as_bytes());
+    head.push(b' ');
+    head.extend_from_slice(response.phrase().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    fields(&mut head, response.fields(), &RESPONSE_ONLY_HERE);
     if upgrade {
         head.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
     } else if !keep {
@@ -338,47 +323,55 @@ fn response_head(response: &Response, keep: bool, upgrade: bool) -> Vec<u8> {
     head
 }
 
-/// Writes the fields that are meant for the other side: those that `wanted` names, without what a
-/// `Connection` field declares to be about this connection. Framing is never dropped that way.
-fn fields<'a, I>(head: &mut Vec<u8>, all: impl Fn() -> I, wanted: impl Fn(&str) -> bool)
-where
-    I: Iterator<Item = (&'a str, &'a [u8])>,
-{
-    let declared = |name: &str| {
-        !FRAMING
-            .iter()
-            .any(|framing| name.eq_ignore_ascii_case(framing))
-            && all().any(|(other, value)| {
-                other.eq_ignore_ascii_case("connection") && has_token(value, name)
-            })
+/// Writes the fields that are meant for the other side: not those that are `only_here`, nor what a `Connection` field
+/// declares to be about this connection. Framing is never dropped that way.
+fn fields<'a>(
+    head: &mut Vec<u8>,
+    all: impl Iterator<Item = Field<'a>> + Clone,
+    only_here: &[&[u8]],
+) {
+    let is_one_of = |name: &[u8], names: &[&[u8]]| {
+        let mut names = names.iter();
+        names.any(|other| name.eq_ignore_ascii_case(other))
     };
-    for (name, value) in all().filter(|(name, _)| wanted(name) && !declared(name)) {
-        head.extend_from_slice(name.as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value);
-        head.extend_from_slice(b"\r\n");
+    let connection = all
+        .clone()
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
+    let declared: Vec<_> = connection.flat_map(|(_, value)| tokens(value)).collect();
+    for (name, value) in all {
+        let is_declared = is_one_of(name, &declared) && !is_one_of(name, &FRAMING);
+        if !is_declared && !is_one_of(name, only_here) {
+            field(head, (name, value));
+        }
     }
 }
 
-const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
+fn field(head: &mut Vec<u8>, (name, value): Field<'_>) {
+    head.extend_from_slice(name);
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
+}
+
+const FRAMING: [&[u8]; 2] = [b"content-length", b"transfer-encoding"];
 /// Fields about the client's connection; `host` is written from what was decided on.
-const REQUEST_ONLY_HERE: [&str; 9] = [
-    "host",
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "te",
-    "upgrade",
-    "http2-settings",
+const REQUEST_ONLY_HERE: [&[u8]; 9] = [
+    b"host",
+    b"connection",
+    b"proxy-connection",
+    b"keep-alive",
+    b"proxy-authorization",
+    b"proxy-authenticate",
+    b"te",
+    b"upgrade",
+    b"http2-settings",
 ];
-const RESPONSE_ONLY_HERE: [&str; 5] = [
-    "connection",
-    "proxy-connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "upgrade",
+const RESPONSE_ONLY_HERE: [&[u8]; 5] = [
+    b"connection",
+    b"proxy-connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"upgrade",
 ];
 
 /// Interim responses to one request.

@@ -4,7 +4,10 @@
 //! read differently: line feeds without a carriage return and the reverse, NUL, folded lines, and
 //! [`framing`](Request::framing) that is stated twice or in two ways.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use memchr::memchr3_iter;
 
 use crate::limits::{Limit, Limits};
 
@@ -28,6 +31,9 @@ pub(crate) struct Response {
     phrase: Range<usize>,
     fields: Vec<(Range<usize>, Range<usize>)>,
 }
+
+/// The name of a field, which is ASCII, and its value, which may be anything.
+pub(crate) type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// Why a head is not acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,41 +59,43 @@ pub(crate) fn end(
     scanned: &mut usize,
     limits: &Limits,
 ) -> Result<Option<usize>, BadHead> {
-    let mut at = *scanned;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'\n' if at.checked_sub(1).and_then(|before| bytes.get(before)) != Some(&b'\r') => {
+    let new = bytes.get(*scanned..).unwrap_or_default();
+    for at in memchr3_iter(b'\n', b'\r', 0, new).map(|at| *scanned + at) {
+        let before = bytes.get(..at).unwrap_or_default();
+        let next = bytes.get(at + 1);
+        match bytes.get(at) {
+            Some(b'\n') if before.last() != Some(&b'\r') => {
                 return Err(BadHead::Malformed(
                     "a line ends in a line feed without a carriage return",
                 ));
             }
-            b'\n' if at == 1 => {
+            Some(b'\n') if at == 1 => {
                 return Err(BadHead::Malformed(
                     "a request does not begin with an empty line",
                 ));
             }
-            b'\n' if at >= 3 && bytes.get(at - 3..=at) == Some(b"\r\n\r\n") => {
+            Some(b'\n') if before.ends_with(b"\r\n\r") => {
                 if at >= limits.head_bytes {
                     return Err(BadHead::Limit(Limit::HeadBytes));
                 }
                 *scanned = 0;
                 return Ok(Some(at + 1));
             }
-            b'\r' if bytes.get(at + 1).is_some_and(|&next| next != b'\n') => {
+            Some(b'\n') if matches!(next, Some(b' ' | b'\t')) => {
+                return Err(BadHead::Malformed("a header line begins with a blank"));
+            }
+            Some(b'\r') if next.is_some_and(|&next| next != b'\n') => {
                 return Err(BadHead::Malformed(
                     "a carriage return stands without a line feed",
                 ));
             }
-            0 => return Err(BadHead::Malformed("a NUL byte stands in the head")),
-            b' ' | b'\t' if at >= 1 && bytes.get(at - 1) == Some(&b'\n') => {
-                return Err(BadHead::Malformed("a header line begins with a blank"));
-            }
-            _ => {}
+            Some(b'\n' | b'\r') => {}
+            _ => return Err(BadHead::Malformed("a NUL byte stands in the head")),
         }
-        at += 1;
     }
-    // A carriage return at the very end is looked at again together with what follows it.
-    *scanned = at.saturating_sub(usize::from(bytes.last() == Some(&b'\r')));
+    // The end of a line at the very end is looked at again together with what follows it.
+    let again = matches!(bytes.last(), Some(b'\r' | b'\n'));
+    *scanned = bytes.len().saturating_sub(usize::from(again));
     if bytes.len() >= limits.head_bytes {
         Err(BadHead::Limit(Limit::HeadBytes))
     } else {
@@ -98,9 +106,9 @@ pub(crate) fn end(
 impl Request {
     /// Parses a complete head, as delimited by [`end`].
     pub(crate) fn parse(bytes: Vec<u8>, limits: &Limits) -> Result<Self, BadHead> {
-        let mut fields = vec![httparse::EMPTY_HEADER; limits.head_fields];
-        let mut request = httparse::Request::new(&mut fields);
-        match request.parse(&bytes) {
+        let mut room = Vec::with_capacity(limits.head_fields);
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(&bytes, spare(&mut room, limits)) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Err(httparse::Error::TooManyHeaders) => return Err(BadHead::Limit(Limit::HeadFields)),
             _ => {
@@ -136,13 +144,13 @@ impl Request {
         text(&self.bytes, &self.target)
     }
 
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         fields(&self.bytes, &self.fields)
     }
 
     pub(crate) fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
@@ -203,7 +211,7 @@ impl Request {
         self.minor == 1
             && self
                 .field("connection")
-                .any(|value| has_token(value, "upgrade"))
+                .any(|value| has_token(value, b"upgrade"))
             && self.field("upgrade").count() == 1
             && self
                 .field("upgrade")
@@ -214,9 +222,11 @@ impl Request {
 impl Response {
     /// Parses the response head at the beginning of `bytes` and says how long it is. `None`: not all there yet.
     pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<(Self, usize)>, BadHead> {
-        let mut parsed = vec![httparse::EMPTY_HEADER; limits.head_fields];
-        let mut response = httparse::Response::new(&mut parsed);
-        let length = match response.parse(bytes) {
+        let mut room = Vec::with_capacity(limits.head_fields);
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let room = spare(&mut room, limits);
+        let length = match parser.parse_response_with_uninit_headers(&mut response, bytes, room) {
             Ok(httparse::Status::Complete(length)) => length,
             Ok(httparse::Status::Partial) if bytes.len() < limits.head_bytes => return Ok(None),
             Ok(httparse::Status::Partial) => return Err(BadHead::Limit(Limit::HeadBytes)),
@@ -251,13 +261,13 @@ impl Response {
         text(&self.bytes, &self.phrase)
     }
 
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         fields(&self.bytes, &self.fields)
     }
 
     fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.fields()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
@@ -299,16 +309,19 @@ impl Response {
 }
 
 fn keeps_alive<'a, I: Iterator<Item = &'a [u8]>>(minor: u8, connection: impl Fn() -> I) -> bool {
-    if connection().any(|value| has_token(value, "close")) {
+    if connection().any(|value| has_token(value, b"close")) {
         return false;
     }
-    minor == 1 || connection().any(|value| has_token(value, "keep-alive"))
+    minor == 1 || connection().any(|value| has_token(value, b"keep-alive"))
 }
 
-/// Whether a comma-separated `list` has `token` in it.
-pub(crate) fn has_token(list: &[u8], token: &str) -> bool {
-    list.split(|&byte| byte == b',')
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+fn has_token(list: &[u8], token: &[u8]) -> bool {
+    tokens(list).any(|item| item.eq_ignore_ascii_case(token))
+}
+
+/// What stands between the commas of a list.
+pub(crate) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Plain digits and nothing else.
@@ -319,6 +332,15 @@ fn number(digits: &[u8]) -> Option<u64> {
             .iter()
             .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
     })
+}
+
+/// Room for as many fields as a head may have.
+fn spare<'a, 'b>(
+    room: &'a mut Vec<httparse::Header<'b>>,
+    limits: &Limits,
+) -> &'a mut [MaybeUninit<httparse::Header<'b>>] {
+    let room = room.spare_capacity_mut();
+    room.get_mut(..limits.head_fields).unwrap_or_default()
 }
 
 fn spans(bytes: &[u8], fields: &[httparse::Header<'_>]) -> Vec<(Range<usize>, Range<usize>)> {
@@ -349,11 +371,9 @@ fn text<'a>(bytes: &'a [u8], span: &Range<usize>) -> &'a str {
 fn fields<'a>(
     bytes: &'a [u8],
     spans: &'a [(Range<usize>, Range<usize>)],
-) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-    spans.iter().map(|(name, value)| {
-        (
-            text(bytes, name),
-            bytes.get(value.clone()).unwrap_or_default(),
-        )
-    })
+) -> impl Iterator<Item = Field<'a>> + Clone {
+    let part = |span: &Range<usize>| bytes.get(span.clone()).unwrap_or_default();
+    spans
+        .iter()
+        .map(move |(name, value)| (part(name), part(value)))
 }

@@ -198,7 +198,8 @@ pub(crate) fn permitted(
     };
     if let Some((field, _)) = request.fields().find(|(name, _)| overrides(name)) {
         return refuse(format!(
-            "the field {field} can ask for another request than the policy was asked about"
+            "the field {} can ask for another request than the policy was asked about",
+            String::from_utf8_lossy(field)
         ));
     }
     match request.asks_for_websocket() && framing != Framing::Length(0) {
@@ -209,11 +210,13 @@ pub(crate) fn permitted(
 
 /// Whether a field can ask a server, or what stands before its application, for another method or path than is in the
 /// request line. Underscores are what many make of hyphens.
-fn overrides(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    OVERRIDES
-        .iter()
-        .any(|other| other.eq_ignore_ascii_case(&name))
+fn overrides(name: &[u8]) -> bool {
+    let hyphened = |byte| if byte == b'_' { b'-' } else { byte };
+    OVERRIDES.iter().any(|other| {
+        let pairs = || name.iter().zip(other.bytes());
+        other.len() == name.len()
+            && pairs().all(|(&one, other)| hyphened(one).eq_ignore_ascii_case(&other))
+    })
 }
 
 const OVERRIDES: [&str; 19] = [
@@ -249,9 +252,12 @@ pub(crate) struct Absolute<'a> {
 impl<'a> Absolute<'a> {
     pub(crate) fn parse(target: &'a str) -> Result<Self, Refused> {
         let bad = |why| Refused::from(BadHead::Malformed(why));
-        let (scheme, rest) = target
-            .split_once("://")
-            .ok_or_else(|| bad("the request target is not a URI"))?;
+        let (scheme, rest) = match target.split_at_checked("http://".len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => ("http", rest),
+            _ => target
+                .split_once("://")
+                .ok_or_else(|| bad("the request target is not a URI"))?,
+        };
         if !scheme.eq_ignore_ascii_case("http") {
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             let host = authority.rsplit('@').next().unwrap_or_default();
@@ -332,7 +338,10 @@ pub(crate) fn origin_form(target: &str) -> &str {
 
 /// Puts the request's method and path, without the query, on record.
 pub(crate) fn described(request: &Request, path: &str) -> impl FnOnce(Record) -> Record {
-    let short = |text: &str| text.chars().take(DESCRIBED).collect::<String>();
+    let short = |text: &str| match text.len() {
+        0..=DESCRIBED => text.to_owned(),
+        _ => text.chars().take(DESCRIBED).collect(),
+    };
     let method = short(request.method());
     let path = short(path.split('?').next().unwrap_or_default());
     move |mut record| {

@@ -1,6 +1,9 @@
-//! The sniffer as its rules read: with each piece that comes it looks at the whole line anew, which is simple, and slow.
+//! The sniffer, and the search for the end of a head, as their rules read: with each piece that comes they look at all of it
+//! anew, byte by byte, which is simple, and slow.
 
 use super::super::first::{self, First, LINE, METHODS, PROXY_PREFACES, WORD};
+use super::super::http::head::BadHead;
+use crate::limits::{Limit, Limits};
 
 /// Watches the first bytes that a client sends, but for TLS and PostgreSQL, which are told apart by the first one.
 #[derive(Default)]
@@ -88,5 +91,34 @@ fn text(bytes: &[u8]) -> First {
         Some(word) if !word.iter().all(|&byte| first::is_token(byte)) => First::Opaque,
         Some(word) if word.len() < line.len() => First::Bad(""),
         Some(_) | None => First::Watch,
+    }
+}
+
+/// Where the head in `bytes` ends, once it does.
+pub(super) fn end(bytes: &[u8], limits: &Limits) -> Result<Option<usize>, BadHead> {
+    for (at, &byte) in bytes.iter().enumerate() {
+        let before = &bytes[..at];
+        let next = bytes.get(at + 1);
+        let why = match byte {
+            b'\n' if !before.ends_with(b"\r") => {
+                "a line ends in a line feed without a carriage return"
+            }
+            b'\n' if at == 1 => "a request does not begin with an empty line",
+            b'\n' if before.ends_with(b"\r\n\r") && at >= limits.head_bytes => {
+                return Err(BadHead::Limit(Limit::HeadBytes));
+            }
+            b'\n' if before.ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
+            b'\r' if next.is_some_and(|&next| next != b'\n') => {
+                "a carriage return stands without a line feed"
+            }
+            0 => "a NUL byte stands in the head",
+            b' ' | b'\t' if before.ends_with(b"\n") => "a header line begins with a blank",
+            _ => continue,
+        };
+        return Err(BadHead::Malformed(why));
+    }
+    match bytes.len() >= limits.head_bytes {
+        true => Err(BadHead::Limit(Limit::HeadBytes)),
+        false => Ok(None),
     }
 }
