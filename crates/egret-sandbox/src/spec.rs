@@ -11,10 +11,13 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spec {
     /// The program, as its caller named it: with a slash a path, without one a name to look for in `PATH`.
+    #[serde(with = "wire")]
     pub program: OsString,
     /// Its arguments, without its own name.
+    #[serde(with = "wire")]
     pub arguments: Vec<OsString>,
     /// Its whole environment.
+    #[serde(with = "wire")]
     pub environment: Vec<(OsString, OsString)>,
     /// Where it starts.
     #[serde(with = "wire")]
@@ -50,14 +53,17 @@ pub enum Mark {
     Write,
 }
 
-/// Paths on the way to the jail, as what the operating system takes them for: serde takes a path for text.
+/// What the operating system takes for text, on the way to the jail. Most of it is text, and goes as such; all else as bytes.
 mod wire {
     use super::Mark;
+    use serde::de::{SeqAccess, Visitor};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::ffi::OsString;
+    use std::fmt;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
     use std::path::PathBuf;
 
-    /// Something made of paths, and the same made of what paths are made of.
+    /// Something made of paths and the like, and the same made of [`Octets`].
     pub(super) trait OfPaths: Clone {
         type Raw: Serialize + for<'de> Deserialize<'de>;
         fn into_raw(self) -> Self::Raw;
@@ -77,23 +83,82 @@ mod wire {
         T::Raw::deserialize(deserializer).map(T::from_raw)
     }
 
-    impl OfPaths for PathBuf {
-        type Raw = OsString;
-        fn into_raw(self) -> OsString {
-            self.into_os_string()
-        }
-        fn from_raw(raw: OsString) -> Self {
-            raw.into()
+    pub(super) struct Octets(OsString);
+
+    impl Serialize for Octets {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self.0.to_str() {
+                Some(text) => serializer.serialize_str(text),
+                None => self.0.as_bytes().serialize(serializer),
+            }
         }
     }
 
-    impl OfPaths for (PathBuf, Mark) {
-        type Raw = (OsString, Mark);
-        fn into_raw(self) -> Self::Raw {
-            (self.0.into(), self.1)
+    impl<'de> Deserialize<'de> for Octets {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(TextOrBytes)
         }
-        fn from_raw((path, mark): Self::Raw) -> Self {
-            (path.into(), mark)
+    }
+
+    struct TextOrBytes;
+
+    impl<'de> Visitor<'de> for TextOrBytes {
+        type Value = Octets;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a list of bytes")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<Octets, E> {
+            Ok(Octets(text.into()))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Octets, A::Error> {
+            let mut bytes = Vec::new();
+            while let Some(byte) = list.next_element()? {
+                bytes.push(byte);
+            }
+            Ok(Octets(OsString::from_vec(bytes)))
+        }
+    }
+
+    impl OfPaths for OsString {
+        type Raw = Octets;
+        fn into_raw(self) -> Octets {
+            Octets(self)
+        }
+        fn from_raw(raw: Octets) -> Self {
+            raw.0
+        }
+    }
+
+    impl OfPaths for PathBuf {
+        type Raw = Octets;
+        fn into_raw(self) -> Octets {
+            Octets(self.into())
+        }
+        fn from_raw(raw: Octets) -> Self {
+            raw.0.into()
+        }
+    }
+
+    impl OfPaths for Mark {
+        type Raw = Self;
+        fn into_raw(self) -> Self {
+            self
+        }
+        fn from_raw(raw: Self) -> Self {
+            raw
+        }
+    }
+
+    impl<T: OfPaths, U: OfPaths> OfPaths for (T, U) {
+        type Raw = (T::Raw, U::Raw);
+        fn into_raw(self) -> Self::Raw {
+            (self.0.into_raw(), self.1.into_raw())
+        }
+        fn from_raw((first, second): Self::Raw) -> Self {
+            (T::from_raw(first), U::from_raw(second))
         }
     }
 
