@@ -154,6 +154,12 @@ impl Run {
     }
 }
 
+/// Whether arguments that have not been parsed look like those of a command to run.
+pub(crate) fn likely_command(arguments: &[OsString]) -> bool {
+    arguments.get(1).is_some_and(|first| first == "run")
+        && arguments.iter().any(|word| word == "--")
+}
+
 /// What only a command's sandbox has.
 #[derive(Debug, Args)]
 pub(crate) struct ProcessOptions {

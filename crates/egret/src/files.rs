@@ -51,8 +51,8 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     let mut real = RealDirectories::default();
     let mut marks: Vec<(PathBuf, Mark)> = places
         .into_iter()
-        .chain(sockets()?)
-        .flat_map(|path| hidden(&path, &mut real))
+        .chain(sockets()?.into_iter().map(|socket| (socket, true)))
+        .flat_map(|(path, there)| hidden(&path, there, &mut real))
         .collect();
     if may_be_written_by_default(wishes.directory) && !homes.are_in(wishes.directory) {
         marks.push((wishes.directory.to_owned(), Mark::Write));
@@ -109,8 +109,8 @@ fn same_inside(shares: &[Share]) -> Result<Vec<PathBuf>, Failure> {
     shares.iter().map(path).collect()
 }
 
-/// Hides a path that need not exist, and what it leads to if it is a link.
-fn hidden(path: &Path, real: &mut RealDirectories) -> Vec<(PathBuf, Mark)> {
+/// Hides a path, and what it leads to if it is a link; which it is not if nothing is there.
+fn hidden(path: &Path, there: bool, real: &mut RealDirectories) -> Vec<(PathBuf, Mark)> {
     // Without a parent there is nothing to hide, nor anything that could appear there.
     let literal = path
         .parent()
@@ -119,8 +119,7 @@ fn hidden(path: &Path, real: &mut RealDirectories) -> Vec<(PathBuf, Mark)> {
     let Some(literal) = literal else {
         return Vec::new();
     };
-    let target = literal
-        .is_symlink()
+    let target = (there && literal.is_symlink())
         .then(|| literal.canonicalize().ok())
         .flatten();
     [Some(literal), target]
@@ -197,7 +196,7 @@ fn wished(
         )));
     }
     Ok(if mark == Mark::Hide {
-        hidden(path, real)
+        hidden(path, true, real)
     } else {
         vec![(resolved, mark)]
     })

@@ -32,6 +32,7 @@ mod summary;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
+use egret_sandbox::Jail;
 use failure::{EGRET_FAILED, Failure};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -59,19 +60,23 @@ fn main() -> ExitCode {
     if let Some(outcome) = hidden {
         return exit(outcome);
     }
+    let given: Vec<OsString> = std::env::args_os().collect();
+    // It is made while the arguments are read, which tell for certain whether it is needed.
+    let jail = cli::likely_command(&given).then(Jail::start);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => {
-            let given: Vec<OsString> = std::env::args_os().collect();
-            let is_command = arguments.is_command(&given);
-            match arguments.misplaced_ports(&given) {
-                Some(advice) => Err(Failure::new(advice)),
-                None => run::run(arguments, is_command),
-            }
-        }
+        Command::Run(arguments) => match arguments.misplaced_ports(&given) {
+            Some(advice) => Err(Failure::new(advice)),
+            None => arguments
+                .is_command(&given)
+                .then(|| jail.unwrap_or_else(Jail::start))
+                .transpose()
+                .map_err(Failure::from)
+                .and_then(|jail| run::run(arguments, jail)),
+        },
         Command::Ps(arguments) => sandboxes::ps(&arguments),
         Command::Stop(arguments) => sandboxes::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),

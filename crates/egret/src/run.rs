@@ -17,10 +17,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Runs a program with one way out, and ends as it ends.
-pub(crate) fn run(arguments: Box<cli::Run>, is_command: bool) -> Result<ExitCode, Failure> {
-    // It makes a sealed sandbox while the rest is found out here. Before signals are blocked, for it passes on what it has.
-    let jail = is_command.then(Jail::start).transpose()?;
+/// Runs a program with one way out, and ends as it ends; without a jail, an image.
+///
+/// The jail makes a sealed sandbox while the rest is found out here. It passes on which signals are blocked, so it is
+/// started before they are.
+pub(crate) fn run(arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<ExitCode, Failure> {
     // Before any thread, so that every thread leaves signals to this one.
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;

@@ -98,8 +98,8 @@ fn real(homes: Vec<PathBuf>) -> Vec<PathBuf> {
     homes
 }
 
-/// Every path that is hidden by default. `state` is where Egret keeps its logs.
-pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
+/// Every path that is hidden by default, and whether anything is there. `state` is where Egret keeps its logs.
+pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<(PathBuf, bool)> {
     let mut places = homes.secrets();
     places.extend(SYSTEM_SECRETS.iter().map(PathBuf::from));
     places.extend(host_keys());
@@ -110,13 +110,19 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
         .map(PathBuf::from);
     places.extend(named.filter(|path| path.is_absolute() && path.parent().is_some()));
     places.extend(state);
-    let there: Vec<PathBuf> = places
-        .iter()
-        .filter(|place| place.symlink_metadata().is_ok())
-        .cloned()
+    let mut places: Vec<(PathBuf, bool)> = places
+        .into_iter()
+        .map(|place| {
+            let there = place.symlink_metadata().is_ok();
+            (place, there)
+        })
         .collect();
+    let there = || {
+        let there = places.iter().filter(|(_, there)| *there);
+        there.map(|(place, _)| place)
+    };
     // Some people keep the real files elsewhere, and links to them where they are looked for.
-    let linked = there.iter().flat_map(|place| links_in(place));
+    let linked = there().flat_map(|place| links_in(place));
     let targets = linked.filter_map(|link| link.canonicalize().ok());
     let targets = targets.filter(|target| {
         !["/usr", "/etc"]
@@ -124,8 +130,13 @@ pub(crate) fn places(homes: &Homes, state: Option<PathBuf>) -> Vec<PathBuf> {
             .any(|system| target.starts_with(system))
     });
     let targets: Vec<PathBuf> = targets.collect();
-    places.extend(mounted_elsewhere(there.iter().chain(&targets)));
-    places.extend(targets);
+    let elsewhere = mounted_elsewhere(there().chain(&targets));
+    places.extend(
+        elsewhere
+            .into_iter()
+            .chain(targets)
+            .map(|place| (place, true)),
+    );
     places
 }
 
