@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,23 +27,20 @@ use crate::sessions::{Lost, Session};
 
 /// Carries one connection from the door it came through to its end.
 pub(crate) fn carry(gateway: &Arc<Gateway>, asked: Asked) -> impl Future<Output = ()> + Send {
-    follow(gateway, set_out(gateway, asked))
+    follow(gateway, Box::pin(set_out(gateway, asked)))
 }
 
 /// Carries what is said on the connection that comes of `set_out`, to its end.
 ///
 /// Boxed is what is over once bytes flow, and by reference goes what is there as long as they do (an argument of an
 /// `async fn` that is a value is kept twice): an idle tunnel holds little more than its two sockets.
-pub(crate) fn follow<G: Grant>(
+pub(crate) async fn follow<G: Grant>(
     gateway: &Gateway,
-    set_out: impl Future<Output = Option<Box<Journey<G>>>> + Send,
-) -> impl Future<Output = ()> + Send {
-    let set_out = Box::pin(set_out);
-    async move {
-        if let Some(mut journey) = set_out.await {
-            let why = travel(gateway, &mut journey).await;
-            Box::pin(close(gateway, journey, why)).await;
-        }
+    set_out: Pin<Box<impl Future<Output = Option<Box<Journey<G>>>>>>,
+) {
+    if let Some(mut journey) = set_out.await {
+        let why = travel(gateway, &mut journey).await;
+        Box::pin(close(gateway, journey, why)).await;
     }
 }
 
@@ -62,7 +60,7 @@ async fn set_out(gateway: &Gateway, asked: Asked) -> Option<Box<Journey>> {
         Ok(Opened { tunnel, early, .. }) => (tunnel, early),
         Err(refused) => {
             let add = |record: Record| record.program(program.as_deref());
-            turn_down(gateway, client, refused, &id, destination, add).await;
+            Box::pin(turn_down(gateway, client, refused, &id, destination, add)).await;
             return None;
         }
     };
@@ -71,7 +69,7 @@ async fn set_out(gateway: &Gateway, asked: Asked) -> Option<Box<Journey>> {
     match accepted {
         Ok(()) => Some(journey),
         Err(_) => {
-            close(gateway, journey, None).await;
+            Box::pin(close(gateway, journey, None)).await;
             None
         }
     }
@@ -139,7 +137,7 @@ pub(crate) async fn open(
         // The question is the first thing that leaves.
         let record = gateway.record(Event::Dns, id).door(asker.door);
         let record = record.permit(&permit);
-        gateway.before_it_passes(&record, &destination).await?;
+        gateway.before_it_passes(record, &destination).await?;
     }
     let Dialled {
         stream: server,
@@ -168,7 +166,7 @@ pub(crate) async fn open(
     record.addresses.clone_from(&addresses);
     record.dialled = Some(to);
     let destination = permit.destination();
-    gateway.before_it_passes(&add(record), destination).await?;
+    gateway.before_it_passes(add(record), destination).await?;
     Ok(Opened {
         tunnel: Tunnel {
             session,
@@ -361,7 +359,7 @@ pub(crate) async fn record_close(
     record.bytes_down = Some(traffic.down);
     record.duration_ms = Some(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX));
     // Nothing can pass any more; what the log could not take is counted there.
-    let _ = gateway.log.write(&record, gateway.limits.audit_wait).await;
+    let _ = gateway.log.write(record, gateway.limits.audit_wait).await;
 }
 
 /// Makes closing `stream` a reset: the peer learns at once, and that it was not an orderly end.

@@ -346,13 +346,16 @@ impl Gateway {
     }
 
     /// Puts on record what is about to pass on its way to `destination`: what cannot be recorded does not.
-    async fn before_it_passes(
+    fn before_it_passes(
         &self,
-        record: &Record,
+        record: Record,
         destination: &Destination,
-    ) -> Result<(), Refused> {
-        let written = self.log.write(record, self.limits.audit_wait).await;
-        written.map_err(|_| Refused::limit(Limit::AuditLog, destination.to_string()))
+    ) -> impl Future<Output = Result<(), Refused>> + Send {
+        let written = self.log.write(record, self.limits.audit_wait);
+        async move {
+            let unwritten = |_| Refused::limit(Limit::AuditLog, destination.to_string());
+            written.await.map_err(unwritten)
+        }
     }
 
     /// Counts a refusal and puts it on record.
@@ -407,7 +410,7 @@ impl Gateway {
             }
         };
         // Nothing passes in any case; the log itself counts what it could not take.
-        let _ = self.log.write(&add(record), self.limits.audit_wait).await;
+        let _ = self.log.write(add(record), self.limits.audit_wait).await;
     }
 
     /// Whether one more refusal may be recorded by itself; a flood becomes findings instead.

@@ -182,7 +182,7 @@ impl Resolver {
             let mut others = match self.look(name) {
                 Seen::Answer(addresses) => return Ok(addresses),
                 Seen::Asking(others) => others,
-                Seen::Nothing(tell) => return self.ask(name, tell).await,
+                Seen::Nothing(tell) => return Box::pin(self.ask(name, tell)).await,
             };
             if let Ok(Some(answer)) = others
                 .wait_for(Option::is_some)
@@ -204,7 +204,9 @@ impl Resolver {
             .and_then(|hosts| hosts.read().remove(name))
         {
             Some(addresses) => Ok(addresses),
-            None => self.question(name).await.map(|(addresses, _)| addresses),
+            None => Box::pin(self.question(name))
+                .await
+                .map(|(addresses, _)| addresses),
         }
     }
 

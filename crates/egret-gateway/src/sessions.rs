@@ -1,11 +1,14 @@
 //! The connections that are open, so that a new policy can be put to them.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 
 use arc_swap::ArcSwapOption;
+use atomic_waker::AtomicWaker;
 use egret_policy::{Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken};
 use tokio::sync::Notify;
 
@@ -40,7 +43,7 @@ pub(crate) struct Open {
     /// The method and target of the request that is under way, or after which it became something else, such as a WebSocket.
     asked: Mutex<Option<(String, String)>>,
     lost: OnceLock<Lost>,
-    wake: Notify,
+    wake: AtomicWaker,
 }
 
 /// Why an open connection is to be closed.
@@ -144,7 +147,7 @@ impl Slot {
             reads_requests: AtomicBool::new(false),
             asked: Mutex::default(),
             lost: OnceLock::new(),
-            wake: Notify::new(),
+            wake: AtomicWaker::new(),
         });
         let sessions = self.sessions.clone();
         // The session holds a place of its own; this one's is given back when `self` goes.
@@ -249,20 +252,24 @@ impl Open {
         self.lost.get()
     }
 
-    /// Waits until it has to be closed.
+    /// Waits until it has to be closed. For one place at a time.
     pub(crate) async fn until_lost(&self) -> Lost {
-        loop {
-            let woken = self.wake.notified();
-            if let Some(lost) = self.lost.get() {
-                return lost.clone();
+        poll_fn(|context| {
+            if self.lost.get().is_none() {
+                self.wake.register(context.waker());
             }
-            woken.await;
-        }
+            // Once more, for what happened before whoever closes it could know of us.
+            match self.lost.get() {
+                Some(lost) => Poll::Ready(lost.clone()),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 
     fn lose(&self, why: Lost) {
         let _ = self.lost.set(why);
-        // One waits at most, and if nobody does yet, the next to wait is told at once.
-        self.wake.notify_one();
+        // Whoever does not wait yet sees it when it begins to.
+        self.wake.wake();
     }
 }

@@ -142,17 +142,37 @@ impl Log {
         Ok(self.attempt(record, &mut None)?)
     }
 
-    /// Writes `record`, trying for up to `wait`. When this returns an error, the record is not in the
-    /// log as a whole, and what it would have recorded must not happen.
-    pub(crate) async fn write(&self, record: &Record, wait: Duration) -> Result<(), AuditError> {
+    /// Writes `record`, trying for up to `wait`: once before this returns, and then, should the file not take it, as often as
+    /// the future is given time. When that ends with an error, the record is not in the log as a whole, and what it would
+    /// have recorded must not happen.
+    pub(crate) fn write(
+        &self,
+        record: Record,
+        wait: Duration,
+    ) -> impl Future<Output = Result<(), AuditError>> + Send + use<> {
         let mut torn = None;
-        let Err(mut error) = self.attempt(record, &mut torn) else {
-            return Ok(());
-        };
+        let tried = self.attempt(&record, &mut torn);
+        let again =
+            tried.map_err(|error| Box::pin(self.clone().write_again(record, wait, torn, error)));
+        async move {
+            match again {
+                Ok(()) => Ok(()),
+                Err(again) => again.await,
+            }
+        }
+    }
+
+    async fn write_again(
+        self,
+        record: Record,
+        wait: Duration,
+        mut torn: Option<u64>,
+        mut error: io::Error,
+    ) -> Result<(), AuditError> {
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
             sleep(RETRY).await;
-            match self.attempt(record, &mut torn) {
+            match self.attempt(&record, &mut torn) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,
             }

@@ -86,7 +86,7 @@ impl Dialler {
             None => timeout(self.within, race(happy_order(&targets)))
                 .await
                 .unwrap_or_else(|_| Err(late(self.within))),
-            Some(proxy) => timeout(self.within, self.through(proxy, &targets))
+            Some(proxy) => timeout(self.within, Box::pin(self.through(proxy, &targets)))
                 .await
                 .unwrap_or_else(|_| Err(late(self.within))),
         };

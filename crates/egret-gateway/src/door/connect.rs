@@ -34,7 +34,7 @@ pub(super) async fn read(
         }
     }
     match input.bytes().first() {
-        Some(4 | 5) => socks::read(gateway, stream, input, handshake).await,
+        Some(4 | 5) => Box::pin(socks::read(gateway, stream, input, handshake)).await,
         Some(20..=24) => {
             reset(&stream);
             let refused = Refused::protocol(

@@ -340,7 +340,7 @@ async fn reuse(
         record.dialled = Some(upstream.tunnel.to);
         upstream.tunnel.grant = permit;
         let record = described(request, path)(record);
-        gateway.before_it_passes(&record, destination).await?;
+        gateway.before_it_passes(record, destination).await?;
         return Ok(Some(upstream));
     }
     Ok(None)

@@ -127,7 +127,7 @@ fn by(peer: SocketAddr, mut record: Record) -> Record {
 
 /// Carries one connection.
 pub(super) async fn enter(gateway: Arc<Gateway>, stream: TcpStream, caller: Caller) {
-    flow::follow(&gateway, set_out(&gateway, stream, caller)).await;
+    flow::follow(&gateway, Box::pin(set_out(&gateway, stream, caller))).await;
 }
 
 /// Everything up to the moment from which bytes may flow. Whoever gets no further has been told.
@@ -241,7 +241,7 @@ async fn open(
     record.reason = Some(ALLOWED.into());
     record.dialled = Some(to);
     gateway
-        .before_it_passes(&record, &invited.destination)
+        .before_it_passes(record, &invited.destination)
         .await?;
     Ok(Tunnel {
         session,

@@ -71,8 +71,8 @@ async fn a_connection_waits_for_the_log_and_no_line_is_torn_or_doubled() {
         let log = log.clone();
         async move {
             tokio::join!(
-                log.write(&one, Duration::from_secs(5)),
-                log.write(&two, Duration::from_secs(5))
+                log.write(one, Duration::from_secs(5)),
+                log.write(two, Duration::from_secs(5))
             )
         }
     });
@@ -116,13 +116,13 @@ async fn records_that_were_lost_are_told_of_once_there_is_room() {
     let log = Log::from_file(write).unwrap();
     let record = |log: &Log| Record::new(Event::Lifecycle, log.id(), "test").action("start");
     assert!(
-        log.write(&record(&log), Duration::from_millis(100))
+        log.write(record(&log), Duration::from_millis(100))
             .await
             .is_err()
     );
     let mut text = vec![0; 8192];
     let _ = read.read(&mut text).unwrap();
-    log.write(&record(&log), Duration::from_millis(100))
+    log.write(record(&log), Duration::from_millis(100))
         .await
         .unwrap();
     let length = read.read(&mut text).unwrap();

@@ -62,6 +62,7 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const ORIGINAL: u8 = 0;
 const DROP: i32 = 0;
+const ACCEPT: i32 = 1;
 const RETURN: i32 = -5;
 
 /// Loads the ruleset, all of it or nothing:
@@ -78,6 +79,7 @@ const RETURN: i32 = -5;
 ///         meta l4proto tcp ip6 daddr ::1 return
 ///         meta l4proto tcp redirect to :CAPTURE }
 ///     chain filter { type filter hook output priority filter;
+///         oif lo meta l4proto tcp accept
 ///         ct direction original meta l4proto udp ip daddr != 127.0.0.0/8 log group GROUP
 ///         ct direction original meta l4proto udp ip6 daddr != ::1 log group GROUP
 ///         icmp type echo-request log group GROUP drop
@@ -195,7 +197,14 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
         ],
         vec![protocol(TCP), vec![Redirect(ports.capture)]],
     ];
+    let lo = || LOOPBACK.to_ne_bytes().to_vec();
     let mut filter = vec![
+        // Nearly everything is this.
+        vec![
+            vec![Meta(META_OUTPUT), Equals(lo())],
+            protocol(TCP),
+            vec![Verdict(ACCEPT)],
+        ],
         vec![
             protocol(ICMP),
             icmp_type(8),
@@ -227,10 +236,7 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
             reported,
         ]);
     }
-    let elsewhere = |by: u32| {
-        let lo = LOOPBACK.to_ne_bytes().to_vec();
-        vec![vec![Meta(by), Differs(lo), Verdict(DROP)]]
-    };
+    let elsewhere = |by: u32| vec![vec![Meta(by), Differs(lo()), Verdict(DROP)]];
     filter.push(elsewhere(META_OUTPUT));
     let arrived = vec![elsewhere(META_INPUT)];
     for (name, rules) in [
@@ -258,7 +264,6 @@ const fn nf_header(family: u8, resource: u16) -> [u8; 4] {
 }
 
 fn chain(batch: &mut Batch, name: &str, kind: &str, hook: u32, priority: i32) {
-    const ACCEPT: u32 = 1;
     batch.message(
         nft(NEWCHAIN),
         CREATE | ACK,
@@ -268,7 +273,7 @@ fn chain(batch: &mut Batch, name: &str, kind: &str, hook: u32, priority: i32) {
             attributes.nested(4, |attached| {
                 attached.number(1, hook).number(2, priority.cast_unsigned());
             });
-            attributes.number(5, ACCEPT).text(7, kind);
+            attributes.number(5, ACCEPT.cast_unsigned()).text(7, kind);
         },
     );
 }

@@ -73,10 +73,7 @@ pub(crate) async fn tunnel<G: Grant>(
                 .permit(&permit);
             let mut record = described(&request, line.target)(tunnel.grant.asker(open, record));
             record.dialled = Some(tunnel.to);
-            if let Err(refused) = gateway
-                .before_it_passes(&record, permit.destination())
-                .await
-            {
+            if let Err(refused) = gateway.before_it_passes(record, permit.destination()).await {
                 return refuse(gateway, door, client, tunnel, id, Some(&request), refused).await;
             }
         }
