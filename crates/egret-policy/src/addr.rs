@@ -186,6 +186,17 @@ pub(crate) fn readings(address: IpAddr) -> impl Iterator<Item = IpAddr> {
 
 /// The row with the longest prefix decides. Where there is none, IPv4 is public and IPv6 is reserved.
 fn table_class(address: IpAddr) -> Class {
+    let known = match address {
+        IpAddr::V4(v4) => V4_BY_FIRST.get(usize::from(v4.octets()[0])),
+        IpAddr::V6(v6) => V6_BY_FIRST.get(usize::from(v6.octets()[0])),
+    };
+    known
+        .copied()
+        .flatten()
+        .unwrap_or_else(|| row_class(address))
+}
+
+fn row_class(address: IpAddr) -> Class {
     match (row_of(address), address) {
         (Some(row), _) => row.class,
         (None, IpAddr::V4(_)) => Class::Public,
@@ -196,6 +207,48 @@ fn table_class(address: IpAddr) -> Class {
 fn row_of(address: IpAddr) -> Option<&'static Row> {
     let rows = SPECIAL.iter().filter(|row| row.holds(address));
     rows.max_by_key(|row| row.len)
+}
+
+/// The class of all addresses that begin with an octet, for each octet; none where rows tell some of them apart. So most
+/// addresses are known without looking through the rows.
+static V4_BY_FIRST: [Option<Class>; 256] = by_first_octet(false);
+static V6_BY_FIRST: [Option<Class>; 256] = by_first_octet(true);
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler does this, and would not go on"
+)]
+const fn by_first_octet(v6: bool) -> [Option<Class>; 256] {
+    let without = if v6 { Class::Reserved } else { Class::Public };
+    let mut classes = [Some(without); 256];
+    let mut first = 0;
+    while first < classes.len() {
+        let (mut row, mut longest) = (0, 0);
+        while row < SPECIAL.len() {
+            let Row {
+                network,
+                len,
+                class,
+                ..
+            } = SPECIAL[row];
+            row += 1;
+            let begins = match network {
+                IpAddr::V4(network) if !v6 => network.octets()[0] as usize,
+                IpAddr::V6(network) if v6 => network.octets()[0] as usize,
+                IpAddr::V4(_) | IpAddr::V6(_) => continue,
+            };
+            if len > 8 {
+                if begins == first {
+                    classes[first] = None;
+                    break;
+                }
+            } else if begins >> (8 - len) == first >> (8 - len) && len >= longest {
+                (classes[first], longest) = (Some(class), len);
+            }
+        }
+        first += 1;
+    }
+    classes
 }
 
 /// ISATAP tunnels have no prefix of their own, but their own form of interface identifier (RFC 5214, section 6.1).

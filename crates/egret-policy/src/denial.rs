@@ -162,8 +162,9 @@ impl From<Malformed> for Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (destination, reason) = (self.destination(), self.reason);
-        write!(f, "`{destination}` is refused ({reason}): {}", self.cause())?;
+        let (destination, reason, cause) = (self.destination(), self.reason.code(), self.cause());
+        let text = ["`", &destination, "` is refused (", reason, "): ", &cause];
+        f.write_str(&text.concat())?;
         match &self.rule {
             Some(rule) => write!(f, " [{rule}]"),
             None => Ok(()),
@@ -175,6 +176,12 @@ impl std::error::Error for Denial {}
 
 /// Without what a terminal acts on; quotes are harmless in a sentence, and better to read as they are.
 fn escaped(text: &str) -> String {
+    if text
+        .bytes()
+        .all(|byte| matches!(byte, b' '..=b'~') && byte != b'\\')
+    {
+        return text.to_owned();
+    }
     let escape = |c: char| match c {
         '\'' | '"' => String::from(c),
         c => c.escape_debug().to_string(),
@@ -194,11 +201,11 @@ fn shortened(text: &str) -> String {
 const MOST_SHOWN: usize = 200;
 
 fn lower_first(sentence: &str) -> String {
-    let mut chars = sentence.trim_end_matches('.').chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => String::new(),
+    let mut clause = sentence.trim_end_matches('.').to_owned();
+    if let Some(first) = clause.get_mut(..1) {
+        first.make_ascii_lowercase();
     }
+    clause
 }
 
 /// The smallest change that would allow what was refused; for loopback, what reaches the machine in its place.
@@ -332,8 +339,8 @@ fn entry_at(denial: &Denial) -> String {
 
 fn allow(what: &str) -> Hint {
     Hint {
-        flag: Some(format!("--allow {what}")),
-        change: format!("add `{what}` to `allow`"),
+        flag: Some(["--allow ", what].concat()),
+        change: ["add `", what, "` to `allow`"].concat(),
     }
 }
 

@@ -134,7 +134,11 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             Target::Address(IpAddr::V6(address)) => write!(f, "[{address}]:{}", self.port),
-            target => write!(f, "{target}:{}", self.port),
+            Target::Address(address) => write!(f, "{address}:{}", self.port),
+            Target::Name(name) => {
+                f.write_str(name.as_str())?;
+                write!(f, ":{}", self.port)
+            }
         }
     }
 }
@@ -224,6 +228,9 @@ fn join(host: &str, port: &str) -> String {
 }
 
 pub(crate) fn parse_target(host: &str) -> Result<Target, Flaw> {
+    if let Some(name) = Host::plain(host) {
+        return Ok(Target::Name(name));
+    }
     if let Some(address) = inet_aton(host) {
         return Ok(Target::Address(IpAddr::V4(address)));
     }

@@ -1,6 +1,6 @@
 //! Host names, canonical by construction, and the names of sandboxes.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -33,13 +33,56 @@ impl Host {
     pub(crate) fn parse(text: &str) -> Result<Self, Flaw> {
         canonical_name(text).map(|name| Self(name.into()))
     }
+
+    /// Reads a [plain name](plain_name).
+    pub(crate) fn plain(text: &str) -> Option<Self> {
+        plain_name(text).map(|name| Self(name.into()))
+    }
+}
+
+/// The canonical spelling of a name that is as nearly all are: ASCII, with nothing that IDNA would have to decode, and with
+/// a last label that does not begin with a digit, so that nothing takes it for an address. None for what has to be looked at
+/// more closely, be it good or bad.
+fn plain_name(text: &str) -> Option<Cow<'_, str>> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let (mut length, mut before) = (0, b'.');
+    let (mut is_number, mut is_lower) = (false, true);
+    for byte in text.bytes() {
+        match byte {
+            b'.' if length == 0 => return None,
+            b'.' => length = 0,
+            // Two hyphens may be those of `xn--`.
+            b'-' if before == b'-' => return None,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' if length < MAX_LABEL => {
+                if length == 0 {
+                    is_number = byte.is_ascii_digit();
+                }
+                is_lower &= !byte.is_ascii_uppercase();
+                length += 1;
+            }
+            _ => return None,
+        }
+        before = byte;
+    }
+    match is_lower {
+        _ if length == 0 || is_number || text.len() > MAX_NAME => None,
+        true => Some(Cow::Borrowed(text)),
+        false => Some(Cow::Owned(text.to_ascii_lowercase())),
+    }
 }
 
 /// The canonical spelling of a name.
 ///
 /// A name outside ASCII has to be in the form that UTS 46 maps it to, but for case: soft hyphens, joiners, full-width
 /// letters and dots, and decomposed accents are all mapped away there, so that two programs may see two names.
-pub(crate) fn canonical_name(text: &str) -> Result<String, Flaw> {
+pub(crate) fn canonical_name(text: &str) -> Result<Cow<'_, str>, Flaw> {
+    match plain_name(text) {
+        Some(name) => Ok(name),
+        None => mapped_name(text).map(Cow::Owned),
+    }
+}
+
+fn mapped_name(text: &str) -> Result<String, Flaw> {
     if text.is_empty() {
         return Err(Flaw::Empty);
     }
@@ -139,6 +182,9 @@ impl FromStr for Host {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
+        if let Some(host) = Self::plain(text) {
+            return Ok(host);
+        }
         let flaw = match text {
             _ if inet_aton(text).is_some() || text.parse::<std::net::IpAddr>().is_ok() => {
                 Flaw::Address
@@ -234,3 +280,6 @@ impl<'de> Deserialize<'de> for SandboxId {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

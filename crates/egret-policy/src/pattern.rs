@@ -109,7 +109,7 @@ impl Pattern {
         };
         if !written.contains('*') && !written.starts_with('.') {
             let text = canonical_name(written).map_err(|flaw| whole(Why::Flaw(flaw)))?;
-            return Ok(Self::exact(text));
+            return Ok(Self::exact(text.into_owned()));
         }
         if matches!(written, "*" | "**" | "." | "*." | "**.") {
             return Err(whole(Why::Everything));

@@ -172,3 +172,41 @@ fn the_table_has_no_host_bits_and_no_row_twice() {
         );
     }
 }
+
+#[test]
+fn what_is_known_by_the_first_octet_is_what_the_rows_say() {
+    for first in 0..=u8::MAX {
+        for address in [
+            IpAddr::from([first, 0, 0, 0]),
+            IpAddr::from([first, 10, 20, 30]),
+            IpAddr::from([first; 4]),
+            IpAddr::from([first, 255, 255, 255]),
+            IpAddr::V6((u128::from(first) << 120).into()),
+            IpAddr::from([first; 16]),
+            IpAddr::V6((u128::MAX >> 8 | u128::from(first) << 120).into()),
+        ] {
+            assert_eq!(table_class(address), row_class(address), "{address}");
+        }
+    }
+    // Where rows begin, and behind their ends, that is before and behind where the class changes.
+    for edge in edges() {
+        let before = match edge {
+            IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits().wrapping_sub(1))),
+            IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits().wrapping_sub(1))),
+        };
+        for address in [before, edge] {
+            assert_eq!(table_class(address), row_class(address), "{address}");
+        }
+    }
+    let told = |classes: [Option<Class>; 256]| classes.iter().flatten().count();
+    assert_eq!((told(V4_BY_FIRST), told(V6_BY_FIRST)), (249, 251));
+}
+
+proptest::proptest! {
+    #[test]
+    fn an_address_has_the_class_of_its_row(v4: u32, v6: u128) {
+        for address in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
+            proptest::prop_assert_eq!(table_class(address), row_class(address));
+        }
+    }
+}
