@@ -213,20 +213,25 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn answers_of_every_framing_are_passed_on() {
     #[rustfmt::skip]
-    let table: [(&str, &str, bool); 6] = [
+    let table: [(&str, &str, bool); 7] = [
         // the server's answer                                                          what has to be in ours    whether it is an answer at all
         ("HTTP/1.1 204 No Content\r\nX-A: b\r\n\r\n",                                     "204 No Content",         true ),
         ("HTTP/1.1 200 OK\r\n\r\nuntil the end",                                          "until the end",          true ),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",    "3\r\nabc\r\n0\r\n\r\n",  true ),
         ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",   "100 Continue",           true ),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",    "allowed.host_gateway",           false),
+        ("\n\r\n\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok",                                 "200 OK\r\nContent-Length: 2\r\n", true),
         ("SSH-2.0-OpenSSH\r\n",                                                           "allowed.host_gateway",           false),
     ];
-    for (response, expected, good) in table {
+    let each = |row| [1, 7, usize::MAX].map(|piece| (row, piece));
+    for ((response, expected, good), piece) in table.into_iter().flat_map(each) {
         let port = server(move |mut stream| async move {
             let mut chunk = [0; 4096];
             let _ = stream.read(&mut chunk).await;
-            let _ = stream.write_all(response.as_bytes()).await;
+            for piece in response.as_bytes().chunks(piece) {
+                let _ = stream.write_all(piece).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         })
         .await;
         let world = World::open_to(port).await;

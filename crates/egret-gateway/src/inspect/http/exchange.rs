@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use memchr::memchr_iter;
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 
@@ -256,16 +257,25 @@ async fn respond(
     })
 }
 
+/// Reads the head of an answer. It is parsed as soon as something has come, when it has doubled since, and when it may be at
+/// its end: parsed with each piece, one that comes byte by byte would be read all over for every one.
 async fn head(server: &TcpStream, input: &mut Input, limits: &Limits) -> Result<Response, Broken> {
+    let mut untouched = true;
+    let (mut seen, mut enough) = (0, 1);
     loop {
-        if !input.bytes().is_empty()
-            && let Some((response, length)) =
-                Response::parse(input.bytes(), limits).map_err(bad_answer)?
-        {
-            input.consume(length);
-            return Ok(response);
+        untouched &= input.bytes().is_empty();
+        // Those say nothing, and would each look like an end.
+        input.consume(empty_lines(input.bytes()));
+        let bytes = input.bytes();
+        if bytes.len() >= enough || has_empty_line(bytes.get(seen..).unwrap_or_default()) {
+            if let Some((response, length)) = Response::parse(bytes, limits).map_err(bad_answer)? {
+                input.consume(length);
+                return Ok(response);
+            }
+            enough = (2 * bytes.len()).min(limits.head_bytes);
         }
-        let untouched = input.bytes().is_empty();
+        // The end of a line, which an empty one may follow.
+        seen = bytes.len().saturating_sub(2);
         if !matches!(input.fill(server).await, Ok(1..)) {
             return Err(Broken::Server {
                 untouched,
@@ -273,6 +283,22 @@ async fn head(server: &TcpStream, input: &mut Input, limits: &Limits) -> Result<
             });
         }
     }
+}
+
+/// How many bytes in front are empty lines.
+fn empty_lines(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while let Some(after) = rest.strip_prefix(b"\r\n").or(rest.strip_prefix(b"\n")) {
+        rest = after;
+    }
+    bytes.len() - rest.len()
+}
+
+fn has_empty_line(bytes: &[u8]) -> bool {
+    memchr_iter(b'\n', bytes).any(|at| {
+        let after = bytes.get(at + 1..).unwrap_or_default();
+        after.starts_with(b"\n") || after.starts_with(b"\r\n")
+    })
 }
 
 fn bad_answer(bad: BadHead) -> Broken {
