@@ -180,11 +180,7 @@ fn listed(engine: &Engine, wanted: &str) -> Result<Vec<Sandbox>, Failure> {
         return Ok(Vec::new());
     }
     // Of those that are gone meanwhile it complains, and prints the others all the same.
-    let printed = engine
-        .command(inspect)
-        .stdin(std::process::Stdio::null())
-        .output();
-    let printed = printed.map_err(|error| failed(&error))?;
+    let printed = engine.outcome(inspect).map_err(|error| failed(&error))?;
     let inspected: Vec<Inspected> =
         serde_json::from_slice(&printed.stdout).map_err(|error| failed(&error))?;
     Ok(sandboxes(engine, inspected))

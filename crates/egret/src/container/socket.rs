@@ -8,6 +8,7 @@
 //! context nor another machine was chosen, and whoever answers has to call itself Docker.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -37,20 +38,25 @@ impl Socket {
     pub(super) fn output(&self, words: &[&str]) -> Option<Output> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         match *words {
-            ["image", "inspect", name] => {
-                let image = self.ask("GET", &format!("/images/{}/json", plain(name)?))?;
-                stdout = list(&[image]);
+            ["image", "inspect", name] => stdout = self.all("images", &[name], "/json")?,
+            ["network", "inspect", ref ids @ ..] => stdout = self.all("networks", ids, "")?,
+            ["container", "inspect", ref ids @ ..] => {
+                stdout = self.all("containers", ids, "/json")?;
             }
             ["network", "ls", "--format", "{{.ID}}"] => {
-                let networks: Vec<Network> =
-                    serde_json::from_slice(&self.ask("GET", "/networks")?).ok()?;
-                let ids: Vec<_> = networks.into_iter().map(|network| network.id).collect();
-                stdout = ids.join("\n").into_bytes();
+                let networks = self.list("/networks")?;
+                stdout = lines(networks.into_iter().map(|network| network.id));
             }
-            ["network", "inspect", ref ids @ ..] => {
-                let inspect = |id: &&str| self.ask("GET", &format!("/networks/{}", plain(id)?));
-                let networks: Vec<_> = ids.iter().map(inspect).collect::<Option<_>>()?;
-                stdout = list(&networks);
+            ["ps", "--all", "--quiet", "--no-trunc", ref filters @ ..] => {
+                let filters = filters_of(filters)?;
+                let found = self.list(&format!("/containers/json?all=1&filters={filters}"))?;
+                stdout = lines(found.into_iter().map(|container| container.id));
+            }
+            ["ps", "--all", "--filter", filter, "--format", "{{.Names}}"] => {
+                let filters = filters_of(&["--filter", filter])?;
+                let found = self.list(&format!("/containers/json?all=1&filters={filters}"))?;
+                let names = found.iter().flat_map(|container| &container.names);
+                stdout = lines(names.map(|name| name.trim_start_matches('/').to_owned()));
             }
             ["stop", "--time", seconds, name] => {
                 let (name, seconds) = (plain(name)?, plain(seconds)?);
@@ -60,7 +66,13 @@ impl Socket {
                 let name = plain(name)?;
                 self.ask("DELETE", &format!("/containers/{name}?force=1&v=1"))?;
             }
-            ["volume", "rm", name] => {
+            ["volume", "ls", "--quiet", ref filters @ ..] => {
+                let path = format!("/volumes?filters={}", filters_of(filters)?);
+                let found: Volumes = serde_json::from_slice(&self.ask("GET", &path)?).ok()?;
+                let found = found.volumes.into_iter().flatten();
+                stdout = lines(found.map(|volume| volume.name));
+            }
+            ["volume", "rm", name] | ["volume", "rm", "--force", name] => {
                 self.ask("DELETE", &format!("/volumes/{}", plain(name)?))?;
             }
             ["logs", name] => {
@@ -76,6 +88,17 @@ impl Socket {
         })
     }
 
+    /// What `inspect` prints of all that is named.
+    fn all(&self, kind: &str, names: &[&str], what: &str) -> Option<Vec<u8>> {
+        let ask = |name: &&str| self.ask("GET", &format!("/{kind}/{}{what}", plain(name)?));
+        let objects: Vec<_> = names.iter().map(ask).collect::<Option<_>>()?;
+        Some([b"[".as_slice(), &objects.join(b",".as_slice()), b"]"].concat())
+    }
+
+    fn list(&self, path: &str) -> Option<Vec<Listed>> {
+        serde_json::from_slice(&self.ask("GET", path)?).ok()
+    }
+
     /// The body of a good and whole answer.
     fn ask(&self, method: &str, path: &str) -> Option<Vec<u8>> {
         let request =
@@ -88,15 +111,45 @@ impl Socket {
     }
 }
 
+/// What is needed of something in a list.
 #[derive(Deserialize)]
-struct Network {
-    #[serde(rename = "Id")]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
     id: String,
+    #[serde(default)]
+    names: Vec<String>,
 }
 
-/// What the command prints of several objects.
-fn list(objects: &[Vec<u8>]) -> Vec<u8> {
-    [b"[".as_slice(), &objects.join(b",".as_slice()), b"]"].concat()
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Volumes {
+    volumes: Option<Vec<Volume>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Volume {
+    name: String,
+}
+
+fn lines(words: impl Iterator<Item = String>) -> Vec<u8> {
+    words
+        .flat_map(|word| word.into_bytes().into_iter().chain([b'\n']))
+        .collect()
+}
+
+/// `--filter KIND=VALUE …`, as a path has it.
+fn filters_of(words: &[&str]) -> Option<String> {
+    let mut filters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let (pairs, []) = words.as_chunks() else {
+        return None;
+    };
+    for &[option, filter] in pairs {
+        let (kind, value) = filter.split_once('=').filter(|_| option == "--filter")?;
+        filters.entry(kind).or_default().push(value);
+    }
+    let text = serde_json::to_string(&filters).ok()?;
+    Some(text.bytes().map(|byte| format!("%{byte:02x}")).collect())
 }
 
 /// A word that means itself in a path.
@@ -228,6 +281,25 @@ mod tests {
         assert_eq!(streams(&sent[..3]), None);
         assert_eq!(streams(&piece(7, "x")), None);
         assert_eq!(streams(b"plain text, of a terminal"), None);
+    }
+
+    #[test]
+    fn filters_are_written_as_a_path_has_them() {
+        let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let words = [
+            "--filter",
+            "label=a=b",
+            "--filter",
+            "name=^/?(x|y)$",
+            "--filter",
+            "label=c",
+        ];
+        let expected: String = encoded(r#"{"label":["a=b","c"],"name":["^/?(x|y)$"]}"#);
+        assert_eq!(filters_of(&words), Some(expected));
+        assert_eq!(filters_of(&[]), Some(encoded("{}")));
+        assert_eq!(filters_of(&["--filter"]), None);
+        assert_eq!(filters_of(&["--format", "label=a"]), None);
+        assert_eq!(filters_of(&["--filter", "label"]), None);
     }
 
     #[test]

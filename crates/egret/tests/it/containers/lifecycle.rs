@@ -317,14 +317,15 @@ fn what_dockers_command_does_is_the_same_without_it() {
     for (variable, name, run) in [
         ("X=", "one", "0"),
         ("DOCKER_HOST=unix:///run/docker.sock", "two", "0"),
-        ("PATH=~/project/bin:$PATH", "three", "7"),
+        ("PATH=~/project/bin:$PATH", "three", "11"),
     ] {
         let get = |options: &str| {
             format!(
                 "{variable} egret run --name {name} {options} busybox wget -q -O - http://www.example.net/"
             )
         };
-        let all = "for what in 'image inspect' 'network ls' 'network inspect' stop logs 'volume rm' 'rm --force'; do
+        let all = "for what in 'image inspect' 'network ls' 'network inspect' 'container inspect' 'ps .*--quiet' \
+                'ps .*Names' stop logs 'volume ls' 'volume rm' 'rm --force'; do
                 grep -s \"^$what\" ~/asked | head -n 1; done | wc -l";
         transcript(
             &world,
@@ -337,12 +338,18 @@ fn what_dockers_command_does_is_the_same_without_it() {
                     "\"started\"\n\"ended\"",
                     "",
                 ),
-                (all, 0, run, ""),
             ],
         );
         assert_eq!(world.engine_holds(), before, "{variable}");
-        let remove = format!("{variable} egret rm {name}");
-        transcript(&world, &[(&get(""), 1, "", said), (&remove, 0, name, "")]);
+        transcript(
+            &world,
+            &[
+                (&get(""), 1, "", said),
+                (&get(""), 125, "", "egret: there is a sandbox …"),
+                (&format!("{variable} egret rm {name}"), 0, name, ""),
+                (all, 0, run, ""),
+            ],
+        );
         assert_eq!(world.engine_holds(), before, "{variable}");
     }
 }
