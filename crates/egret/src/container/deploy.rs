@@ -253,10 +253,20 @@ impl<'a> Standing<'a> {
             true => ending::finish(self.engine, &self.spec, arguments)?,
             false => advise(&self.spec.config.image),
         }
+        self.stays &= !self.workload_is_left(ended);
+        drop(self);
         if let Some(minder) = minder {
             minder.end(true);
         }
         Ok(ended)
+    }
+
+    /// Whether a workload that was to be removed is there after all: the engine removes one that has ended, and not one that
+    /// its command was making when it was broken off.
+    fn workload_is_left(&self, ended: Ended) -> bool {
+        let may_be = self.spec.remove && ended != Ended::Status(0);
+        let left = || sandbox::of_start(self.engine, &self.spec.instance, sandbox::Role::Workload);
+        may_be && !left().is_ok_and(|ids| ids.trim().is_empty())
     }
 }
 

@@ -353,3 +353,29 @@ fn what_dockers_command_does_is_the_same_without_it() {
         assert_eq!(world.engine_holds(), before, "{variable}");
     }
 }
+
+/// Docker's command can be broken off when it has made the workload and not started it. The engine removes what has ended,
+/// and not that.
+#[test]
+fn a_workload_that_was_only_made_is_removed() {
+    let world = furnished(Kind::Docker);
+    let before = world.engine_holds();
+    let script = r#"printf '#!/bin/sh
+        case $* in
+            run*role=workload*) shift; %s create "$@" >/dev/null; exit 130 ;;
+            *) exec %s "$@" ;;
+        esac' "$(command -v docker)" "$(command -v docker)" > bin/docker"#;
+    world
+        .typed(&format!("mkdir bin; {script}; chmod +x bin/docker"))
+        .ok();
+    transcript(
+        &world,
+        &[(
+            "PATH=~/project/bin:$PATH egret run --rm --name box busybox true",
+            130,
+            "",
+            "",
+        )],
+    );
+    assert_eq!(world.engine_holds(), before);
+}
