@@ -15,8 +15,10 @@ use crate::limits::{Limit, Limits};
 #[derive(Debug)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
-    method: Range<usize>,
-    target: Range<usize>,
+    /// Method and target, one behind the other.
+    line: String,
+    /// Where the target begins.
+    target: usize,
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.
     pub(crate) minor: u8,
     fields: Vec<(Range<usize>, Range<usize>)>,
@@ -122,14 +124,11 @@ impl Request {
         else {
             return Err(BadHead::Malformed("the request line is incomplete"));
         };
-        let (method, target) = (
-            within(&bytes, method.as_bytes()),
-            within(&bytes, target.as_bytes()),
-        );
+        let (line, target) = ([method, target].concat(), method.len());
         let fields = spans(&bytes, request.headers);
         Ok(Self {
             bytes,
-            method,
+            line,
             target,
             minor,
             fields,
@@ -137,11 +136,11 @@ impl Request {
     }
 
     pub(crate) fn method(&self) -> &str {
-        text(&self.bytes, &self.method)
+        self.line.get(..self.target).unwrap_or_default()
     }
 
     pub(crate) fn target(&self) -> &str {
-        text(&self.bytes, &self.target)
+        self.line.get(self.target..).unwrap_or_default()
     }
 
     pub(crate) fn fields(&self) -> impl Iterator<Item = Field<'_>> + Clone {
@@ -149,9 +148,7 @@ impl Request {
     }
 
     pub(crate) fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        named(&self.bytes, &self.fields, name)
     }
 
     /// The `Host` field: at most one, and text.
@@ -266,9 +263,7 @@ impl Response {
     }
 
     fn field(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.fields()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        named(&self.bytes, &self.fields, name)
     }
 
     /// How much body follows in answer to a request with `method` (RFC 9112 6.3).
@@ -376,4 +371,19 @@ fn fields<'a>(
     spans
         .iter()
         .map(move |(name, value)| (part(name), part(value)))
+}
+
+/// The values of the fields with one name. Most others are told by its length.
+fn named<'a>(
+    bytes: &'a [u8],
+    spans: &'a [(Range<usize>, Range<usize>)],
+    wanted: &str,
+) -> impl Iterator<Item = &'a [u8]> {
+    let part = |span: &Range<usize>| bytes.get(span.clone()).unwrap_or_default();
+    spans
+        .iter()
+        .filter(move |(name, _)| {
+            name.len() == wanted.len() && part(name).eq_ignore_ascii_case(wanted.as_bytes())
+        })
+        .map(move |(_, value)| part(value))
 }

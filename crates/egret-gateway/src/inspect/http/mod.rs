@@ -11,6 +11,7 @@ pub(crate) mod head;
 mod input;
 
 use egret_policy::{Denial, Destination, Permit, Reason, Spoken};
+use memchr::memchr2;
 use tokio::net::TcpStream;
 
 use crate::Gateway;
@@ -262,12 +263,12 @@ impl<'a> Absolute<'a> {
                 "only `http:` URIs are forwarded; for `https:` make a tunnel with CONNECT";
             return Err(Refused::protocol(host, message));
         }
-        if rest.contains('#') || rest.contains('\\') {
+        if memchr2(b'#', b'\\', rest.as_bytes()).is_some() {
             return Err(bad(
                 "the request target has a character that URIs do not have",
             ));
         }
-        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let end = memchr2(b'/', b'?', rest.as_bytes()).unwrap_or(rest.len());
         let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
         match path {
             "" => Ok(Self {
