@@ -3,6 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+/// A table of a policy. What is looked up comes from programs that nobody trusts, but only the policy puts anything in: a
+/// fast hash will do.
+pub(crate) type Table<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// What a table knows about a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -52,16 +56,16 @@ impl Grant {
 /// The entries of each pattern or network by their port. Port 0 stands for every port.
 #[derive(Debug)]
 pub(crate) struct Ports<K> {
-    first: HashMap<(K, u16), u32>,
+    first: Table<(K, u16), u32>,
     /// Further entries that say something else than the first one.
-    more: HashMap<(K, u16), Vec<u32>>,
+    more: Table<(K, u16), Vec<u32>>,
 }
 
 impl<K> Default for Ports<K> {
     fn default() -> Self {
         Self {
-            first: HashMap::new(),
-            more: HashMap::new(),
+            first: Table::default(),
+            more: Table::default(),
         }
     }
 }
@@ -69,8 +73,8 @@ impl<K> Default for Ports<K> {
 impl<K: Copy + Eq + Hash> Ports<K> {
     pub(crate) fn with_capacity(ports: usize) -> Self {
         Self {
-            first: HashMap::with_capacity(ports),
-            more: HashMap::new(),
+            first: Table::with_capacity_and_hasher(ports, Default::default()),
+            more: Table::default(),
         }
     }
 

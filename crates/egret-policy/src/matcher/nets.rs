@@ -1,10 +1,10 @@
 //! Address entries, looked up by prefix.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::matcher::found::Table;
 use crate::matcher::{Found, Ports};
 
 /// Which entry names an address and a port. The longest prefix decides.
@@ -13,7 +13,7 @@ use crate::matcher::{Found, Ports};
 #[derive(Debug, Default)]
 pub(crate) struct NetTable {
     ports: Ports<IpNet>,
-    first: HashMap<IpNet, u32>,
+    first: Table<IpNet, u32>,
     /// In use, longest first.
     v4_lengths: Vec<u8>,
     v6_lengths: Vec<u8>,

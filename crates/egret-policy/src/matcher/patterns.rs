@@ -5,18 +5,17 @@
 //! written with the shape's wildcards, and the result is either a pattern of the policy or not. Neither depends on
 //! how many entries there are, and neither allocates.
 
-use std::collections::HashMap;
-
+use crate::matcher::found::Table;
 use crate::matcher::{Found, Ports};
 use crate::pattern::{Lead, Pattern, Shape};
 
 /// Which entry names a host and a port.
 #[derive(Debug, Default)]
 pub(crate) struct NameTable {
-    by_suffix: HashMap<Box<str>, Slot>,
+    by_suffix: Table<Box<str>, Slot>,
     /// The most labels of a suffix, those of shapes included: a longer one need not be looked up.
     longest: usize,
-    shaped: HashMap<Box<str>, Id>,
+    shaped: Table<Box<str>, Id>,
     /// In use in `shaped`, the most specific first.
     shapes: Vec<Shape>,
     ports: Ports<Id>,
@@ -47,7 +46,7 @@ const EMPTY: Slot = Slot {
 impl NameTable {
     pub(crate) fn with_capacity(entries: usize) -> Self {
         Self {
-            by_suffix: HashMap::with_capacity(entries),
+            by_suffix: Table::with_capacity_and_hasher(entries, Default::default()),
             ports: Ports::with_capacity(2 * entries),
             first: Vec::with_capacity(entries),
             ..Self::default()
