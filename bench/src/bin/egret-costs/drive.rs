@@ -5,7 +5,6 @@
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,22 +14,15 @@ use nix::unistd::Pid;
 use crate::Error;
 
 /// Starts `command` as the gateway and plays `scenario` so many `times`. Gives what it said.
-pub(crate) fn drive(
-    scenario: &str,
-    times: u64,
-    command: &mut Command,
-    rooms: &Path,
-) -> Result<Vec<u8>, Error> {
+pub(crate) fn drive(scenario: &str, command: &mut Command, times: u64) -> Result<Vec<u8>, Error> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (server, names) = (TcpListener::bind(any)?, UdpSocket::bind(any)?);
-    let log = rooms.join("audit.jsonl");
     command.args([
         "gate",
         &server.local_addr()?.port().to_string(),
         &names.local_addr()?.to_string(),
     ]);
     let mut gate = command
-        .arg(log)
         .spawn()
         .map_err(|error| format!("valgrind does not start: {error}"))?;
     let pid = i32::try_from(gate.id())?;
