@@ -11,6 +11,7 @@
 mod client;
 mod figures;
 mod floor;
+mod gateway;
 mod process;
 mod report;
 mod servers;
@@ -52,6 +53,13 @@ enum Command {
     /// Be the floor
     #[command(hide = true)]
     Floor { how: floor::How, port: u16 },
+    /// Be Egret's gateway, without a sandbox
+    #[command(hide = true)]
+    Gateway {
+        port: u16,
+        policy: PathBuf,
+        log: PathBuf,
+    },
     /// Be the generator of load: one scenario a line on standard input, one result a line on standard output
     #[command(hide = true)]
     Client,
@@ -107,6 +115,7 @@ fn main() -> ExitCode {
         Command::Containers(run) => figures::start_container::measure(&run),
         Command::Servers => servers::serve(),
         Command::Floor { how, port } => floor::serve(how, port),
+        Command::Gateway { port, policy, log } => gateway::serve(port, &policy, &log),
         Command::Client => client::obey(),
     };
     match done {

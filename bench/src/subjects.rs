@@ -210,6 +210,20 @@ impl Subject {
         })
     }
 
+    /// Egret's gateway alone, where the other proxies are.
+    pub(crate) fn gateway(directory: &Path) -> Result<Self, Error> {
+        let port = 8003;
+        let policy = write(directory, "policy.yaml", &policy(10))?;
+        let log = directory.join("gateway.log");
+        let mut command = itself()?;
+        command
+            .args(["gateway", &port.to_string()])
+            .arg(policy)
+            .arg(log);
+        let name = "Egret, gateway only".into();
+        Self::outside(name, String::new(), &mut command, proxy(port, true), port)
+    }
+
     /// The same from now on, with connections being captured instead of a proxy being asked; and back.
     pub(crate) fn captured(&mut self, captured: bool) {
         self.way = match (captured, self.client.proxy) {

@@ -14,6 +14,8 @@ use crate::Error;
 
 /// Where the servers are.
 pub(crate) const SERVER: [u8; 4] = [93, 184, 216, 34];
+/// Where the subjects are.
+pub(crate) const SUBJECTS: [u8; 4] = [93, 184, 216, 1];
 
 /// The servers, in their namespace.
 pub(crate) struct World {
@@ -55,7 +57,8 @@ impl World {
         let server = Ipv4Addr::from(SERVER);
         ip("link add near type veth peer name far")?;
         ip(&format!("link set far netns {id}"))?;
-        ip("address add 93.184.216.1/24 dev near")?;
+        let subjects = Ipv4Addr::from(SUBJECTS);
+        ip(&format!("address add {subjects}/24 dev near"))?;
         ip("link set near up")?;
         let there = |arguments: &str| {
             run(Command::new("nsenter")
