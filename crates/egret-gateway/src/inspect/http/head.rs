@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use memchr::memchr3_iter;
+use memchr::memchr3;
 
 use crate::limits::{Limit, Limits};
 
@@ -61,43 +61,37 @@ pub(crate) fn end(
     scanned: &mut usize,
     limits: &Limits,
 ) -> Result<Option<usize>, BadHead> {
-    let new = bytes.get(*scanned..).unwrap_or_default();
-    for at in memchr3_iter(b'\n', b'\r', 0, new).map(|at| *scanned + at) {
-        let before = bytes.get(..at).unwrap_or_default();
-        let next = bytes.get(at + 1);
-        match bytes.get(at) {
-            Some(b'\n') if before.last() != Some(&b'\r') => {
-                return Err(BadHead::Malformed(
-                    "a line ends in a line feed without a carriage return",
-                ));
+    let bad = |why| Err(BadHead::Malformed(why));
+    let mut from = *scanned;
+    let next = |from| memchr3(b'\n', b'\r', 0, bytes.get(from..)?).map(|at| from + at);
+    while let Some(at) = next(from) {
+        let (before, here) = bytes.split_at_checked(at).unwrap_or_default();
+        match here {
+            [b'\r', b'\n', ..] if before.is_empty() => {
+                return bad("a request does not begin with an empty line");
             }
-            Some(b'\n') if at == 1 => {
-                return Err(BadHead::Malformed(
-                    "a request does not begin with an empty line",
-                ));
-            }
-            Some(b'\n') if before.ends_with(b"\r\n\r") => {
-                if at >= limits.head_bytes {
+            [b'\r', b'\n', ..] if before.ends_with(b"\r\n") => {
+                if at + 1 >= limits.head_bytes {
                     return Err(BadHead::Limit(Limit::HeadBytes));
                 }
                 *scanned = 0;
-                return Ok(Some(at + 1));
+                return Ok(Some(at + 2));
             }
-            Some(b'\n') if matches!(next, Some(b' ' | b'\t')) => {
-                return Err(BadHead::Malformed("a header line begins with a blank"));
-            }
-            Some(b'\r') if next.is_some_and(|&next| next != b'\n') => {
-                return Err(BadHead::Malformed(
-                    "a carriage return stands without a line feed",
-                ));
-            }
-            Some(b'\n' | b'\r') => {}
-            _ => return Err(BadHead::Malformed("a NUL byte stands in the head")),
+            [b'\r', b'\n', b' ' | b'\t', ..] => return bad("a header line begins with a blank"),
+            [b'\r', b'\n', ..] => from = at + 2,
+            [b'\r'] => from = at + 1,
+            [b'\r', ..] => return bad("a carriage return stands without a line feed"),
+            [b'\n', ..] => return bad("a line ends in a line feed without a carriage return"),
+            _ => return bad("a NUL byte stands in the head"),
         }
     }
     // The end of a line at the very end is looked at again together with what follows it.
-    let again = matches!(bytes.last(), Some(b'\r' | b'\n'));
-    *scanned = bytes.len().saturating_sub(usize::from(again));
+    let again = match bytes {
+        [.., b'\r', b'\n'] => 2,
+        [.., b'\r'] => 1,
+        _ => 0,
+    };
+    *scanned = bytes.len().saturating_sub(again);
     if bytes.len() >= limits.head_bytes {
         Err(BadHead::Limit(Limit::HeadBytes))
     } else {
