@@ -429,4 +429,4 @@ const BODY: usize = 64;
 /// How long one thing may take before it has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long there is load before it is counted.
-const WARM_UP: Duration = Duration::from_millis(300);
+const WARM_UP: Duration = Duration::from_millis(100);

@@ -218,7 +218,7 @@ impl Figures {
             })?;
             self.tunnels.add(&name, measured.per_cpu_second());
         }
-        if run.wants("latency") {
+        if run.wants("latency-p50") || run.wants("latency-p99") {
             let (via, targets) = subject.reach(ECHO);
             let measured = subject.play(&Scenario::Tunnels {
                 via,
@@ -277,7 +277,7 @@ impl Figures {
                 via,
                 target: format!("refused.example.org:{ECHO}"),
                 at_once: 64,
-                seconds: 0.4,
+                seconds: 0.25,
             }
         };
         for subject in subjects
