@@ -138,11 +138,18 @@ async fn play(scenario: Scenario, kept: &mut Vec<TcpStream>) -> Result<Outcome, 
             for target in targets {
                 known.push(looked_up(via, target).await?);
             }
-            let mut next = known.into_iter().cycle();
-            let workers = (0..at_once).filter_map(|_| next.next()).map(|target| {
+            // Each worker goes round by itself: the ports of one target would be used up, for a minute each.
+            let known: Rc<[String]> = known.into();
+            let workers = (0..at_once).map(|number| {
+                let (known, turn) = (known.clone(), Cell::new(number));
                 move || {
-                    let target = target.clone();
-                    async move { tunnel(via, &target).await.map(|_| 1) }
+                    let known = known.clone();
+                    let turn = turn.replace(turn.get() + 1);
+                    async move {
+                        let target = known.iter().cycle().nth(turn % known.len());
+                        let target = target.ok_or(io::ErrorKind::NotFound)?;
+                        tunnel(via, target).await.map(|_| 1)
+                    }
                 }
             });
             counted(workers, seconds).await
