@@ -9,6 +9,7 @@
 //! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
 //! - All unsafe code of the project is in the private module `sys`.
 
+mod addresses;
 pub mod agent;
 mod channel;
 mod doors;
@@ -25,6 +26,7 @@ mod sys;
 mod syscalls;
 mod terminal;
 
+pub use addresses::AddressChanges;
 pub use channel::Ended;
 pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT, Ports};
 pub use error::{Error, Step};

@@ -9,14 +9,18 @@ use egret_gateway::{
     UpstreamProxy, audit,
 };
 use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
-use egret_sandbox::{Killer, Maker, Makers, Notice, Stray, addresses};
+use egret_sandbox::{AddressChanges, Killer, Maker, Makers, Notice, Stray, addresses};
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::runtime::Runtime;
 
 /// What the gateway is made of.
@@ -65,6 +69,9 @@ impl Gate {
             upstream_proxy,
             program,
         } = plan;
+        // First, so that no change is missed.
+        let changes = AddressChanges::listen()
+            .map_err(|error| Failure::because("cannot watch this machine's addresses", &error))?;
         let gateway = Gateway::new(Config {
             sandbox: name.clone(),
             matcher: Arc::new(matcher),
@@ -116,7 +123,7 @@ impl Gate {
             .name("gateway".into())
             .spawn({
                 let shared = shared.clone();
-                move || runtime.block_on(serve(&shared, claim, status, doors, closed))
+                move || runtime.block_on(serve(&shared, claim, status, doors, changes, closed))
             })
             .map_err(|error| Failure::because("cannot start the gateway", &error))?;
         Ok(Self {
@@ -240,12 +247,13 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-/// The gateway's thread: the gateway, the control socket, and a look at the machine's addresses now and then.
+/// The gateway's thread: the gateway, the control socket, and an eye on the machine's addresses.
 async fn serve(
     shared: &Shared,
     claim: Claim,
     status: Status,
     doors: egret_sandbox::Doors,
+    changes: AddressChanges,
     closed: tokio::sync::oneshot::Receiver<()>,
 ) {
     let mut gateway = pin!(shared.gateway.clone().serve(handed_over(doors)));
@@ -256,7 +264,10 @@ async fn serve(
             return shared.gateway.shutdown().await;
         }
         ended = claim.serve(async |request| shared.answer(request, &status)) => ended.err(),
-        () = watch_addresses(&shared.gateway) => None,
+        error = watch_addresses(&shared.gateway, changes) => {
+            say!("egret: this machine's addresses cannot be watched, and with that the gateway ends: {error}");
+            None
+        }
         _ = closed => None,
     };
     if let Some(error) = failed {
@@ -283,21 +294,27 @@ pub(crate) fn handed_over(doors: egret_sandbox::Doors) -> Doors {
     }
 }
 
-const ADDRESSES_CHANGE_SELDOM: Duration = Duration::from_secs(2);
-
-/// An address that this machine gets while a sandbox runs is as much the host as those it had.
-async fn watch_addresses(gateway: &Gateway) {
-    // The gateway has them already; the first look here is when they may have changed.
-    let mut known = Vec::new();
-    loop {
-        tokio::time::sleep(ADDRESSES_CHANGE_SELDOM).await;
-        // If they cannot be listed now, those that were known stay.
-        if let Ok(now) = addresses()
-            && now != known
-        {
-            gateway.set_hosts(host_addresses(now.clone()));
-            known = now;
+/// An address that this machine gets while a sandbox runs is as much the host as those it had. Does not end, unless they
+/// cannot be watched.
+async fn watch_addresses(gateway: &Gateway, changes: AddressChanges) -> io::Error {
+    let follow = async {
+        // It is a netlink socket. What is made of it here only waits for it, and that is the same for every socket.
+        let waits = UnixDatagram::from_std(changes.as_fd().try_clone_to_owned()?.into())?;
+        loop {
+            waits.readable().await?;
+            let drained = waits.try_io(Interest::READABLE, || {
+                changes.drain();
+                Err::<(), _>(io::ErrorKind::WouldBlock.into())
+            });
+            // Nothing is left, and the runtime has been told so.
+            drained.unwrap_or_default();
+            gateway.set_hosts(hosts()?);
         }
+    };
+    let ended: io::Result<Infallible> = follow.await;
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error,
     }
 }
 
@@ -315,7 +332,7 @@ fn identify(makers: Makers) -> Identify {
     })
 }
 
-fn hosts() -> std::io::Result<HostAddresses> {
+fn hosts() -> io::Result<HostAddresses> {
     addresses().map(host_addresses)
 }
 

@@ -1,5 +1,8 @@
 //! Classes 1 to 12: routing, sockets, the kernel, and Egret's own surface.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{CALLS, all_fail};
@@ -51,6 +54,27 @@ fn another_address_for_an_allowed_name_is_another_destination() {
         }
     }
     assert_eq!(world.server(elsewhere, |server| server.connections()), 0);
+}
+
+#[test]
+fn an_address_that_the_machine_gets_meanwhile_is_the_host_at_once() {
+    let world = World::new();
+    for user in User::ALL {
+        let live = world.run_as(user).allow("151.101.0.99:80").start(&[
+            "sh",
+            "-c",
+            "read line; curl -sS -m 5 http://151.101.0.99/",
+        ]);
+        // Until it runs; what was there before would be no news.
+        sleep(Duration::from_secs(1));
+        world.machine.ip("address add 151.101.0.99/32 dev lo");
+        let listener = world.machine.listen("151.101.0.99:80".parse().unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let outcome = live.finish();
+        world.machine.ip("address del 151.101.0.99/32 dev lo");
+        outcome.decided("denied.host_gateway", "151.101.0.99", 80);
+        assert!(listener.accept().is_err(), "{user:?}: it was dialled");
+    }
 }
 
 #[test]
