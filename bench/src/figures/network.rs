@@ -277,7 +277,7 @@ impl Figures {
                 via,
                 target: format!("refused.example.org:{ECHO}"),
                 at_once: 64,
-                seconds: 0.25,
+                seconds: 0.1,
             }
         };
         for subject in subjects
