@@ -82,7 +82,7 @@ impl Subject {
         command.args(["floor", how, &port.to_string()]);
         Self::outside(
             format!("floor, {how}"),
-            env!("CARGO_PKG_VERSION").into(),
+            String::new(),
             &mut command,
             proxy(port, false),
             port,

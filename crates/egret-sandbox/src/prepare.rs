@@ -4,8 +4,9 @@
 //! Jail ──prepare──▶ Prepared ──release──▶ Running ──wait──▶ Ended
 //! ```
 //!
-//! A [`Jail`] makes and seals namespaces while the caller finds out what is to run. A [`Prepared`] sandbox stands and is sealed, and nothing of the user's has run in it. Only its `release` starts the
-//! program, so that a gateway can stand before there is anything to let through. Dropping any of them ends the sandbox.
+//! A [`Jail`] makes and seals namespaces while the caller finds out what is to run. A [`Prepared`] sandbox stands and is
+//! sealed, and nothing of the user's has run in it. Only its `release` starts the program, so that a gateway can stand before
+//! there is anything to let through. Dropping any of them ends the sandbox.
 
 use crate::channel::{self, Ended, LONGEST, Order, Outside, Report};
 use crate::doors::Doors;
