@@ -440,7 +440,7 @@ impl Machine {
     /// An agent that is the first process of a process namespace and may have one capability, as in a container.
     fn first_process_agent(&self) -> Inside {
         let mut command = self.command(Path::new("unshare"));
-        command.args(["--pid", "--fork", "--"]);
+        command.args(["--pid", "--fork", "--kill-child", "--"]);
         command
             .args(["setpriv", "--bounding-set=-all,+net_admin"])
             .arg(inside())
