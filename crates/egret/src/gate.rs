@@ -19,9 +19,11 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::runtime::Runtime;
+use tokio::time::sleep;
 
 /// What the gateway is made of.
 pub(crate) struct GatePlan {
@@ -294,6 +296,8 @@ pub(crate) fn handed_over(doors: egret_sandbox::Doors) -> Doors {
     }
 }
 
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// An address that this machine gets while a sandbox runs is as much the host as those it had. Does not end, unless they
 /// cannot be watched.
 async fn watch_addresses(gateway: &Gateway, changes: AddressChanges) -> io::Error {
@@ -308,7 +312,10 @@ async fn watch_addresses(gateway: &Gateway, changes: AddressChanges) -> io::Erro
             });
             // Nothing is left, and the runtime has been told so.
             drained.unwrap_or_default();
-            gateway.set_hosts(hosts()?);
+            // What cannot be listed now is tried again; what was known stays until then.
+            while hosts().map(|now| gateway.set_hosts(now)).is_err() {
+                sleep(AGAIN).await;
+            }
         }
     };
     let ended: io::Result<Infallible> = follow.await;
