@@ -100,13 +100,11 @@ impl Heard {
     }
 }
 
-/// Lets two commands get where they can be ended without harm: Podman's, ended while it makes a container, leaves processes
-/// behind that wait for it.
+/// Lets two commands get where they can be ended without harm. Docker's daemon goes on to make a container that its command
+/// asked for and does not wait for any more: it would come after everything was removed. Podman's command, ended while it
+/// makes a container, leaves processes behind that wait for it.
 pub(super) fn calm(engine: &Engine, commands: [(&mut Child, &str); 2]) {
-    if engine.kind == Kind::Docker {
-        return;
-    }
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_secs(15);
     for (command, container) in commands {
         let harmless = |command: &mut Child| {
             let ended = command.try_wait().is_ok_and(|status| status.is_some());
@@ -119,7 +117,11 @@ pub(super) fn calm(engine: &Engine, commands: [(&mut Child, &str); 2]) {
                     container,
                 ])
             };
-            ended || state().is_ok_and(|state| matches!(state.trim(), "running" | "exited"))
+            let is_made = |state: String| match engine.kind {
+                Kind::Docker => true,
+                Kind::Podman => matches!(state.trim(), "running" | "exited"),
+            };
+            ended || state().is_ok_and(is_made)
         };
         while Instant::now() < until && !harmless(command) {
             std::thread::sleep(Duration::from_millis(50));
