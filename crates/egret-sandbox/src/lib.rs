@@ -5,12 +5,14 @@
 //! may connect where is decided elsewhere: nothing here knows of policies.
 //!
 //! - [`Jail`] orders a sandbox from outside; [`jail`] builds it from inside, in a process of its own.
+//! - [`attempts`] are what a program could try against its sandbox, for a prober.
 //! - [`agent`] seals what a container engine made, for a gateway in another container.
 //! - If a part of the confinement cannot be had, there is an [`Error`] and nothing was started.
 //! - All unsafe code of the project is in the private module `sys`.
 
 mod addresses;
 pub mod agent;
+pub mod attempts;
 mod channel;
 mod doors;
 mod error;

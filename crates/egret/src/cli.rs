@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::container::{ContainerOptions, Kind};
+use crate::verify::Plan;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egret_policy::{HostGatewayPorts, SandboxId};
 use std::ffi::OsString;
@@ -20,7 +21,8 @@ Examples:
   egret run --policy agent.yaml -- claude
   egret run --allow-docker-gateway=5432 -- psql -h host.docker.internal
   egret policy explain agent.yaml api.github.com:443
-  egret logs --denied")]
+  egret logs --denied
+  egret verify --policy agent.yaml")]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -32,6 +34,8 @@ pub(crate) enum Command {
     Run(Box<Run>),
     /// List the sandboxes that are running
     Ps(Ps),
+    /// Try the known ways out of a sandbox, from inside, and see what gets through
+    Verify(Box<Verify>),
     /// Show what sandboxes tried to reach, and what became of it
     Logs(Logs),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
@@ -78,6 +82,33 @@ Exit status: the program's own; 125 if egret failed, 126 if the program cannot
 be run, 127 if it is not there."
 )]
 pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// End with a summary of what was refused, even if standard error is no terminal
+    #[arg(long)]
+    pub(crate) summary: bool,
+    /// Form of the summary; json implies --summary
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub(crate) output: Output,
+    #[command(flatten, next_help_heading = "Options for a command")]
+    pub(crate) process: ProcessOptions,
+    #[command(flatten, next_help_heading = "Options for an image")]
+    pub(crate) container: ContainerOptions,
+    /// Run `egret verify`'s prober instead: what it is to try, as JSON
+    #[arg(long, hide = true, value_name = "PLAN", value_parser = Plan::parse)]
+    pub(crate) probe: Option<Plan>,
+    /// The image to run, and arguments in place of its command; or, after `--`, the command to run
+    #[arg(
+        value_name = "IMAGE",
+        num_args = 0..,
+        trailing_var_arg = true
+    )]
+    pub(crate) words: Vec<OsString>,
+}
+
+/// What every sandbox has.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
     /// Allow a destination, on ports 80 and 443 unless it says which
     #[arg(long, value_name = "HOST[:PORT,…]")]
     pub(crate) allow: Vec<String>,
@@ -115,23 +146,46 @@ pub(crate) struct Run {
     /// Write the audit log to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// End with a summary of what was refused, even if standard error is no terminal
-    #[arg(long)]
-    pub(crate) summary: bool,
-    /// Form of the summary; json implies --summary
+}
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "egret verify [OPTIONS] [-- COMMAND]\n       egret verify [OPTIONS] IMAGE\n       egret verify NAME",
+    after_help = "\
+Puts a prober into a sandbox, which tries the known ways past its boundary, and
+opens servers outside that see what gets through. With the options of `egret run`
+the sandbox is a new one, in which the prober is run in place of the command or
+of the image's. With the NAME of a sandbox that runs, the prober joins it.
+
+What is tried, and what closes each way: docs/bypasses.md.
+
+Exit status: 0 if nothing leaked and nothing was skipped, 1 otherwise, 125 if
+there is no such sandbox or it cannot be made."
+)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    /// Form of the report
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub(crate) output: Output,
+    pub(crate) output: Report,
     #[command(flatten, next_help_heading = "Options for a command")]
     pub(crate) process: ProcessOptions,
     #[command(flatten, next_help_heading = "Options for an image")]
     pub(crate) container: ContainerOptions,
-    /// The image to run, and arguments in place of its command; or, after `--`, the command to run
-    #[arg(
-        value_name = "IMAGE",
-        num_args = 0..,
-        trailing_var_arg = true
-    )]
+    /// A sandbox that runs, or an image; or, after `--`, a command, which is not run
+    #[arg(value_name = "NAME|IMAGE", num_args = 0.., trailing_var_arg = true)]
     pub(crate) words: Vec<OsString>,
+}
+
+/// How a verification is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Report {
+    /// A table for people.
+    Text,
+    /// For machines.
+    Json,
+    /// JUnit XML, for what reads test results.
+    Junit,
 }
 
 impl Run {

@@ -29,6 +29,7 @@ mod secrets;
 mod settings;
 mod source;
 mod summary;
+mod verify;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Some("gateway") => Some(container::gateway()),
         Some("ask") => Some(container::ask(&rest)),
         Some("mind") => Some(container::mind(&rest)),
+        Some("probe") => Some(verify::probe(&rest)),
         _ => None,
     };
     if let Some(outcome) = hidden {
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
                 .map_err(Failure::from)
                 .and_then(|jail| run::run(arguments, jail)),
         },
+        Command::Verify(arguments) => verify::verify(&arguments, &given),
         Command::Ps(arguments) => sandboxes::ps(&arguments),
         Command::Stop(arguments) => sandboxes::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),

@@ -21,7 +21,10 @@ use std::process::ExitCode;
 ///
 /// The jail makes a sealed sandbox while the rest is found out here. It passes on which signals are blocked, so it is
 /// started before they are.
-pub(crate) fn run(arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<ExitCode, Failure> {
+pub(crate) fn run(mut arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<ExitCode, Failure> {
+    if let Some(plan) = &arguments.probe {
+        plan.open(&mut arguments.options);
+    }
     // Before any thread, so that every thread leaves signals to this one.
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
@@ -93,23 +96,23 @@ impl Plan {
             .next()
             .ok_or_else(|| Failure::new("there is no command to run"))?;
         let home = settings::home();
-        let directory = directory(arguments.workdir.as_deref())?;
+        let directory = directory(arguments.options.workdir.as_deref())?;
 
-        let named = arguments.policy.as_deref().map(Origin::named);
+        let named = arguments.options.policy.as_deref().map(Origin::named);
         let mut source = PolicySource::new(
             named.clone().map(Origin::resolved).transpose()?,
-            arguments.allow,
-            arguments.deny,
-            arguments.allow_docker_gateway,
+            arguments.options.allow,
+            arguments.options.deny,
+            arguments.options.allow_docker_gateway,
         );
         let policy = source.load()?;
-        let resolver = settings::resolver(&arguments.resolver)?;
-        let upstream_proxy = settings::upstream_proxy(arguments.upstream_proxy.as_deref())?;
+        let resolver = settings::resolver(&arguments.options.resolver)?;
+        let upstream_proxy = settings::upstream_proxy(arguments.options.upstream_proxy.as_deref())?;
         let outside = std::env::vars_os().collect();
         let wishes = environment::Wishes {
-            set: &arguments.env,
-            files: &arguments.env_file,
-            proxy: !arguments.no_proxy_env,
+            set: &arguments.options.env,
+            files: &arguments.options.env_file,
+            proxy: !arguments.options.no_proxy_env,
         };
         let mut environment = environment(&outside, &wishes)?;
         for name in wishes
@@ -120,14 +123,14 @@ impl Plan {
             say!("egret: {name} is not set, so there is nothing to pass on");
         }
 
-        let name = match arguments.name {
+        let name = match arguments.options.name {
             Some(name) => name
                 .parse()
                 .map_err(|error| Failure::because("--name", &error))?,
             None => settings::made_up_name(Path::new(&program))?,
         };
         let claim = control::claim(&name)?;
-        let log_path = match arguments.log_file {
+        let log_path = match arguments.options.log_file {
             Some(path) => path,
             None => settings::make_log_directory()?
                 .join(logs::file_name(name.as_str(), jiff::Timestamp::now())),
@@ -169,8 +172,15 @@ impl Plan {
                 program: program.to_string_lossy().into_owned(),
             },
             spec: Spec {
-                program,
-                arguments: command.collect(),
+                // The executable is open in the jail, whatever of the file system is shown.
+                program: match &arguments.probe {
+                    Some(_) => "/proc/self/exe".into(),
+                    None => program,
+                },
+                arguments: match &arguments.probe {
+                    Some(plan) => plan.command(&policy),
+                    None => command.collect(),
+                },
                 environment,
                 directory,
                 files,

@@ -2,7 +2,8 @@
 //!
 //! Everything else in the workspace goes through `rustix`. What is left here is what `rustix` does not have:
 //! a `fork` that gives the child to our own parent, `execve` after it, `mount_setattr`, filters for system calls, the
-//! signal mask with `signalfd`, the list of interface addresses, and who is at the other end of a socket.
+//! signal mask with `signalfd`, the list of interface addresses, who is at the other end of a socket, and calls that are made
+//! only to see them refused.
 //!
 //! Two facts carry most of the arguments below, and [`crate::jail`] upholds both: the jail is a process that was
 //! started afresh and never had a second thread, and nothing in it shares memory with anyone.
@@ -18,3 +19,4 @@ pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod sockets;
+pub(crate) mod tries;

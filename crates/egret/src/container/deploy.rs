@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     }
     let calls = seccomp_file()
         .map_err(|error| Failure::because("cannot prepare the workload's system calls", &error))?;
-    let spec = Spec {
+    let mut spec = Spec {
         kind: engine.kind,
         name,
         ports: doors(&instance, plan.as_ref().map_or(&[], |plan| &plan.published)),
@@ -80,12 +80,15 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         last_capability: last_capability()
             .map_err(|error| Failure::because("cannot tell what capabilities there are", &error))?,
         detach: arguments.container.detach,
-        remove: arguments.container.rm,
+        remove: arguments.container.rm || arguments.probe.is_some(),
     };
     if let (Surroundings::NoNetwork, Some(plan)) = (surroundings, &plan) {
         plan.outside_storage(&engine)?;
     }
     let Some(plan) = plan.filter(|_| surroundings == Surroundings::Sealed) else {
+        if let Some(prober) = &arguments.probe {
+            spec.run_own(image::own_image(&engine)?, prober.unsealed());
+        }
         let words = match surroundings {
             Surroundings::Open => spec.unsealed(),
             _ => spec.without_network(),
@@ -96,7 +99,12 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         };
     };
 
-    let standing = Standing::raise(&engine, spec, named, &plan, signals)?;
+    let mut standing = Standing::raise(&engine, spec, named, &plan, signals)?;
+    if let Some(prober) = &arguments.probe {
+        let words = prober.arguments(&plan.policy, standing.spec.ports.proxy);
+        let own_image = standing.spec.own_image.clone();
+        standing.spec.run_own(own_image, words);
+    }
     match arguments.container.detach {
         true => standing.detach(),
         false => standing.workload(signals, arguments).map(wait::exit_as),

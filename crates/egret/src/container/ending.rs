@@ -61,7 +61,7 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
         let (Ok(_) | Err(_)) = agent.join();
         records
     });
-    let log = match (&arguments.log_file, spec.remove) {
+    let log = match (&arguments.options.log_file, spec.remove) {
         (None, false) => format!("egret logs --audit {name}"),
         (file, _) => records.keep(name, file.as_deref())?.display().to_string(),
     };

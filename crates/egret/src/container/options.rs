@@ -233,7 +233,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     }
     if options.detach {
         for (given, option) in [
-            (run.log_file.is_some(), "--log-file"),
+            (run.options.log_file.is_some(), "--log-file"),
             (run.summary, "--summary"),
             (run.output == Output::Json, "--output"),
         ] {
@@ -273,16 +273,16 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     }
 
     // What can be given several times adds to what the file has; what cannot replaces it.
-    config.allow.extend_from_slice(&run.allow);
-    config.deny.extend_from_slice(&run.deny);
-    config.env.extend_from_slice(&run.env);
-    for file in &run.env_file {
+    config.allow.extend_from_slice(&run.options.allow);
+    config.deny.extend_from_slice(&run.options.deny);
+    config.env.extend_from_slice(&run.options.env);
+    for file in &run.options.env_file {
         let file = std::path::absolute(file).map_err(|error| {
             Failure::because(format_args!("--env-file {}", file.display()), &error)
         })?;
         config.env_file.push(file);
     }
-    config.resolver.extend_from_slice(&run.resolver);
+    config.resolver.extend_from_slice(&run.options.resolver);
     config.volume.extend_from_slice(&options.volume);
     config.mount.extend_from_slice(&options.mount);
     config.tmpfs.extend_from_slice(&options.tmpfs);
@@ -320,19 +320,19 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     replace(&mut config.weakening.uts, &options.uts);
     replace(&mut config.weakening.userns, &options.userns);
     replace(&mut config.weakening.cgroupns, &options.cgroupns);
-    if let Some(directory) = &run.workdir {
+    if let Some(directory) = &run.options.workdir {
         config.workdir = Some(text(directory.as_os_str())?);
     }
-    if let Some(policy) = &run.policy {
+    if let Some(policy) = &run.options.policy {
         config.policy = Some(PolicyText::Named(policy.clone()));
     }
-    if let Some(proxy) = &run.upstream_proxy {
+    if let Some(proxy) = &run.options.upstream_proxy {
         config.upstream_proxy = Some(proxy.clone());
     }
-    if let Some(name) = &run.name {
+    if let Some(name) = &run.options.name {
         config.name = Some(sanitised(name)?);
     }
-    if let Some(ports) = &run.allow_docker_gateway {
+    if let Some(ports) = &run.options.allow_docker_gateway {
         config = config.with_docker_gateway(Some(ports.clone()));
     }
     if let Some(isolate) = options.isolate_network {
@@ -346,7 +346,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     config.init |= options.init;
     config.interactive |= options.interactive;
     config.tty |= options.tty;
-    config.no_proxy_env |= run.no_proxy_env;
+    config.no_proxy_env |= run.options.no_proxy_env;
     config.weakening.privileged |= options.privileged;
     for variable in &config.env {
         check_variable("-e", variable)?;

@@ -224,6 +224,20 @@ impl Spec {
         words.0
     }
 
+    /// Runs Egret itself in the workload's place, with these arguments, and all else as it would be.
+    pub(crate) fn run_own(&mut self, own_image: String, arguments: Vec<String>) {
+        self.config = RunConfig {
+            image: own_image,
+            command: arguments,
+            entrypoint: None,
+            // In the image there is nothing but the executable, and nobody it could belong to by name.
+            workdir: None,
+            pull: Some("never".into()),
+            platform: None,
+            ..self.config.clone()
+        };
+    }
+
     /// `run …` of a workload that has no network, and so no gateway.
     pub(crate) fn without_network(&self) -> Vec<String> {
         let mut words = self.confined("none");

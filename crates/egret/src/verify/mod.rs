@@ -1,0 +1,428 @@
+//! `egret verify`: a prober in a sandbox, sinks outside it, and what comes of both. [`verify`] is the whole story.
+//!
+//! - [`sinks`] are servers outside that nothing in a sandbox may reach: a leak is seen there, not concluded.
+//! - [`prober`] runs inside, and tries what a hostile program would.
+//! - [`judge`] puts together what was tried, seen and recorded; [`report`] prints it.
+//!
+//! A sandbox that is made for the prober is made by `egret run` itself, with the options that were given, and is opened for
+//! two things more: a port of this machine, behind which is a sink, and names that a name server of ours resolves. So
+//! what is said on an allowed connection, and what allowed names lead to, can be tried as well.
+
+mod classes;
+mod judge;
+mod plan;
+mod prober;
+mod report;
+mod sinks;
+
+pub(crate) use plan::Plan;
+pub(crate) use prober::probe;
+
+use crate::cli;
+use crate::failure::Failure;
+use crate::settings;
+use egret_policy::{Destination, HostAddresses, HostGatewayPorts, Policy};
+use egret_sandbox::PROXY_PORT;
+use judge::Evidence;
+use plan::{Attempt, Granted};
+use report::Report;
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use sinks::Sinks;
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Verifies a sandbox, and prints what came out.
+pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<ExitCode, Failure> {
+    let since = Instant::now();
+    for (is_given, option) in [
+        (arguments.container.detach, "--detach"),
+        (arguments.container.tty, "--tty"),
+        (arguments.container.interactive, "--interactive"),
+    ] {
+        if is_given {
+            return Err(Failure::new(format!(
+                "{option} is about an image's own program, and the prober is run in its place; leave it out"
+            )));
+        }
+    }
+    let subject = Subject::of(arguments, given)?;
+    let place = Place::make()?;
+    let nonce = nonce()?;
+    let machine = machine()?;
+    let zone = format!("{nonce}.verify.egret.test");
+    let own_name = format!("egret-verify/{nonce}");
+    let control_name = format!("egret/{}/verify-{nonce}", geteuid().as_raw());
+    let socket = place.0.join("socket");
+    let sinks = Sinks::open(&nonce, &zone, &machine, [&own_name, &control_name], &socket).map_err(
+        |error| Failure::because("cannot open the servers that are to see what leaks", &error),
+    )?;
+    let resolver = subject.resolver(&machine);
+    let log = arguments
+        .options
+        .log_file
+        .clone()
+        .unwrap_or_else(|| place.0.join("audit.jsonl"));
+    let plan = Plan {
+        hosts: machine,
+        ports: sinks.ports.clone(),
+        udp: sinks.udp,
+        abstract_socket: own_name,
+        control_socket: control_name,
+        paths: vec![socket],
+        own: own_files(arguments, &log),
+        processes: vec![std::process::id()],
+        granted: Some(sinks::granted(&sinks, &zone, resolver)),
+        proxy: None,
+        sealed: false,
+        host_is_open: false,
+        nonce,
+    };
+    let before = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
+    let (attempts, complete) = subject.probe(&plan, &log)?;
+    let log = match subject {
+        Subject::Unconfined => None,
+        _ => Some(read_from(&log, before)?),
+    };
+    let evidence = Evidence {
+        attempts,
+        complete,
+        sightings: sinks.close(),
+        log,
+    };
+    let findings = judge::judge(&plan, &evidence);
+    let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let report = Report::new(subject.to_string(), findings, ms);
+    report
+        .print(arguments.output)
+        .map_err(|error| Failure::because("cannot print", &error))?;
+    Ok(ExitCode::from(u8::from(!report.holds)))
+}
+
+/// What is verified.
+#[derive(Debug)]
+enum Subject {
+    /// A new sandbox, by the arguments of `egret run`, and whether it is one of containers.
+    New {
+        before: Vec<OsString>,
+        image: Vec<OsString>,
+    },
+    /// No sandbox at all: what an unconfined program reaches.
+    Unconfined,
+}
+
+/// How long a prober may take for all it does.
+const LIMIT: Duration = Duration::from_secs(9);
+/// How long a sandbox may take to be made, on an engine that has much to do.
+const START: Duration = Duration::from_secs(60);
+
+impl Subject {
+    fn of(arguments: &cli::Verify, given: &[OsString]) -> Result<Self, Failure> {
+        let words = arguments.words.len();
+        let end = given.len().saturating_sub(words);
+        let mut before: Vec<OsString> = without_output(given.get(2..end).unwrap_or_default());
+        let is_command = before.last().is_some_and(|word| word == "--");
+        if is_command {
+            before.pop();
+        }
+        let image = match is_command {
+            true => Vec::new(),
+            false => arguments.words.clone(),
+        };
+        let is_process = image.is_empty() && arguments.container.from_config.is_none();
+        if is_process && arguments.container.isolate_network == Some(false) {
+            return Ok(Self::Unconfined);
+        }
+        Ok(Self::New { before, image })
+    }
+
+    /// The address at which the gateway reaches the name server: it may be in a network of its own.
+    fn resolver(&self, machine: &[IpAddr]) -> IpAddr {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        match self {
+            Self::New { image, .. } if !image.is_empty() => {
+                let elsewhere = machine
+                    .iter()
+                    .find(|address| address.is_ipv4() && !address.is_loopback());
+                elsewhere.copied().unwrap_or(loopback)
+            }
+            _ => loopback,
+        }
+    }
+
+    /// Has the prober run, and returns what it tells and whether that is all.
+    fn probe(&self, plan: &Plan, log: &Path) -> Result<(Vec<Attempt>, bool), Failure> {
+        let failed =
+            |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
+        let text = serde_json::to_string(plan).map_err(|error| failed(&error))?;
+        let mut command = Command::new("/proc/self/exe");
+        match self {
+            Self::New { before, image } => {
+                command.args(["run", "--probe", &text]).args(before);
+                if !before.iter().any(|word| is_option(word, "--log-file")) {
+                    command.arg("--log-file").arg(log);
+                }
+                match image.is_empty()
+                    && !before.iter().any(|word| is_option(word, "--from-config"))
+                {
+                    true => command.args(["--", "probe"]),
+                    false => command.args(image),
+                }
+            }
+            Self::Unconfined => command.args(plan.unsealed()),
+        };
+        run(command)
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::New { image, .. } if image.is_empty() => {
+                f.write_str("a new sandbox for a command")
+            }
+            Self::New { image, .. } => {
+                let image = image
+                    .first()
+                    .map(|image| image.to_string_lossy().into_owned());
+                write!(
+                    f,
+                    "a new sandbox for the image {}",
+                    image.unwrap_or_default()
+                )
+            }
+            Self::Unconfined => f.write_str("no sandbox"),
+        }
+    }
+}
+
+fn is_option(word: &OsStr, option: &str) -> bool {
+    word.to_str()
+        .is_some_and(|word| word == option || word.starts_with(&format!("{option}=")))
+}
+
+/// Arguments without the one that says how to report.
+fn without_output(words: &[OsString]) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        if word == "--output" {
+            words.next();
+        } else if !is_option(word, "--output") {
+            kept.push(word.clone());
+        }
+    }
+    kept
+}
+
+/// Runs a prober's process to its end, or to the limit.
+fn run(mut command: Command) -> Result<(Vec<Attempt>, bool), Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let (tell, told) = mpsc::channel();
+    if let Some(stdout) = child.stdout.take() {
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let complaints = child.stderr.take().map(|mut stderr| {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            // Whatever could be read of it is said.
+            let (Ok(_) | Err(_)) = stderr.read_to_string(&mut text);
+            text
+        })
+    });
+    let mut until = Instant::now() + START;
+    let (mut attempts, mut complete) = (Vec::new(), false);
+    loop {
+        match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            // Its end: what follows is the sandbox's.
+            Ok(line) if line.is_empty() => (complete, until) = (true, Instant::now() + START),
+            Ok(line) => {
+                if attempts.is_empty() {
+                    until = Instant::now() + LIMIT;
+                }
+                attempts.extend(serde_json::from_str::<Attempt>(&line).ok());
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // It undoes what it has made.
+                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+                let (Ok(()) | Err(_)) = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+                break;
+            }
+        }
+    }
+    let status = child.wait().map_err(|error| failed(&error))?;
+    let said = complaints
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_default();
+    if attempts.is_empty() {
+        let said = said.trim();
+        return Err(match said.is_empty() {
+            true => Failure::new(format!("the prober ended at once: {status}")),
+            false => Failure::new(said.trim_start_matches("egret: ").to_owned()),
+        });
+    }
+    Ok((attempts, complete))
+}
+
+/// A directory of ours, removed with what is in it.
+#[derive(Debug)]
+struct Place(PathBuf);
+
+impl Place {
+    fn make() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("egret-verify-{}", nonce()?));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| {
+                Failure::because(format_args!("cannot make {}", path.display()), &error)
+            })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What is left in a directory for temporary files is removed with the rest of it some time.
+        let (Ok(()) | Err(_)) = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Twelve hexadecimal digits that nobody can know.
+fn nonce() -> Result<String, Failure> {
+    let mut bytes = [0; 6];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Some of this machine's addresses, those that others can reach first.
+fn machine() -> Result<Vec<IpAddr>, Failure> {
+    let mut all = egret_sandbox::addresses()
+        .map_err(|error| Failure::because("cannot list this machine's addresses", &error))?;
+    // Link-local ones mean something only with an interface.
+    all.retain(
+        |address| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()),
+    );
+    all.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
+    const MOST_OF_A_FAMILY: usize = 3;
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) = all.into_iter().partition(IpAddr::is_ipv4);
+    let chosen = [v4, v6].map(|family| family.into_iter().take(MOST_OF_A_FAMILY));
+    let mut chosen: Vec<IpAddr> = chosen.into_iter().flatten().collect();
+    chosen.sort_by_key(IpAddr::is_loopback);
+    Ok(chosen)
+}
+
+fn own_files(arguments: &cli::Verify, log: &Path) -> Vec<PathBuf> {
+    let policy = arguments.options.policy.as_deref().map(PathBuf::from);
+    let executable = std::env::current_exe().ok();
+    let logs = settings::log_directory()
+        .ok()
+        .map(|directory| directory.join("x"));
+    [Some(log.to_owned()), policy, executable, logs]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn read_from(path: &Path, start: u64) -> Result<Vec<u8>, Failure> {
+    use std::io::Seek as _;
+    let read = || {
+        let mut file = std::fs::File::open(path)?;
+        file.seek(std::io::SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    read().map_err(|error| {
+        Failure::because(
+            format_args!("cannot read the audit log {}", path.display()),
+            &error,
+        )
+    })
+}
+
+// ---- the prober's side of `egret run` ----
+
+impl Plan {
+    /// As an argument.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|_| "this is for `egret verify` to write".into())
+    }
+
+    /// Opens to the prober what it needs to be opened.
+    pub(crate) fn open(&self, options: &mut cli::Options) {
+        let Some(Granted {
+            port,
+            zone,
+            resolver,
+        }) = &self.granted
+        else {
+            return;
+        };
+        let ports: Vec<String> = self.ports.values().map(u16::to_string).collect();
+        options.allow.push(format!("*.{zone}:{}", ports.join(",")));
+        options.resolver = vec![resolver.to_string()];
+        let given = options.allow_docker_gateway.take();
+        options.allow_docker_gateway = match given.as_ref().map(HostGatewayPorts::ports) {
+            Some(None) => given,
+            Some(Some(ports)) => HostGatewayPorts::new([ports, &[*port]].concat()).ok(),
+            None => HostGatewayPorts::new(vec![*port]).ok(),
+        };
+    }
+
+    /// The prober's arguments where there is no sandbox, and nothing it could be granted.
+    pub(crate) fn unsealed(&self) -> Vec<String> {
+        let plan = Self {
+            granted: None,
+            ..self.clone()
+        };
+        plan.words()
+    }
+
+    fn words(&self) -> Vec<String> {
+        let text = serde_json::to_string(self).unwrap_or_else(|error| unreachable!("{error}"));
+        vec!["probe".into(), text]
+    }
+
+    /// The prober's arguments, in a sandbox that has this policy.
+    pub(crate) fn arguments(&self, policy: &Policy, proxy: u16) -> Vec<String> {
+        let matcher = policy.compile();
+        let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
+        let opens = |port: u16| {
+            Destination::parse("host.docker.internal", &port.to_string())
+                .is_ok_and(|machine| matcher.decide(&machine, None, &hosts).is_ok())
+        };
+        let mut plan = self.clone();
+        plan.proxy = Some(proxy);
+        plan.sealed = true;
+        plan.host_is_open = self.ports.get(&23).is_some_and(|port| opens(*port));
+        plan.granted = plan.granted.filter(|granted| opens(granted.port));
+        plan.words()
+    }
+
+    /// The same, of a sandbox for a command.
+    pub(crate) fn command(&self, policy: &Policy) -> Vec<OsString> {
+        let arguments = self.arguments(policy, PROXY_PORT);
+        arguments.into_iter().map(OsString::from).collect()
+    }
+}

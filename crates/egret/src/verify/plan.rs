@@ -1,0 +1,103 @@
+//! What a prober is told to try, and what it tells of it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// What there is to try, for the prober in the sandbox.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Plan {
+    /// In everything that is sent: what arrives at a sink can be told from what anybody else sends there.
+    pub(crate) nonce: String,
+    /// The machine's addresses.
+    pub(crate) hosts: Vec<IpAddr>,
+    /// For each class that has one, a port of the machine where a sink listens.
+    pub(crate) ports: BTreeMap<u8, u16>,
+    /// The port of a sink for datagrams.
+    pub(crate) udp: u16,
+    /// An abstract unix socket outside.
+    pub(crate) abstract_socket: String,
+    /// One that is called as the sockets are by which sandboxes are spoken to.
+    pub(crate) control_socket: String,
+    /// Unix sockets with paths, outside.
+    pub(crate) paths: Vec<PathBuf>,
+    /// What is Egret's own and not to be seen or changed.
+    pub(crate) own: Vec<PathBuf>,
+    /// Processes outside.
+    pub(crate) processes: Vec<u32>,
+    /// What a sandbox that was made for the prober lets through.
+    pub(crate) granted: Option<Granted>,
+    /// Where the gateway listens for requests to a proxy, inside.
+    pub(crate) proxy: Option<u16>,
+    /// Whether anything is sealed: what would change the machine otherwise is left out.
+    pub(crate) sealed: bool,
+    /// Whether the policy opens every port of the machine by its names.
+    pub(crate) host_is_open: bool,
+}
+
+/// What is opened for the prober.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Granted {
+    /// A port of the machine, by its name `host.docker.internal`, behind which a sink takes what gets through.
+    pub(crate) port: u16,
+    /// Names below this are allowed on the sinks' ports, and `resolver` says what they resolve to.
+    pub(crate) zone: String,
+    /// The name server that the gateway asks.
+    pub(crate) resolver: SocketAddr,
+}
+
+impl Plan {
+    /// What everything contains that is sent to try a class.
+    pub(crate) fn token(&self, class: u8) -> String {
+        format!("t{class:02}-{}", self.nonce)
+    }
+
+    /// The class that a token in `bytes` stands for.
+    pub(crate) fn class_in(nonce: &str, bytes: &[u8]) -> Option<u8> {
+        let tail = format!("-{nonce}");
+        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        let at = text.find(&tail)?;
+        text.get(at.checked_sub(2)?..at)?.parse().ok()
+    }
+}
+
+/// One line of what a prober tells.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Attempt {
+    pub(crate) class: u8,
+    /// What was tried, in a few words.
+    pub(crate) what: String,
+    pub(crate) outcome: Outcome,
+    /// How long it took, in milliseconds.
+    pub(crate) ms: u64,
+    /// What has to be on record for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) record: Option<Recorded>,
+}
+
+/// How an attempt went, as seen from inside.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It was refused, in this way.
+    Refused(String),
+    /// It got through, as this shows.
+    Through(String),
+    /// It was let go by, and only a sink can tell whether anything arrived.
+    Sent,
+    /// It could not be made, because.
+    Impossible(String),
+}
+
+/// How the record of a refusal is found.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Recorded {
+    /// By the id in the refusal.
+    Id(String),
+    /// By the port that was connected to.
+    Port(u16),
+    /// By the name that was asked about.
+    Name(String),
+}
