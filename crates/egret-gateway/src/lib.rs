@@ -246,6 +246,12 @@ impl Gateway {
         self.sessions.decide_again(&matcher, &self.hosts.load());
     }
 
+    /// Whether the policy lets anybody connect there, as far as that is known before anything is resolved.
+    pub fn permits(&self, to: &Destination) -> bool {
+        let matcher = self.matcher.load();
+        matcher.decide(to, None, &self.hosts.load()).is_ok()
+    }
+
     /// Replaces what counts as the host, for connections made from now on.
     pub fn set_hosts(&self, hosts: HostAddresses) {
         self.hosts.store(Arc::new(hosts));

@@ -33,6 +33,9 @@ pub(crate) enum Order {
     Signal(i32),
     /// Let the program, which was stopped, continue in the foreground or where it is.
     Continue,
+    /// Run egret itself, with these arguments, beside the program and confined like it. What it prints goes to the
+    /// descriptor that comes along.
+    Probe(Vec<String>),
 }
 
 /// What a jail tells the outside.

@@ -33,7 +33,7 @@ pub use channel::Ended;
 pub use doors::{CAPTURE_PORT, DNS_PORT, Doors, PROXY_PORT, Ports};
 pub use error::{Error, Step};
 pub use makers::{Maker, Makers};
-pub use prepare::{Jail, Killer, Notice, Prepared, Running, Sealed};
+pub use prepare::{Jail, Killer, Notice, Prepared, Prober, Running, Sealed};
 pub use spec::{Files, Mark, Spec};
 pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;

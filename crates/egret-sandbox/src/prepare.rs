@@ -26,8 +26,9 @@ use rustix::process::{
     pidfd_send_signal, waitpid,
 };
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 
 /// A sandbox whose namespaces are made and sealed, by a process of its own, while the caller finds out what to run.
 #[derive(Debug)]
@@ -187,6 +188,15 @@ impl Running {
         Ok(Killer(self.init.pidfd.try_clone()?))
     }
 
+    /// A way to have a prober run in there, from anywhere.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn prober(&self) -> io::Result<Prober> {
+        let orders = rustix::io::fcntl_dupfd_cloexec(&self.channel, 3)?;
+        Ok(Prober(Mutex::new(Outside::new(orders, LONGEST))))
+    }
+
     /// Waits until the program has ended, passing on the signals that arrive meanwhile and following it when it is
     /// stopped, as the shell expects of a child. What else happens, `notice` is told.
     ///
@@ -305,6 +315,28 @@ impl Killer {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// Has egret itself run in a sandbox, beside the program and confined like it.
+#[derive(Debug)]
+pub struct Prober(Mutex<Outside>);
+
+impl Prober {
+    /// The most that arguments may be together, in bytes: an order is sent in one piece, since signals are passed on by
+    /// another thread over the same socket.
+    pub const LONGEST: usize = 32 << 10;
+
+    /// Runs it with these arguments; what it prints goes to `output`, which ends with it.
+    ///
+    /// # Errors
+    /// If the arguments are too long, or the sandbox has ended.
+    pub fn probe(&self, arguments: Vec<String>, output: &OwnedFd) -> io::Result<()> {
+        if arguments.iter().map(String::len).sum::<usize>() > Self::LONGEST {
+            return Err(Errno::TOOBIG.into());
+        }
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.send_with(&Order::Probe(arguments), &[output.as_fd()])
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::failure::Failure;
 use crate::secrets::{UNIX_SOCKETS, bound_names};
 use crate::source::Origin;
+use crate::verify::Plan;
 use egret_policy::SandboxId;
 use egret_sandbox::peer_user;
 use rustix::io::Errno;
@@ -41,6 +42,8 @@ pub(crate) enum Request {
         /// All of them.
         hosts: Vec<IpAddr>,
     },
+    /// Have this tried from inside.
+    Probe(Box<Plan>),
     /// End now, whatever the program says.
     End,
 }
@@ -51,6 +54,8 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::Probe`]: what the prober told.
+    Probed(String),
     /// It is done.
     Done,
     /// It was not done, because.
@@ -138,7 +143,8 @@ impl Claim {
             match listener.accept().await {
                 // One at a time: whoever asks is a person, or a script of theirs, and has a second.
                 Ok((stream, _)) => {
-                    match tokio::time::timeout(PATIENCE, converse(stream, &answer)).await {
+                    match tokio::time::timeout(PATIENCE + PROBING, converse(stream, &answer)).await
+                    {
                         // A client that breaks off, or dawdles, is not our trouble.
                         Ok(Ok(()) | Err(_)) | Err(_) => {}
                     }
@@ -151,6 +157,8 @@ impl Claim {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a prober may take.
+pub(crate) const PROBING: Duration = Duration::from_secs(10);
 /// More than any policy that could be loaded.
 const LONGEST_REQUEST: u64 = 256 << 20;
 
@@ -163,9 +171,8 @@ async fn converse(
     }
     let (read, mut write) = stream.into_split();
     let mut line = Vec::new();
-    tokio::io::BufReader::new(read.take(LONGEST_REQUEST))
-        .read_until(b'\n', &mut line)
-        .await?;
+    let mut read = tokio::io::BufReader::new(read.take(LONGEST_REQUEST));
+    tokio::time::timeout(PATIENCE, read.read_until(b'\n', &mut line)).await??;
     let answer = answer(serde_json::from_slice(&line)?).await;
     let mut line = serde_json::to_vec(&answer)?;
     line.push(b'\n');
@@ -207,7 +214,11 @@ fn exchange(
         return Ok(None);
     }
     let mut converse = || -> io::Result<Answer> {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let patience = match request {
+            Request::Probe(_) => PATIENCE + PROBING,
+            _ => PATIENCE,
+        };
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');

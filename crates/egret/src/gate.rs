@@ -1,15 +1,19 @@
 //! The gateway at work: its thread, what it shares with the one that waits for the program, and its end.
 
-use crate::control::{Answer, Claim, Request, Status};
+use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
+use crate::verify::Plan;
 use egret_gateway::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Limits, ResolverConfig,
     UpstreamProxy, audit,
 };
 use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
-use egret_sandbox::{AddressChanges, Killer, Maker, Makers, Notice, Stray, addresses};
+use egret_sandbox::{
+    AddressChanges, Killer, Maker, Makers, Notice, PROXY_PORT, Prober, Running, Stray, addresses,
+};
+use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, setrlimit};
 use std::convert::Infallible;
 use std::io;
@@ -20,10 +24,12 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::net::unix::pipe;
 use tokio::runtime::Runtime;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// What the gateway is made of.
 pub(crate) struct GatePlan {
@@ -52,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) policy: PolicySource,
     /// The last thing to use on a sandbox, once it runs.
     pub(crate) killer: Mutex<Option<Killer>>,
+    /// What has it probed from inside, once it runs.
+    pub(crate) prober: Mutex<Option<Prober>>,
 }
 
 impl Gate {
@@ -117,6 +125,7 @@ impl Gate {
             log,
             policy,
             killer: Mutex::new(None),
+            prober: Mutex::new(None),
         });
         let (close, closed) = tokio::sync::oneshot::channel();
         let runtime =
@@ -136,12 +145,11 @@ impl Gate {
         })
     }
 
-    pub(crate) fn set_killer(&self, killer: Option<Killer>) {
-        *self
-            .shared
-            .killer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = killer;
+    /// What can be done with a sandbox once its program runs.
+    pub(crate) fn runs(&self, running: &Running) {
+        let Shared { killer, prober, .. } = &*self.shared;
+        *killer.lock().unwrap_or_else(PoisonError::into_inner) = running.killer().ok();
+        *prober.lock().unwrap_or_else(PoisonError::into_inner) = running.prober().ok();
     }
 
     pub(crate) fn notice(&self, notice: Notice) {
@@ -209,6 +217,34 @@ impl Shared {
         }
     }
 
+    /// Has a prober run beside the program, and returns what it tells.
+    async fn probe(&self, plan: &Plan) -> io::Result<String> {
+        let arguments = plan.arguments(PROXY_PORT, |to| self.gateway.permits(to));
+        let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // The prober prints as programs do, and waits where it has to.
+        rustix::io::ioctl_fionbio(&tell, false)?;
+        match &*self.prober.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(prober) => prober.probe(arguments, &tell)?,
+            None => return Err(io::Error::other("the program has not started yet")),
+        }
+        drop(tell);
+        let mut text = String::new();
+        let mut told = pipe::Receiver::from_owned_fd(told)?;
+        timeout(control::PROBING, told.read_to_string(&mut text)).await??;
+        Ok(text)
+    }
+
+    /// Answers what takes its time as well.
+    async fn answer_in_time(&self, request: Request, status: &Status) -> Answer {
+        match request {
+            Request::Probe(plan) => match self.probe(&plan).await {
+                Ok(told) => Answer::Probed(told),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+            request => self.answer(request, status),
+        }
+    }
+
     pub(crate) fn answer(&self, request: Request, status: &Status) -> Answer {
         match request {
             Request::Status => {
@@ -228,6 +264,7 @@ impl Shared {
             Request::SetHosts { .. } => {
                 Answer::Refused("this machine's addresses are seen from here".into())
             }
+            Request::Probe(_) => Answer::Refused("a prober is a container of its own there".into()),
             Request::End => match &*self.killer.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(killer) => match killer.kill() {
                     Ok(()) => Answer::Done,
@@ -265,7 +302,7 @@ async fn serve(
             say!("egret: the gateway has failed, and the sandbox is refused everything: {error}");
             return shared.gateway.shutdown().await;
         }
-        ended = claim.serve(async |request| shared.answer(request, &status)) => ended.err(),
+        ended = claim.serve(async |request| shared.answer_in_time(request, &status).await) => ended.err(),
         error = watch_addresses(&shared.gateway, changes) => {
             say!("egret: this machine's addresses cannot be watched, and with that the gateway ends: {error}");
             None

@@ -10,8 +10,9 @@ use crate::source::{Origin, PolicySource};
 use crate::{container, logs, settings, summary};
 use egret_gateway::audit;
 use egret_policy::SandboxId;
-use egret_sandbox::{Jail, Signals, Spec};
+use egret_sandbox::{Jail, PROXY_PORT, Signals, Spec};
 use rustix::io::Errno;
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub(crate) fn run(mut arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<Ex
     let (doors, sealed) = jail.prepare(spec)?.split();
     let gate = Gate::open(name, claim, gate, doors, sealed.makers())?;
     let ended = sealed.release().and_then(|running| {
-        gate.set_killer(running.killer().ok());
+        gate.runs(&running);
         running.wait(&signals, |notice| gate.notice(notice))
     });
     let ending = gate.close();
@@ -178,7 +179,10 @@ impl Plan {
                     None => program,
                 },
                 arguments: match &arguments.probe {
-                    Some(plan) => plan.command(&policy),
+                    Some(plan) => {
+                        let words = plan.arguments_under(&policy, PROXY_PORT);
+                        words.into_iter().map(OsString::from).collect()
+                    }
                     None => command.collect(),
                 },
                 environment,

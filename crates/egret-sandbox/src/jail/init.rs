@@ -11,10 +11,12 @@ use crate::sys::process::{Forked, close_range, exec, fork};
 use crate::sys::signals::{Arrived, Signals, kill, restore_sigpipe};
 use crate::syscalls::filter::restrict;
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, Resource, Rlimit, WaitOptions, WaitStatus, chdir, getrlimit, setrlimit, wait,
 };
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -36,10 +38,51 @@ pub(super) fn run(channel: &mut Inside, spec: &Spec, writable: &[PathBuf]) -> Re
         Some(Failure::Program { errno }) => return Ok(channel.send(&Report::NotStarted { errno })?),
         Some(Failure::Privileges(cause)) => return Err(cause),
     }
-    watch(channel, &signals, program)
+    watch(channel, &signals, program, |arguments, output| {
+        probe(spec, writable, &signals, arguments, output)
+    })
 }
 
-fn watch(channel: &mut Inside, signals: &Signals, program: Pid) -> Result<(), Cause> {
+/// Runs egret itself beside the program, as confined as that is. It is reaped like any process whose parent has gone.
+fn probe(
+    spec: &Spec,
+    writable: &[PathBuf],
+    signals: &Signals,
+    arguments: Vec<String>,
+    output: OwnedFd,
+) -> Result<(), Cause> {
+    let prober = Spec {
+        program: "/proc/self/exe".into(),
+        arguments: arguments.into_iter().map(OsString::from).collect(),
+        environment: spec.environment.clone(),
+        directory: "/".into(),
+        files: spec.files.clone(),
+        allow_user_namespaces: spec.allow_user_namespaces,
+    };
+    // If it cannot be started its output ends at once, which is all there is to say.
+    let (told, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    if let Forked::Child = fork()? {
+        drop(told);
+        let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let redirected = nothing.and_then(|nothing| {
+            dup2_stdin(&nothing)?;
+            dup2_stderr(&nothing)?;
+            dup2_stdout(&output)
+        });
+        match redirected {
+            Ok(()) => become_program(&prober, writable, signals, tell),
+            Err(_) => std::process::exit(125),
+        }
+    }
+    Ok(())
+}
+
+fn watch(
+    channel: &mut Inside,
+    signals: &Signals,
+    program: Pid,
+    probe: impl Fn(Vec<String>, OwnedFd) -> Result<(), Cause>,
+) -> Result<(), Cause> {
     loop {
         if let Some(ended) = reap(channel, program)? {
             return Ok(channel.send(&Report::Ended(ended))?);
@@ -63,6 +106,11 @@ fn watch(channel: &mut Inside, signals: &Signals, program: Pid) -> Result<(), Ca
             match channel.receive()? {
                 Some((Order::Signal(number), _)) => deliver(program, number)?,
                 Some((Order::Continue, _)) => deliver(program, libc::SIGCONT)?,
+                Some((Order::Probe(arguments), given)) => {
+                    if let Some(output) = given.into_iter().next() {
+                        probe(arguments, output)?;
+                    }
+                }
                 Some(_) => {}
                 None => return Ok(()),
             }

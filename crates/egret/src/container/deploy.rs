@@ -11,18 +11,21 @@ use super::options::configuration;
 use super::plan::{Plan, Surroundings, apply_unsealed, warn_of_what_does_nothing};
 use super::publish::Publish;
 use super::sandbox;
+use super::sandbox::{Container, Role, Sandbox};
 use super::spec::{Spec, agent_name, gateway_name};
-use super::{INSTANCE_LENGTH, ending, hosts, image, joined, wait};
+use super::{INSTANCE_LENGTH, ending, hosts, image, inside, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
+use crate::verify::{self, Around};
 use crate::{control, settings};
 use egret_policy::SandboxId;
 use egret_sandbox::{Ended, Ports, Signals, seccomp_profile};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 /// Runs an image with one way out, and ends as it ends.
 pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, Failure> {
@@ -81,13 +84,20 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
             .map_err(|error| Failure::because("cannot tell what capabilities there are", &error))?,
         detach: arguments.container.detach,
         remove: arguments.container.rm || arguments.probe.is_some(),
+        beside: false,
     };
     if let (Surroundings::NoNetwork, Some(plan)) = (surroundings, &plan) {
         plan.outside_storage(&engine)?;
     }
     let Some(plan) = plan.filter(|_| surroundings == Surroundings::Sealed) else {
         if let Some(prober) = &arguments.probe {
-            spec.run_own(image::own_image(&engine)?, prober.unsealed());
+            spec.run_own(
+                image::own_image(&engine)?,
+                prober.without_gateway(match surroundings {
+                    Surroundings::NoNetwork => Around::NoNetwork,
+                    Surroundings::Sealed | Surroundings::Open => Around::Nothing,
+                }),
+            );
         }
         let words = match surroundings {
             Surroundings::Open => spec.unsealed(),
@@ -101,7 +111,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
 
     let mut standing = Standing::raise(&engine, spec, named, &plan, signals)?;
     if let Some(prober) = &arguments.probe {
-        let words = prober.arguments(&plan.policy, standing.spec.ports.proxy);
+        let words = prober.arguments_under(&plan.policy, standing.spec.ports.proxy);
         let own_image = standing.spec.own_image.clone();
         standing.spec.run_own(own_image, words);
     }
@@ -109,6 +119,65 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         true => standing.detach(),
         false => standing.workload(signals, arguments).map(wait::exit_as),
     }
+}
+
+/// The command that runs a prober beside a sandbox's workload, and a descriptor that it needs.
+pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command, File), Failure> {
+    let gone = || Failure::new(format!("the sandbox {} does not run", sandbox.name));
+    let engine = &sandbox.engine;
+    let workload = sandbox.container(Role::Workload).ok_or_else(gone)?;
+    let config = sandbox
+        .containers
+        .iter()
+        .find_map(Container::configuration)
+        .ok_or_else(gone)?;
+    if !sandbox.is_sealed() {
+        return Err(Failure::new(format!(
+            "{} runs without a gateway: there is nothing to verify but that, which `egret verify` of a new one with the same options shows",
+            sandbox.name
+        )));
+    }
+    let agent = sandbox.container(Role::Agent).ok_or_else(gone)?;
+    let arguments = engine
+        .output([
+            "container",
+            "inspect",
+            "--format",
+            "{{json .Args}}",
+            &agent.id,
+        ])
+        .map_err(|complaint| Failure::because("cannot look at the agent", &complaint))?;
+    let arguments: Vec<String> = serde_json::from_str(&arguments)
+        .map_err(|error| Failure::because("cannot look at the agent", &error))?;
+    let ports = arguments
+        .iter()
+        .rev()
+        .find_map(|word| inside::ports(word))
+        .ok_or_else(gone)?;
+    let policy = Plan::resolve(&config, None)?.policy;
+    let failed = |error: io::Error| Failure::because("cannot prepare the prober", &error);
+    let calls = seccomp_file().map_err(failed)?;
+    let spec = Spec {
+        kind: engine.kind,
+        name: sandbox
+            .name
+            .parse()
+            .map_err(|error| Failure::because("the sandbox", &error))?,
+        ports,
+        published: Vec::new(),
+        opens_host: false,
+        instance: String::new(),
+        own_image: String::new(),
+        config,
+        seccomp: format!("/proc/self/fd/{}", calls.as_raw_fd()),
+        last_capability: last_capability().map_err(failed)?,
+        detach: false,
+        remove: true,
+        beside: true,
+    };
+    let words = plan.arguments_under(&policy, ports.proxy);
+    let words = spec.prober(image::own_image(engine)?, &workload.id, words);
+    Ok((engine.command(words), calls))
 }
 
 /// Nothing else has the name, here or in the engine.

@@ -33,23 +33,29 @@ pub(crate) fn agent(arguments: &[String]) -> Result<ExitCode, Failure> {
     let [ports] = arguments else {
         return Err(not_for_people("agent"));
     };
-    let ports: Vec<u16> = ports
-        .split(',')
-        .filter_map(|port| port.parse().ok())
-        .collect();
-    let &[capture, proxy, dns] = ports.as_slice() else {
-        return Err(not_for_people("agent"));
-    };
+    let ports = self::ports(ports).ok_or_else(|| not_for_people("agent"))?;
     agent::run(&Orders {
         control: socket(),
         peer: GATEWAY_ID,
-        ports: Ports {
+        ports,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads `CAPTURE,PROXY,DNS`.
+pub(crate) fn ports(text: &str) -> Option<Ports> {
+    let ports: Vec<u16> = text
+        .split(',')
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    match ports.as_slice() {
+        &[capture, proxy, dns] => Some(Ports {
             capture,
             proxy,
             dns,
-        },
-    })?;
-    Ok(ExitCode::SUCCESS)
+        }),
+        _ => None,
+    }
 }
 
 fn not_for_people(command: &str) -> Failure {
@@ -232,6 +238,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         log,
         policy: source,
         killer: Mutex::new(None),
+        prober: Mutex::new(None),
     };
     let settings = Mutex::new(settings);
     let answer = async |request: Request| {

@@ -31,7 +31,7 @@ use crate::failure::Failure;
 pub(crate) use commands::{
     audit, exec, export, find, inspect, listed, logs, remove, restart, set_policy, start, stop,
 };
-pub(crate) use deploy::run;
+pub(crate) use deploy::{prober, run};
 pub(crate) use engine::Kind;
 pub(crate) use inside::{agent, ask, gateway};
 pub(crate) use minder::mind;

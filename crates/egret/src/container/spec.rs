@@ -110,6 +110,8 @@ pub(crate) struct Spec {
     pub(crate) last_capability: usize,
     pub(crate) detach: bool,
     pub(crate) remove: bool,
+    /// Whether what is run is beside a workload that runs, and no part of the sandbox.
+    pub(crate) beside: bool,
 }
 
 /// The name of a sandbox's agent.
@@ -236,6 +238,23 @@ impl Spec {
             platform: None,
             ..self.config.clone()
         };
+    }
+
+    /// `run …` of Egret itself beside a workload that runs: in its network and among its processes, confined like it, with
+    /// its mounts; a container of its own, which is none of the sandbox's and removed at its end.
+    pub(crate) fn prober(
+        mut self,
+        own_image: String,
+        workload: &str,
+        arguments: Vec<String>,
+    ) -> Vec<String> {
+        self.run_own(own_image, arguments);
+        self.config.restart = None;
+        (self.config.interactive, self.config.tty, self.config.init) = (false, false, false);
+        (self.detach, self.remove, self.beside) = (false, true, true);
+        let mut words = self.workload();
+        words.splice(1..1, [format!("--pid=container:{workload}")]);
+        words
     }
 
     /// `run …` of a workload that has no network, and so no gateway.
@@ -367,13 +386,15 @@ impl Spec {
     /// What a workload has whether or not it is sealed.
     fn common(&self, words: &mut Words) {
         let config = &self.config;
-        words.pair("--name", self.name.as_str());
-        // Of two of one name the last one counts.
-        words.pairs("--label", &config.label);
-        words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
-        words.pair("--label", format!("{}=workload", label::ROLE));
-        words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
-        words.pair("--label", self.run_label());
+        if !self.beside {
+            words.pair("--name", self.name.as_str());
+            // Of two of one name the last one counts.
+            words.pairs("--label", &config.label);
+            words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
+            words.pair("--label", format!("{}=workload", label::ROLE));
+            words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+            words.pair("--label", self.run_label());
+        }
         for (wanted, option) in [
             (self.detach, "--detach"),
             (self.remove, "--rm"),

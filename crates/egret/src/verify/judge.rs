@@ -3,8 +3,9 @@
 //! A leak is what a sink saw, or what the prober got through. A refusal that took long, or is not on record though it has to
 //! be, is no leak, and is not what was promised either.
 
+use super::Told;
 use super::classes::{CLASSES, Class, NEEDS_A_SINK, Tried};
-use super::plan::{Attempt, Outcome, Plan, Recorded};
+use super::plan::{Around, Attempt, Outcome, Plan, Recorded};
 use super::sinks::{CONTROL, Sighting};
 use egret_gateway::audit::{Record, Verdict};
 use serde::Serialize;
@@ -53,9 +54,7 @@ const AT_ONCE: u64 = 2_000;
 /// All that there is to judge by.
 #[derive(Debug)]
 pub(crate) struct Evidence {
-    pub(crate) attempts: Vec<Attempt>,
-    /// Whether the prober came to its end.
-    pub(crate) complete: bool,
+    pub(crate) told: Told,
     pub(crate) sightings: Vec<Sighting>,
     /// The audit log; none where nothing is sealed.
     pub(crate) log: Option<Vec<u8>>,
@@ -136,6 +135,7 @@ impl Log {
 
 fn finding(class: &Class, plan: &Plan, evidence: &Evidence, log: Option<&Log>) -> Finding {
     let attempts: Vec<&Attempt> = evidence
+        .told
         .attempts
         .iter()
         .filter(|attempt| attempt.class == class.number)
@@ -210,7 +210,8 @@ fn finding(class: &Class, plan: &Plan, evidence: &Evidence, log: Option<&Log>) -
         let known: BTreeSet<String> = known.collect();
         finding.records = known.into_iter().take(MOST_IDS).collect();
     }
-    if finding.slowest_ms > AT_ONCE {
+    // Without a network there is nobody who could refuse.
+    if finding.slowest_ms > AT_ONCE && evidence.told.around == Around::Sealed {
         finding.result = Verification::Imperfect;
         let slow = made.iter().filter(|attempt| attempt.ms > AT_ONCE);
         finding.evidence =
@@ -241,6 +242,7 @@ fn not_tried(
     }
     if evidence.log.is_some() && class.tried == Tried::BehindTheGateway && class.number != 14 {
         let control = evidence
+            .told
             .attempts
             .iter()
             .find(|attempt| attempt.class == CONTROL);
@@ -267,13 +269,16 @@ fn not_tried(
             Outcome::Impossible(why) => Some(why.clone()),
             _ => None,
         });
-        let why = why.unwrap_or_else(|| match evidence.log {
-            Some(_) => "there was nothing to try it with".into(),
-            None => "there is no gateway to try it with".into(),
+        let why = why.unwrap_or_else(|| match evidence.told.around {
+            Around::Sealed => "there was nothing to try it with".into(),
+            Around::NoNetwork | Around::Nothing => "there is no gateway to try it with".into(),
         });
+        if evidence.told.around == Around::NoNetwork {
+            return Some((Verification::NotTried, why));
+        }
         return Some((Verification::Skipped, why));
     }
-    if !evidence.complete {
+    if !evidence.told.complete {
         return Some((
             Verification::Skipped,
             "the prober did not come to its end".into(),

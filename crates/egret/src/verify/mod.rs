@@ -15,14 +15,15 @@ mod prober;
 mod report;
 mod sinks;
 
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Around, Plan};
 pub(crate) use prober::probe;
 
 use crate::cli;
+use crate::container::{self, Container, Role, Sandbox};
+use crate::control::{self, Answer, Request};
 use crate::failure::Failure;
 use crate::settings;
-use egret_policy::{Destination, HostAddresses, HostGatewayPorts, Policy};
-use egret_sandbox::PROXY_PORT;
+use egret_policy::{Destination, HostAddresses, HostGatewayPorts, Policy, SandboxId};
 use judge::Evidence;
 use plan::{Attempt, Granted};
 use report::Report;
@@ -77,21 +78,24 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
         paths: vec![socket],
         own: own_files(arguments, &log),
         processes: vec![std::process::id()],
-        granted: Some(sinks::granted(&sinks, &zone, resolver)),
+        granted: subject
+            .is_new()
+            .then(|| sinks::granted(&sinks, &zone, resolver)),
         proxy: None,
-        sealed: false,
+        around: Around::Nothing,
         host_is_open: false,
         nonce,
     };
-    let before = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let (attempts, complete) = subject.probe(&plan, &log)?;
-    let log = match subject {
-        Subject::Unconfined => None,
-        _ => Some(read_from(&log, before)?),
+    let log = subject.log(log)?;
+    let before = log.length()?;
+    let told = subject.probe(&plan, log.path())?;
+    let log = match told.around {
+        // Nothing was sealed, and nothing is on record.
+        Around::Nothing | Around::NoNetwork => None,
+        Around::Sealed => Some(log.read(before)?),
     };
     let evidence = Evidence {
-        attempts,
-        complete,
+        told,
         sightings: sinks.close(),
         log,
     };
@@ -112,6 +116,10 @@ enum Subject {
         before: Vec<OsString>,
         image: Vec<OsString>,
     },
+    /// One that runs.
+    Running(String),
+    /// One of containers that runs.
+    Containers(Box<Sandbox>),
     /// No sandbox at all: what an unconfined program reaches.
     Unconfined,
 }
@@ -130,6 +138,17 @@ impl Subject {
         if is_command {
             before.pop();
         }
+        if let ([name], false) = (arguments.words.as_slice(), is_command)
+            && let Some(running) = Self::named(name, arguments)?
+        {
+            return match before.is_empty() {
+                true => Ok(running),
+                false => Err(Failure::new(format!(
+                    "{} is a sandbox that runs, with options of its own; leave them out, or verify a new one",
+                    name.to_string_lossy()
+                ))),
+            };
+        }
         let image = match is_command {
             true => Vec::new(),
             false => arguments.words.clone(),
@@ -139,6 +158,44 @@ impl Subject {
             return Ok(Self::Unconfined);
         }
         Ok(Self::New { before, image })
+    }
+
+    /// The sandbox of this name, if it runs.
+    fn named(name: &OsStr, arguments: &cli::Verify) -> Result<Option<Self>, Failure> {
+        let Some(name) = name
+            .to_str()
+            .filter(|name| name.parse::<SandboxId>().is_ok())
+        else {
+            return Ok(None);
+        };
+        if control::ask(name, &Request::Status)?.is_some() {
+            return Ok(Some(Self::Running(name.to_owned())));
+        }
+        let found = container::find(name, arguments.container.engine)?;
+        Ok(found
+            .filter(|sandbox| {
+                sandbox
+                    .container(Role::Workload)
+                    .is_some_and(Container::runs)
+            })
+            .map(|sandbox| Self::Containers(Box::new(sandbox))))
+    }
+
+    /// Where its audit log is, which is at `path` if it is made now.
+    fn log(&self, path: PathBuf) -> Result<Records, Failure> {
+        Ok(match self {
+            Self::New { .. } | Self::Unconfined => Records::File(path),
+            Self::Running(name) => match control::ask(name, &Request::Status)? {
+                Some(Answer::Status(status)) => Records::File(status.log.into()),
+                _ => return Err(Failure::new(format!("the sandbox {name} has ended"))),
+            },
+            Self::Containers(sandbox) => Records::Engine(sandbox.clone()),
+        })
+    }
+
+    /// Whether it is made for the prober, and opened for it.
+    fn is_new(&self) -> bool {
+        matches!(self, Self::New { .. })
     }
 
     /// The address at which the gateway reaches the name server: it may be in a network of its own.
@@ -156,7 +213,7 @@ impl Subject {
     }
 
     /// Has the prober run, and returns what it tells and whether that is all.
-    fn probe(&self, plan: &Plan, log: &Path) -> Result<(Vec<Attempt>, bool), Failure> {
+    fn probe(&self, plan: &Plan, log: &Path) -> Result<Told, Failure> {
         let failed =
             |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
         let text = serde_json::to_string(plan).map_err(|error| failed(&error))?;
@@ -174,7 +231,20 @@ impl Subject {
                     false => command.args(image),
                 }
             }
-            Self::Unconfined => command.args(plan.unsealed()),
+            Self::Running(name) => {
+                return match control::ask(name, &Request::Probe(Box::new(plan.clone())))? {
+                    Some(Answer::Probed(told)) => Told::read(told.lines().map(str::to_owned)),
+                    Some(Answer::Refused(why)) => {
+                        Err(Failure::new(format!("{name} cannot be probed: {why}")))
+                    }
+                    _ => Err(Failure::new(format!("the sandbox {name} has ended"))),
+                };
+            }
+            Self::Containers(sandbox) => {
+                let (prober, _calls) = container::prober(sandbox, plan)?;
+                return run(prober);
+            }
+            Self::Unconfined => command.args(plan.without_gateway(Around::Nothing)),
         };
         run(command)
     }
@@ -196,6 +266,8 @@ impl std::fmt::Display for Subject {
                     image.unwrap_or_default()
                 )
             }
+            Self::Running(name) => write!(f, "the sandbox {name}"),
+            Self::Containers(sandbox) => write!(f, "the sandbox {}", sandbox.name),
             Self::Unconfined => f.write_str("no sandbox"),
         }
     }
@@ -221,7 +293,7 @@ fn without_output(words: &[OsString]) -> Vec<OsString> {
 }
 
 /// Runs a prober's process to its end, or to the limit.
-fn run(mut command: Command) -> Result<(Vec<Attempt>, bool), Failure> {
+fn run(mut command: Command) -> Result<Told, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
     let mut child = command
         .stdin(Stdio::null())
@@ -248,16 +320,17 @@ fn run(mut command: Command) -> Result<(Vec<Attempt>, bool), Failure> {
         })
     });
     let mut until = Instant::now() + START;
-    let (mut attempts, mut complete) = (Vec::new(), false);
+    let mut lines = Vec::new();
     loop {
         match told.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            // Its end: what follows is the sandbox's.
-            Ok(line) if line.is_empty() => (complete, until) = (true, Instant::now() + START),
             Ok(line) => {
-                if attempts.is_empty() {
+                if lines.is_empty() {
                     until = Instant::now() + LIMIT;
+                } else if line.is_empty() {
+                    // Its end. What follows is that of the sandbox.
+                    until = Instant::now() + START;
                 }
-                attempts.extend(serde_json::from_str::<Attempt>(&line).ok());
+                lines.push(line);
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -272,14 +345,91 @@ fn run(mut command: Command) -> Result<(Vec<Attempt>, bool), Failure> {
     let said = complaints
         .and_then(|thread| thread.join().ok())
         .unwrap_or_default();
-    if attempts.is_empty() {
+    if lines.is_empty() {
         let said = said.trim();
         return Err(match said.is_empty() {
             true => Failure::new(format!("the prober ended at once: {status}")),
             false => Failure::new(said.trim_start_matches("egret: ").to_owned()),
         });
     }
-    Ok((attempts, complete))
+    Told::read(lines)
+}
+
+impl Told {
+    /// What a prober has printed: what is around it, its attempts, and an empty line.
+    fn read(lines: impl IntoIterator<Item = String>) -> Result<Self, Failure> {
+        let mut lines = lines.into_iter();
+        let first = lines.next().unwrap_or_default();
+        let around = serde_json::from_str(&first)
+            .map_err(|_| Failure::new(format!("the prober says what it should not: {first:?}")))?;
+        let (mut attempts, mut complete) = (Vec::new(), false);
+        for line in lines {
+            match serde_json::from_str(&line) {
+                Ok(attempt) => attempts.push(attempt),
+                Err(_) => complete = line.is_empty(),
+            }
+        }
+        Ok(Self {
+            around,
+            attempts,
+            complete,
+        })
+    }
+}
+
+/// Where the audit log of a sandbox is.
+enum Records {
+    File(PathBuf),
+    Engine(Box<Sandbox>),
+}
+
+impl Records {
+    /// The file, where it is one.
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Engine(_) => Path::new(""),
+        }
+    }
+
+    /// How many bytes there are by now.
+    fn length(&self) -> Result<usize, Failure> {
+        match self {
+            Self::File(path) if !path.exists() => Ok(0),
+            _ => Ok(self.read(0)?.len()),
+        }
+    }
+
+    /// What came after so many bytes.
+    fn read(&self, start: usize) -> Result<Vec<u8>, Failure> {
+        let mut bytes = Vec::new();
+        let read = match self {
+            Self::File(path) => {
+                std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+            }
+            Self::Engine(sandbox) => match container::audit(sandbox, false)? {
+                Some(mut stream) => stream.read_to_end(&mut bytes),
+                None => Ok(0),
+            },
+        };
+        read.map_err(|error| {
+            Failure::because(
+                format_args!("cannot read the audit log {}", self.path().display()),
+                &error,
+            )
+        })?;
+        bytes.drain(..start.min(bytes.len()));
+        Ok(bytes)
+    }
+}
+
+/// What a prober has told.
+#[derive(Debug)]
+struct Told {
+    around: Around,
+    attempts: Vec<Attempt>,
+    /// Whether it came to its end.
+    complete: bool,
 }
 
 /// A directory of ours, removed with what is in it.
@@ -344,23 +494,6 @@ fn own_files(arguments: &cli::Verify, log: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn read_from(path: &Path, start: u64) -> Result<Vec<u8>, Failure> {
-    use std::io::Seek as _;
-    let read = || {
-        let mut file = std::fs::File::open(path)?;
-        file.seek(std::io::SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        std::io::Result::Ok(bytes)
-    };
-    read().map_err(|error| {
-        Failure::because(
-            format_args!("cannot read the audit log {}", path.display()),
-            &error,
-        )
-    })
-}
-
 // ---- the prober's side of `egret run` ----
 
 impl Plan {
@@ -390,10 +523,11 @@ impl Plan {
         };
     }
 
-    /// The prober's arguments where there is no sandbox, and nothing it could be granted.
-    pub(crate) fn unsealed(&self) -> Vec<String> {
+    /// The prober's arguments where there is no gateway, and nothing that it could be granted.
+    pub(crate) fn without_gateway(&self, around: Around) -> Vec<String> {
         let plan = Self {
             granted: None,
+            around,
             ..self.clone()
         };
         plan.words()
@@ -404,25 +538,28 @@ impl Plan {
         vec!["probe".into(), text]
     }
 
-    /// The prober's arguments, in a sandbox that has this policy.
-    pub(crate) fn arguments(&self, policy: &Policy, proxy: u16) -> Vec<String> {
-        let matcher = policy.compile();
-        let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
+    /// The prober's arguments, in a sandbox where the gateway has this port and lets through what `opens` says.
+    pub(crate) fn arguments(
+        &self,
+        proxy: u16,
+        opens: impl Fn(&Destination) -> bool,
+    ) -> Vec<String> {
         let opens = |port: u16| {
             Destination::parse("host.docker.internal", &port.to_string())
-                .is_ok_and(|machine| matcher.decide(&machine, None, &hosts).is_ok())
+                .is_ok_and(|machine| opens(&machine))
         };
         let mut plan = self.clone();
         plan.proxy = Some(proxy);
-        plan.sealed = true;
+        plan.around = Around::Sealed;
         plan.host_is_open = self.ports.get(&23).is_some_and(|port| opens(*port));
         plan.granted = plan.granted.filter(|granted| opens(granted.port));
         plan.words()
     }
 
-    /// The same, of a sandbox for a command.
-    pub(crate) fn command(&self, policy: &Policy) -> Vec<OsString> {
-        let arguments = self.arguments(policy, PROXY_PORT);
-        arguments.into_iter().map(OsString::from).collect()
+    /// The same, by a policy.
+    pub(crate) fn arguments_under(&self, policy: &Policy, proxy: u16) -> Vec<String> {
+        let matcher = policy.compile();
+        let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
+        self.arguments(proxy, |to| matcher.decide(to, None, &hosts).is_ok())
     }
 }

@@ -30,10 +30,22 @@ pub(crate) struct Plan {
     pub(crate) granted: Option<Granted>,
     /// Where the gateway listens for requests to a proxy, inside.
     pub(crate) proxy: Option<u16>,
-    /// Whether anything is sealed: what would change the machine otherwise is left out.
-    pub(crate) sealed: bool,
+    /// What is around the prober.
+    pub(crate) around: Around,
     /// Whether the policy opens every port of the machine by its names.
     pub(crate) host_is_open: bool,
+}
+
+/// What is around a prober.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Around {
+    /// A sealed sandbox, with a gateway.
+    Sealed,
+    /// A container that has no network, and so no gateway.
+    NoNetwork,
+    /// Nothing of Egret's: what would change the machine is left out.
+    Nothing,
 }
 
 /// What is opened for the prober.

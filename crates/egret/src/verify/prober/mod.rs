@@ -1,7 +1,7 @@
 //! The prober: `egret probe PLAN`, in a sandbox. It tries what a hostile program would, and tells how each attempt went.
 //!
-//! It decides nothing: what is a leak is told by whoever started it, who sees the sinks and the log as well. It writes a
-//! line of JSON for each attempt, and an empty one at its end.
+//! It decides nothing: what is a leak is told by whoever started it, who sees the sinks and the log as well. It writes
+//! what is around it, a line of JSON for each attempt, and an empty line at its end.
 
 mod gateway;
 mod local;
@@ -39,6 +39,7 @@ fn run(plan: &Plan) {
         plan,
         turn: Mutex::new(()),
     };
+    line(&serde_json::to_string(&plan.around).unwrap_or_default());
     // The first thing that is done in here: nothing is waited for.
     network::first(&told);
     std::thread::scope(|scope| {
