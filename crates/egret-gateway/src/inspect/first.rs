@@ -260,13 +260,24 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Whether a line is a request of HTTP/0.9: a method, and a path or URI. (`GET key` is what Redis is asked.)
+/// Whether a line is a request without a version: a method, and a path, a URI or `*`; of `CONNECT`, anything. (`GET key` is
+/// what Redis is asked.) By HTTP/0.9 that is all of it, but Node.js takes any method for such a request, and reads fields
+/// behind it like any other's.
 pub(super) fn is_ancient(line: &[u8]) -> bool {
     let mut words = words(line);
-    words
-        .next()
-        .is_some_and(|word| ANCIENT_METHODS.contains(&word))
-        && words.next().is_some_and(is_path_or_uri)
+    let (Some(method), target) = (words.next(), words.next()) else {
+        return false;
+    };
+    match target {
+        // STOMP begins with a line that is this word alone; with a blank behind it, it has an empty target.
+        _ if method == b"CONNECT" => {
+            target.is_some() || line.ends_with(b" ") || line.ends_with(b" \r")
+        }
+        Some(target) if METHODS.contains(&method) || FOREIGN_METHODS.contains(&method) => {
+            is_path_or_uri(target) || target.starts_with(b"*")
+        }
+        Some(_) | None => false,
+    }
 }
 
 fn is_path_or_uri(target: &[u8]) -> bool {
@@ -280,7 +291,21 @@ const POSTGRES_PRELUDES: [&[u8]; 2] =
 /// How the two versions of the PROXY protocol begin.
 pub(super) const PROXY_PREFACES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
-const ANCIENT_METHODS: [&[u8]; 4] = [b"GET", b"HEAD", b"POST", b"PUT"];
+/// What Node.js takes for methods besides, and no client of HTTP begins with: those of Icecast and RTSP.
+const FOREIGN_METHODS: [&[u8]; 12] = [
+    b"SOURCE",
+    b"DESCRIBE",
+    b"ANNOUNCE",
+    b"SETUP",
+    b"PLAY",
+    b"PAUSE",
+    b"TEARDOWN",
+    b"GET_PARAMETER",
+    b"SET_PARAMETER",
+    b"REDIRECT",
+    b"RECORD",
+    b"FLUSH",
+];
 
 enum Version {
     One,

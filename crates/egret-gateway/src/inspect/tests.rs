@@ -363,6 +363,17 @@ fn first_bytes_are_told_apart_one_sidedly() {
         (b"GET /x\r\n".into(),                                    First::Http),
         (b"GET\t/x\n".into(),                                     First::Http),
         (b"\nGET /x\n".into(),                                    First::Http),
+        (b"DELETE /x\r\nHost: b\r\n".into(),                       First::Http),
+        (b"QUERY http://a/\n".into(),                             First::Http),
+        (b"OPTIONS *\r\n".into(),                                 First::Http),
+        (b"PRI *\r\n".into(),                                     First::Http),
+        (b"SOURCE /x\r\n".into(),                                 First::Http),
+        (b"PLAY rtsp://a/x\r\n".into(),                           First::Http),
+        (b"CONNECT a.example:443\r\n".into(),                     First::Http),
+        (b"CONNECT \r\nHost: b\r\n".into(),                       First::Http),
+        // STOMP
+        (b"CONNECT\r\naccept-version:1.2\r\n".into(),             First::Opaque),
+        (b"DELETE key\r\n".into(),                                First::Opaque),
         (b"GETTING ON\r\n".into(),                                First::Opaque),
         // Lines that outgrow what is waited for.
         (long("GET /"),                                           First::Http),

@@ -205,6 +205,11 @@ async fn http_sent_letter_by_letter_is_http_and_dressed_up_it_is_not_carried() {
         ("{} / HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),        false),
         ("FOO /\x01 HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
         ("OPTIONS / RTSP/1.0\r\nHost: evil.example\r\n\r\n".to_owned(),   false),
+        // Without a version, as Node.js takes them.
+        ("DELETE /\r\nHost: evil.example\r\n\r\n".to_owned(),             false),
+        ("OPTIONS *\r\nHost: evil.example\r\n\r\n".to_owned(),            false),
+        ("PLAY /\r\nHost: evil.example\r\n\r\n".to_owned(),               false),
+        ("CONNECT a:1\r\nHost: evil.example\r\n\r\n".to_owned(),          false),
     ];
     for (request, good) in table {
         seen.lock().unwrap().clear();
