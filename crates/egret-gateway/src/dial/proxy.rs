@@ -60,6 +60,13 @@ impl FromStr for UpstreamProxy {
             return Err(UpstreamProxyError::Scheme);
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // To others a host ends here, and what follows is none of it, so that they would ask another proxy.
+        if rest.contains(['/', '?', '#', '\\']) {
+            return Err(match rest.contains('@') {
+                true => UpstreamProxyError::Credentials,
+                false => UpstreamProxyError::Authority,
+            });
+        }
         let (credentials, authority) = match rest.rsplit_once('@') {
             Some((credentials, authority)) => (Some(credentials), authority),
             None => (None, rest),

@@ -377,6 +377,11 @@ fn an_upstream_proxy_is_written_in_one_way() {
         "http://proxy:0",
         "http://proxy:x",
         "http://proxy/path",
+        // Others would ask `first`.
+        "http://first/@proxy",
+        "http://first?@proxy",
+        "http://first#@proxy",
+        "http://first\\@proxy",
         "http://u%4@proxy",
         "http://a b",
     ] {
