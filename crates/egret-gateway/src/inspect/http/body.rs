@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use super::head::Framing;
 use super::input::Input;
 use crate::door::send;
+use crate::inspect::first::is_token;
 use crate::relay::{Pool, readable};
 
 /// A body that is being passed on.
@@ -125,6 +126,7 @@ enum At {
     DataCr,
     DataLf,
     TrailerLine,
+    TrailerName,
     Trailer,
     TrailerLf,
     EndLf,
@@ -183,7 +185,11 @@ impl Chunks {
             (At::DataCr, b'\r') => At::DataLf,
             (At::DataLf, b'\n') => At::default(),
             (At::TrailerLine, b'\r') => At::EndLf,
-            (At::TrailerLine, b'!'..=b'~') => At::Trailer,
+            (At::TrailerLine | At::TrailerName, byte) if is_token(byte) => {
+                self.more()?;
+                At::TrailerName
+            }
+            (At::TrailerName, b':') => At::Trailer,
             (At::Trailer, b'\r') => At::TrailerLf,
             (At::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
                 self.more()?;
@@ -207,3 +213,45 @@ impl Chunks {
 
 /// Bytes of extensions and trailers in one body.
 const EXTRA: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_end_where_any_server_sees_their_end() {
+        #[rustfmt::skip]
+        let table: [(&str, Option<&str>); 15] = [
+            // the body, and what is behind it
+            ("0\r\n\r\nGET /",                         Some("GET /")),
+            ("3;a=b\r\nabc\r\n0\r\n\r\n",              Some("")),
+            ("0\r\nX-Sum: 1\r\nY:\r\n\r\nGET /",       Some("GET /")),
+            ("003\r\nabc\r\n00\r\n\r\n",               Some("")),
+            // No fields, and to whoever does not read trailers the next request.
+            ("0\r\nGET /x HTTP/1.1\r\n\r\n",           None),
+            ("0\r\nnothing\r\n\r\n",                   None),
+            ("0\r\nX : 1\r\n\r\n",                     None),
+            ("0\r\n: 1\r\n\r\n",                       None),
+            ("0\r\n X: 1\r\n\r\n",                     None),
+            ("0\r\nX: 1\n\r\n",                        None),
+            ("3\nabc\r\n0\r\n\r\n",                    None),
+            ("3 \r\nabc\r\n0\r\n\r\n",                 None),
+            ("+3\r\nabc\r\n0\r\n\r\n",                 None),
+            ("0x3\r\nabc\r\n0\r\n\r\n",                None),
+            ("3\r\nabcd\r\n0\r\n\r\n",                 None),
+        ];
+        for (bytes, behind) in table {
+            for step in [1, bytes.len()] {
+                let mut body = Body::from(Framing::Chunked);
+                let mut taken = 0;
+                let read = bytes.as_bytes().chunks(step).try_for_each(|piece| {
+                    taken += body.take(piece)?;
+                    Ok::<(), Cut>(())
+                });
+                let found = read.ok().filter(|()| body.is_complete());
+                let found = found.and_then(|()| bytes.get(taken..));
+                assert_eq!(found, behind, "{bytes:?} by {step}");
+            }
+        }
+    }
+}
