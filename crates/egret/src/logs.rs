@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::settings::log_directory;
 use anstyle::{AnsiColor, Style};
 use egret_gateway::audit::{Event, Record, Verdict};
+use egret_policy::visible;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -171,7 +172,12 @@ fn is_written_to(path: &Path) -> bool {
 }
 
 /// Prints a record if it is wanted, and says whether it was.
-fn show(out: &mut impl io::Write, line: &str, arguments: &Logs, colour: bool) -> io::Result<bool> {
+pub(crate) fn show(
+    out: &mut impl io::Write,
+    line: &str,
+    arguments: &Logs,
+    colour: bool,
+) -> io::Result<bool> {
     let record: Record = match serde_json::from_str(line) {
         Ok(record) => record,
         // Of a newer version, perhaps. It is shown, in quotes, rather than dropped.
@@ -206,7 +212,7 @@ fn text(record: &Record, colour: bool) -> String {
         (_, Some(Verdict::Allow)) => "allowed",
         (_, _) => "refused",
     };
-    let mut parts = vec![record.time.clone(), format!("{style}{word:<7}{style:#}")];
+    let mut parts = vec![plain(&record.time), format!("{style}{word:<7}{style:#}")];
     if let Some(host) = &record.host {
         let host = plain(host);
         parts.push(match record.port {
@@ -248,15 +254,7 @@ fn text(record: &Record, colour: bool) -> String {
 }
 
 fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
+    visible(text).into_owned()
 }
 
 #[cfg(test)]
@@ -273,6 +271,35 @@ mod tests {
             text(&record, false),
             "2026-11-22T00:00:00Z refused a.example:80 PUT /x by /usr/bin/curl denied.request (p.yaml:3) [x1]"
         );
+    }
+
+    #[test]
+    fn nothing_in_a_record_acts_on_what_shows_it() {
+        let acts = r"\u001b[2J\u202e\n";
+        let texts = [
+            "time",
+            "id",
+            "sandbox",
+            "reason",
+            "rule",
+            "note",
+            "host",
+            "executable",
+        ];
+        let more = [
+            "method", "path", "query", "limit", "action", "message", "hint",
+        ];
+        let fields = texts.iter().chain(&more);
+        let fields: Vec<_> = fields
+            .map(|name| format!(r#""{name}": "{acts}""#))
+            .collect();
+        for event in ["decision", "finding", "close"] {
+            let record = format!(r#"{{"v": 1, "event": "{event}", {}}}"#, fields.join(", "));
+            let record: Record = serde_json::from_str(&record).unwrap();
+            let shown = text(&record, false);
+            assert!(!shown.contains(egret_policy::is_hidden), "{shown:?}");
+            assert!(shown.contains(r"\u{202e}"), "{shown}");
+        }
     }
 
     #[test]
