@@ -1,73 +1,53 @@
-//! Every known way past an egress boundary, tried from inside. `docs/bypasses.md` has the list, with what closes each; a test
-//! below holds list and tests together.
+//! Every known way past an egress boundary, tried from inside. `docs/bypasses.md` has the list, with what closes each and where
+//! it is tried; [`list`] holds list and tests together.
+//!
+//! What can be attempted anywhere is a function of a [`World`], and [`everywhere`] makes a test of it for each runtime.
+
+/// Makes tests of functions that make attempts in a [`World`]: in the sandboxes of programs, and in containers of each engine.
+macro_rules! everywhere {
+    ($($attempt:ident),+ $(,)?) => {
+        mod process {
+            $(#[test]
+            fn $attempt() {
+                super::$attempt(&crate::world::World::new());
+            })+
+        }
+        mod docker {
+            $(#[test]
+            fn $attempt() {
+                super::$attempt(&crate::world::World::with_tools(crate::world::engine::Kind::Docker));
+            })+
+        }
+        mod podman {
+            $(#[test]
+            fn $attempt() {
+                super::$attempt(&crate::world::World::with_tools(crate::world::engine::Kind::Podman));
+            })+
+        }
+        mod rootless_podman {
+            $(#[test]
+            fn $attempt() {
+                super::$attempt(&crate::world::World::with_tools(crate::world::engine::Kind::RootlessPodman));
+            })+
+        }
+    };
+}
+pub(crate) use everywhere;
 
 pub(crate) mod addresses;
 mod descriptors;
-pub(crate) mod names;
+mod floods;
+mod kernel;
+mod list;
+mod names;
 mod neighbours;
-pub(crate) mod routing;
+mod policies;
+mod routing;
 mod secrets;
 mod spoken;
 mod unix;
 
-use crate::world::{User, World};
-
-/// The tests that belong to a class: every test in this directory.
-const SOURCES: [(&str, &str); 8] = [
-    ("addresses", include_str!("escapes/addresses.rs")),
-    ("descriptors", include_str!("escapes/descriptors.rs")),
-    ("names", include_str!("escapes/names.rs")),
-    ("neighbours", include_str!("escapes/neighbours.rs")),
-    ("routing", include_str!("escapes/routing.rs")),
-    ("secrets", include_str!("escapes/secrets.rs")),
-    ("spoken", include_str!("escapes/spoken.rs")),
-    ("unix", include_str!("escapes/unix.rs")),
-];
-
-#[test]
-fn each_test_is_in_the_list_and_each_in_the_list_exists() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/bypasses.md");
-    let list = std::fs::read_to_string(path).unwrap();
-    let tests_of = |module: &str, source: &str| -> Vec<String> {
-        let after_attribute = source.split("#[test]\n").skip(1);
-        let name = |rest: &str| {
-            let name = rest.trim_start().trim_start_matches("fn ");
-            format!("{module}::{}", name.split('(').next().unwrap())
-        };
-        after_attribute.map(name).collect()
-    };
-    let tests = SOURCES.iter();
-    let tests = tests.flat_map(|(module, source)| tests_of(&format!("escapes::{module}"), source));
-    let tests: Vec<_> = tests.collect();
-    assert!(tests.len() > 30, "{tests:?}");
-    // Of these, those that try a way out are in the list.
-    let others = [
-        tests_of("programs", include_str!("programs.rs")),
-        tests_of("requests", include_str!("requests.rs")),
-    ]
-    .concat();
-    let mut named: Vec<_> = list
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|code| {
-            ["escapes::", "programs::", "requests::"]
-                .iter()
-                .any(|room| code.starts_with(room))
-        })
-        .map(str::to_owned)
-        .collect();
-    let missing: Vec<_> = tests.iter().filter(|test| !named.contains(test)).collect();
-    named.retain(|name| !tests.contains(name) && !others.contains(name));
-    assert!(
-        missing.is_empty(),
-        "docs/bypasses.md does not name these tests: {missing:#?}"
-    );
-    assert!(
-        named.is_empty(),
-        "docs/bypasses.md names tests that do not exist: {named:#?}"
-    );
-}
+use crate::world::{Place, World};
 
 /// What scripts begin with that make attempts of their own: system calls that Python has no words for.
 pub(crate) const CALLS: &str = "
@@ -84,19 +64,21 @@ def attempt(what):
         return errno.errorcode[error.errno]
 ";
 
+/// What scripts begin with that speak to the explicit proxy, whose port a container chooses.
+pub(crate) const PROXY: &str = "
+import os, socket
+PROXY = ('127.0.0.1', int(os.environ['HTTP_PROXY'].rsplit(':', 1)[1]))
+";
+
 /// Runs a script that prints a line for each attempt, `WHAT RESULT`, and fails if any result is not an error.
 #[track_caller]
-fn all_fail(world: &World, user: User, args: &[&str], script: &str, count: usize) {
-    let outcome = world
-        .run_as(user)
-        .args(args)
-        .python(&format!("{CALLS}{script}"))
-        .ok();
+pub(crate) fn all_fail(world: &World, place: Place, script: &str, count: usize) {
+    let outcome = world.run_in(place).python(&format!("{CALLS}{script}")).ok();
     let lines: Vec<_> = outcome.stdout.lines().collect();
     assert_eq!(lines.len(), count, "{outcome:#?}");
     for line in lines {
         let result = line.rsplit(' ').next().unwrap();
-        assert!(result.starts_with('E'), "{user:?}: {line}: {outcome:#?}");
+        assert!(result.starts_with('E'), "{place:?}: {line}: {outcome:#?}");
     }
     outcome.silent();
 }

@@ -1,19 +1,22 @@
 //! Hosts of which certain requests may be asked, and policies of other systems, at work.
 
+use crate::escapes::everywhere;
 use crate::world::servers::Service;
 use crate::world::{User, World, at};
 
-fn web() -> World {
-    let world = World::new();
+everywhere!(
+    only_the_listed_requests_get_through_whichever_door_is_taken,
+    what_cannot_be_inspected_is_not_run,
+);
+
+fn web(world: &World) {
     world.dns.answer("www.example.com", &[at::PUBLIC]);
     world.serve("93.184.216.34:80", Service::Http);
     world.serve("93.184.216.34:443", Service::Https(&["www.example.com"]));
-    world
 }
 
-#[test]
-fn only_the_listed_requests_get_through_whichever_door_is_taken() {
-    let world = web();
+fn only_the_listed_requests_get_through_whichever_door_is_taken(world: &World) {
+    web(world);
     let policy = "version: 1
 allow:
 - {host: www.example.com, ports: [80], http: [GET /v1/**, POST /v1/items]}
@@ -23,10 +26,10 @@ deny:
     let doors = [
         ("forward",  "curl -sS"),
         ("connect",  "curl -sS -p"),
-        ("socks",    "curl -sS --socks5-hostname 127.0.0.1:61081"),
+        ("socks",    "curl -sS --socks5-hostname 127.0.0.1:${HTTP_PROXY##*:}"),
         ("captured", "curl -sS --noproxy '*'"),
     ];
-    for user in User::ALL {
+    for place in world.places() {
         for (door, curl) in doors {
             let script = format!(
                 "{curl} http://www.example.com/v1/x && {curl} -d x http://www.example.com/v1/items \
@@ -35,7 +38,7 @@ deny:
                  && {curl} -o /dev/null -w '%{{http_code}} ' --path-as-is http://www.example.com/v1/../v2 \
                  && {curl} -o /dev/null -w '%{{http_code}} ' http://www.example.com/v1/secret/x"
             );
-            let outcome = world.run_as(user).policy(policy).client(&script).ok();
+            let outcome = world.run_in(place).policy(policy).client(&script).ok();
             assert!(outcome.stdout.contains("GET /v1/x for "), "{outcome:#?}");
             assert!(outcome.stdout.ends_with("403 403 403 403 "), "{outcome:#?}");
             let refused = outcome.events("decision");
@@ -56,12 +59,11 @@ deny:
     assert_eq!(Vec::from_iter(seen), ["GET /v1/x", "POST /v1/items"]);
 }
 
-#[test]
-fn what_cannot_be_inspected_is_not_run() {
-    let world = web();
-    for user in User::ALL {
+fn what_cannot_be_inspected_is_not_run(world: &World) {
+    web(world);
+    for place in world.places() {
         let outcome = world
-            .run_as(user)
+            .run_in(place)
             .policy("version: 1\nallow:\n- {host: www.example.com, http: [GET /v1/**]}")
             .client("echo started");
         assert_eq!(outcome.code(), 125, "{outcome:#?}");
@@ -72,7 +74,7 @@ fn what_cannot_be_inspected_is_not_run() {
         );
         // TLS on a port for which requests are listed.
         let outcome = world
-            .run_as(user)
+            .run_in(place)
             .policy(
                 "version: 1\nallow:\n- {host: www.example.com, ports: [80], http: [GET /v1/**]}",
             )
@@ -88,7 +90,8 @@ fn what_cannot_be_inspected_is_not_run() {
 
 #[test]
 fn policies_of_other_systems_are_run_as_they_are() {
-    let world = web();
+    let world = World::new();
+    web(&world);
     world.dns.answer("other.example.com", &[at::PUBLIC]);
     let toolhive = r#"{"name": "x", "network": {"outbound": {"allow_host": [".example.com"], "allow_port": [80]}}}"#;
     let openshell = "version: 1

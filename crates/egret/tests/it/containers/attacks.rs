@@ -49,7 +49,7 @@ fn an_interface_that_is_plugged_in_later_leads_nowhere() {
 
 #[test]
 fn an_image_of_the_same_name_is_not_taken_for_egrets_own() {
-    for kind in [Kind::Docker, Kind::RootlessPodman] {
+    for kind in Kind::ALL {
         let world = furnished(kind);
         let own = world.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
         let own = own

@@ -119,6 +119,15 @@ fn the_engines_commands_do_not_open_it() {
         sleeper(&world, &[]);
         works_again(&world);
         world.docker(&["network", "create", "other"]);
+        // A network more, or another program beside them, for each of the three.
+        world.try_docker(&["network", "connect", "other", "sleeper-egret-gateway"]);
+        for container in ["sleeper-egret-agent", "sleeper-egret-gateway"] {
+            let beside = world.try_docker(&["exec", container, "/bin/egret", "run", "--", "true"]);
+            assert!(
+                !beside.status.success(),
+                "{kind:?}: {container}: {beside:?}"
+            );
+        }
         for container in ["sleeper", "sleeper-egret-agent"] {
             // The engine refuses, or it makes no difference.
             let connected = world.try_docker(&["network", "connect", "other", container]);
@@ -141,6 +150,12 @@ fn the_engines_commands_do_not_open_it() {
         // All of it anew, as somebody would who does not know of the three.
         world.docker(&["restart", "--time", "1", "sleeper"]);
         works_again(&world);
+        world.egret(kind.user(), &["restart", "sleeper"]).ok();
+        works_again(&world);
+        // The agent alone: the namespace that the workload is in has nobody who could open it then.
+        world.docker(&["restart", "--time", "1", "sleeper-egret-agent"]);
+        let answer = inside(&world, "--noproxy '*'", "http://93.184.216.34/");
+        assert!(!answer.starts_with("200"), "{kind:?}: {answer}");
         world.egret(kind.user(), &["restart", "sleeper"]).ok();
         works_again(&world);
         world.egret(kind.user(), &["rm", "--force", "sleeper"]).ok();

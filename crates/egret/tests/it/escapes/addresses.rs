@@ -4,22 +4,32 @@ use crate::world::probe::{
     Table, attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp,
 };
 use crate::world::servers::Service;
-use crate::world::{User, World, at};
+use crate::world::{World, at};
+
+everywhere!(
+    ipv4_in_any_notation_is_the_address_it_means,
+    ipv6_forms_of_ipv4_have_the_class_of_what_is_inside,
+    a_mapped_public_address_stays_public,
+    zones_are_malformed,
+    ranges_with_a_meaning_of_their_own_are_not_public,
+    no_grant_reaches_a_metadata_service,
+    a_port_is_plain_digits,
+    the_hosts_names_are_shut_in_every_spelling,
+    a_granted_alias_cannot_be_pointed_elsewhere_from_inside,
+);
 
 pub(crate) const ALLOW_PUBLIC: &str = "version: 1\ndefault: allow-public\n";
 
-#[test]
-fn ipv4_in_any_notation_is_the_address_it_means() {
-    let world = World::new();
+fn ipv4_in_any_notation_is_the_address_it_means(world: &World) {
     let sink = world.serve_on_machine(80, Service::Sink);
-    for user in User::ALL {
-        refused(world.run_as(user).policy(ALLOW_PUBLIC), &ipv4_notations());
+    for place in world.places() {
+        refused(world.run_in(place).policy(ALLOW_PUBLIC), &ipv4_notations());
     }
     assert_eq!(world.server(sink, |sink| sink.connections()), 0);
 }
 
 /// Where everything public is allowed.
-pub(crate) fn ipv4_notations() -> Table {
+fn ipv4_notations() -> Table {
     #[rustfmt::skip]
     let table = [
         ("127.1",               "denied.address.loopback"),
@@ -55,13 +65,11 @@ pub(crate) fn ipv4_notations() -> Table {
         .collect()
 }
 
-#[test]
-fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
-    let world = World::new();
+fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside(world: &World) {
     let sink = world.serve_on_machine(80, Service::Sink);
     world.serve_everywhere(80, Service::Sink);
-    for user in User::ALL {
-        refused(world.run_as(user).policy(ALLOW_PUBLIC), &ipv6_forms());
+    for place in world.places() {
+        refused(world.run_in(place).policy(ALLOW_PUBLIC), &ipv6_forms());
     }
     // The same as answers.
     let mut attempts = Vec::new();
@@ -70,7 +78,7 @@ fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
         world.dns.answer(&name, &[address]);
         attempts.push((connect(&format!("{name}:80")), ""));
     }
-    let (outcome, _) = refused_by_then(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &attempts);
+    let (outcome, _) = refused_by_then(world.run().policy(ALLOW_PUBLIC), &attempts);
     assert!(
         outcome
             .reasons()
@@ -82,7 +90,7 @@ fn ipv6_forms_of_ipv4_have_the_class_of_what_is_inside() {
 }
 
 /// Where everything public is allowed.
-pub(crate) fn ipv6_forms() -> Table {
+fn ipv6_forms() -> Table {
     IPV6_FORMS
         .iter()
         .flat_map(|(host, reason)| {
@@ -112,25 +120,21 @@ const IPV6_FORMS: [(&str, &str); 14] = [
     ("2606:2800:220:1:0:5efe:10.20.0.7", "denied.address.private"),
 ];
 
-#[test]
-fn a_mapped_public_address_stays_public() {
-    let world = World::new();
+fn a_mapped_public_address_stays_public(world: &World) {
     world.serve("93.184.216.34:7000", Service::Echo);
     let (outcome, ends) = attempt(
-        world.run_as(User::Alice).policy(ALLOW_PUBLIC),
+        world.run().policy(ALLOW_PUBLIC),
         &[tcp("::ffff:93.184.216.34", 7000)],
     );
     assert_eq!(ends[0]["data"], "hello\n", "{outcome:#?}");
 }
 
-#[test]
-fn zones_are_malformed() {
-    let world = World::new();
-    refused(world.run_as(User::Alice).policy(ALLOW_PUBLIC), &zones());
+fn zones_are_malformed(world: &World) {
+    refused(world.run().policy(ALLOW_PUBLIC), &zones());
 }
 
 /// Where everything public is allowed.
-pub(crate) fn zones() -> Table {
+fn zones() -> Table {
     [
         "[fe80::1%lo]:80",
         "[fe80::1%25lo]:80",
@@ -141,11 +145,9 @@ pub(crate) fn zones() -> Table {
     .to_vec()
 }
 
-#[test]
-fn ranges_with_a_meaning_of_their_own_are_not_public() {
-    let world = World::new();
-    for user in User::ALL {
-        let outcome = refused(world.run_as(user).policy(ALLOW_PUBLIC), &special_ranges());
+fn ranges_with_a_meaning_of_their_own_are_not_public(world: &World) {
+    for place in world.places() {
+        let outcome = refused(world.run_in(place).policy(ALLOW_PUBLIC), &special_ranges());
         assert!(
             outcome
                 .reasons()
@@ -157,8 +159,9 @@ fn ranges_with_a_meaning_of_their_own_are_not_public() {
 }
 
 /// Where everything public is allowed.
-pub(crate) fn special_ranges() -> Table {
+fn special_ranges() -> Table {
     let ranges = [
+        "0.0.0.0",
         "0.1.2.3",
         "127.200.1.1",
         "240.1.1.1",
@@ -172,6 +175,8 @@ pub(crate) fn special_ranges() -> Table {
         "192.88.99.1",
         "192.0.0.9",
         "100.127.255.254",
+        "::",
+        "::1",
         "fc00::1",
         "fdff::1",
         "fec0::1",
@@ -193,12 +198,10 @@ pub(crate) fn special_ranges() -> Table {
         .collect()
 }
 
-#[test]
-fn no_grant_reaches_a_metadata_service() {
-    let world = World::new();
+fn no_grant_reaches_a_metadata_service(world: &World) {
     world.serve_everywhere(80, Service::Sink);
-    for user in User::ALL {
-        refused(world.run_as(user).policy(ALLOW_MUCH), &metadata());
+    for place in world.places() {
+        refused(world.run_in(place).policy(ALLOW_MUCH), &metadata());
     }
     // A policy that tries to allow one is refused when it is read.
     for entry in [
@@ -207,7 +210,7 @@ fn no_grant_reaches_a_metadata_service() {
         "{address: 169.254.169.254, ports: [80]}",
     ] {
         let outcome = world
-            .run_as(User::Alice)
+            .run()
             .policy(&format!("version: 1\nallow:\n  - {entry}\n"))
             .client("echo RAN");
         assert_eq!(
@@ -219,7 +222,7 @@ fn no_grant_reaches_a_metadata_service() {
 }
 
 /// Where [`ALLOW_MUCH`] is the policy.
-pub(crate) fn metadata() -> Table {
+fn metadata() -> Table {
     let addresses = [
         "169.254.169.254",
         "169.254.170.2",
@@ -250,18 +253,16 @@ pub(crate) fn metadata() -> Table {
 }
 
 /// As much as a policy can allow without naming an address.
-pub(crate) const ALLOW_MUCH: &str =
+const ALLOW_MUCH: &str =
     "version: 1\ndefault: allow-public\nhost_gateway: allow\nallow: ['**.example.com']\n";
 
-#[test]
-fn a_port_is_plain_digits() {
-    let world = World::new();
+fn a_port_is_plain_digits(world: &World) {
     world.dns.answer("www.example.com", &[at::PUBLIC]);
-    refused(world.run_as(User::Alice).allow("www.example.com"), &ports());
+    refused(world.run().allow("www.example.com"), &ports());
 }
 
 /// Where `www.example.com` is allowed.
-pub(crate) fn ports() -> Table {
+fn ports() -> Table {
     let mut table = [
         "",
         ":",
@@ -291,18 +292,16 @@ pub(crate) fn ports() -> Table {
     table
 }
 
-#[test]
-fn the_hosts_names_are_shut_in_every_spelling() {
-    let world = World::new();
+fn the_hosts_names_are_shut_in_every_spelling(world: &World) {
     let sink = world.serve_on_machine(80, Service::Sink);
     world
         .dns
         .answer("host.docker.internal", &["172.17.0.1"])
         .answer("public.example.com", &["172.17.0.1"]);
-    for user in User::ALL {
-        refused(world.run_as(user).policy(ALLOW_AROUND_HOST), &host_names());
+    for place in world.places() {
+        refused(world.run_in(place).policy(ALLOW_AROUND_HOST), &host_names());
         refused_by_then(
-            world.run_as(user).policy(ALLOW_AROUND_HOST),
+            world.run_in(place).policy(ALLOW_AROUND_HOST),
             &[
                 (connect("public.example.com:80"), "denied.address.host"),
                 (tcp("public.example.com", 80), "denied.address.host"),
@@ -313,7 +312,7 @@ fn the_hosts_names_are_shut_in_every_spelling() {
 }
 
 /// Where [`ALLOW_AROUND_HOST`] is the policy.
-pub(crate) fn host_names() -> Table {
+fn host_names() -> Table {
     let names = [
         "host.docker.internal",
         "HOST.docker.INTERNAL",
@@ -331,21 +330,32 @@ pub(crate) fn host_names() -> Table {
             ]
         })
         .collect();
-    table.push((connect("host.docker.internal..:80"), "denied.malformed"));
+    for other in [
+        "host.docker.internal..",
+        "host.docker.internal%00",
+        "user@host.docker.internal",
+        "[host.docker.internal]",
+        "host.docker.internal\\",
+    ] {
+        table.push((connect(&format!("{other}:80")), "denied.malformed"));
+    }
+    // Full-width letters and dots mean the plain ones.
+    for same in [
+        "host\u{ff0e}docker\u{ff0e}internal",
+        "\u{ff48}ost.docker.internal",
+    ] {
+        table.push((connect(&format!("{same}:80")), ""));
+    }
     table
 }
 
 /// Patterns and ranges that would match the host's names and addresses, were they to count.
-pub(crate) const ALLOW_AROUND_HOST: &str = "version: 1\ndefault: allow-public\nallow:\n  - '**.docker.internal'\n  - '*.containers.internal'\n  - {host: public.example.com, addresses: [172.16.0.0/12]}\n";
+const ALLOW_AROUND_HOST: &str = "version: 1\ndefault: allow-public\nallow:\n  - '**.docker.internal'\n  - '*.containers.internal'\n  - {host: public.example.com, addresses: [172.16.0.0/12]}\n";
 
-#[test]
-fn a_granted_alias_cannot_be_pointed_elsewhere_from_inside() {
-    let world = World::new();
-    world.serve("127.0.0.1:5432", Service::Http);
+fn a_granted_alias_cannot_be_pointed_elsewhere_from_inside(world: &World) {
+    world.serve_on_machine(5432, Service::Http);
     let elsewhere = world.serve("10.20.0.7:5432", Service::Http);
-    let run = world
-        .run_as(User::Alice)
-        .args(&["--allow-docker-gateway=5432"]);
+    let run = world.run().args(&["--allow-docker-gateway=5432"]);
     let outcome = run.client(
         "curl -sS --noproxy '*' --resolve host.docker.internal:5432:10.20.0.7 http://host.docker.internal:5432/; \
          curl -sS --noproxy '*' -H 'Host: host.docker.internal' http://10.20.0.7:5432/ ; \

@@ -1,25 +1,40 @@
 //! Classes 13 to 17: names. What is attempted stands in tables of their own where containers attempt it, too.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::world::dns::{Data, Reply};
+use crate::world::dns::{Data, Dns, Reply};
 use crate::world::probe::{
     Table, attempt, connect, dns, forward, refused, refused_by_then, socks_name, tcp, udp,
 };
 use crate::world::servers::Service;
 use crate::world::{User, World, at};
 
-#[test]
-fn questions_carry_nothing_out() {
-    let world = World::new();
+everywhere!(
+    questions_carry_nothing_out,
+    names_below_an_allowed_wildcard_are_answered_without_asking,
+    other_name_services_are_shut,
+    a_name_is_not_asked_about_before_it_is_decided,
+    a_question_is_on_record_before_it_is_asked,
+    a_name_with_more_addresses_than_any_honest_one_is_refused,
+    an_answer_that_changes_changes_nothing_that_was_vetted,
+    one_forbidden_address_spoils_the_whole_answer,
+    an_alias_does_not_lend_its_name,
+    resolvers_that_disagree_are_vetted_alike,
+    a_name_that_resolves_to_the_gateways_machine_is_refused,
+    addresses_are_never_looked_up_backwards,
+    search_domains_and_names_without_a_dot_gain_nothing,
+    other_spellings_of_a_name_mean_the_same_or_nothing,
+);
+
+fn questions_carry_nothing_out(world: &World) {
     world.dns.answer("www.example.com", &[at::PUBLIC]);
-    for user in User::ALL {
-        refused(world.run_as(user).allow("www.example.com"), &questions());
+    for place in world.places() {
+        refused(world.run_in(place).allow("www.example.com"), &questions());
     }
 }
 
 /// Where `www.example.com` is allowed.
-pub(crate) fn questions() -> Table {
+fn questions() -> Table {
     let data = "c2VjcmV0.data.evil.test";
     let mut table: Vec<_> = [1, 28, 5, 10, 12, 15, 16, 33, 64, 65, 255, 252]
         .map(|kind| (dns(data, kind), "denied.default"))
@@ -50,13 +65,11 @@ pub(crate) fn questions() -> Table {
     table
 }
 
-#[test]
-fn names_below_an_allowed_wildcard_are_answered_without_asking() {
-    let world = World::new();
+fn names_below_an_allowed_wildcard_are_answered_without_asking(world: &World) {
     let attempts: Vec<_> = (0..50)
         .map(|n| dns(&format!("c2VjcmV0-{n}.example.com"), 1))
         .collect();
-    let (outcome, ends) = attempt(world.run_as(User::Alice).allow("*.example.com"), &attempts);
+    let (outcome, ends) = attempt(world.run().allow("*.example.com"), &attempts);
     assert!(
         ends.iter().all(|end| end["end"] == "rcode 0 answers 1"),
         "{ends:#?}"
@@ -64,18 +77,16 @@ fn names_below_an_allowed_wildcard_are_answered_without_asking() {
     outcome.silent();
 }
 
-#[test]
-fn other_name_services_are_shut() {
-    let world = World::new();
+fn other_name_services_are_shut(world: &World) {
     world.serve_everywhere(853, Service::Sink);
     world.serve_everywhere(443, Service::Sink);
-    for user in User::ALL {
-        refused(world.run_as(user), &other_services());
+    for place in world.places() {
+        refused(world.run_in(place), &other_services());
     }
 }
 
 /// Where nothing that is named here is allowed.
-pub(crate) fn other_services() -> Table {
+fn other_services() -> Table {
     vec![
         (tcp("8.8.8.8", 853), "denied.literal_address"),
         (tcp("1.1.1.1", 443), "denied.literal_address"),
@@ -89,17 +100,15 @@ pub(crate) fn other_services() -> Table {
     ]
 }
 
-#[test]
-fn a_name_is_not_asked_about_before_it_is_decided() {
-    let world = World::new();
+fn a_name_is_not_asked_about_before_it_is_decided(world: &World) {
     world.dns.answer("evil.test", &[at::PUBLIC]);
-    for user in User::ALL {
-        refused(world.run_as(user).allow("www.example.com"), &undecided());
+    for place in world.places() {
+        refused(world.run_in(place).allow("www.example.com"), &undecided());
     }
 }
 
 /// Where `www.example.com` is allowed.
-pub(crate) fn undecided() -> Table {
+fn undecided() -> Table {
     vec![
         (connect("evil.test:443"), "denied.default"),
         (forward("http://evil.test/"), "denied.default"),
@@ -109,17 +118,15 @@ pub(crate) fn undecided() -> Table {
     ]
 }
 
-#[test]
-fn a_question_is_on_record_before_it_is_asked() {
-    let world = World::new();
+fn a_question_is_on_record_before_it_is_asked(world: &World) {
     world.serve("93.184.216.34:80", Service::Http);
-    for user in User::ALL {
+    for place in world.places() {
         // What is looked up is put on record before the decision that it is for, whatever comes of it.
         for (name, reason) in [("there", "allowed.rule"), ("nowhere", "denied.resolution")] {
             world.dns.answer("there.example.com", &[at::PUBLIC]);
             let host = format!("{name}.example.com");
             let outcome = world
-                .run_as(user)
+                .run_in(place)
                 .allow("*.example.com")
                 .client(&format!("curl -s -o /dev/null http://{host}/; true"))
                 .ok();
@@ -137,8 +144,15 @@ fn a_question_is_on_record_before_it_is_asked() {
             assert_eq!(asked["id"], decided["id"], "{outcome:#?}");
             assert_eq!(decided["reason"], reason, "{outcome:#?}");
         }
+    }
+}
 
-        // What cannot be put on record is not asked: each question has its record in a log that becomes full.
+#[test]
+fn what_cannot_be_put_on_record_is_not_asked() {
+    let world = World::new();
+    world.dns.answer("there.example.com", &[at::PUBLIC]);
+    for user in User::ALL {
+        // Each question has its record in a log that becomes full.
         let directory = format!("/srv/full-{}", user.id());
         world.machine.sh(&format!(
             "mkdir {directory}; mount -t tmpfs -o size=8k,mode=777 none {directory}"
@@ -174,9 +188,7 @@ fn a_question_is_on_record_before_it_is_asked() {
     }
 }
 
-#[test]
-fn a_name_with_more_addresses_than_any_honest_one_is_refused() {
-    let world = World::new();
+fn a_name_with_more_addresses_than_any_honest_one_is_refused(world: &World) {
     let address = |n: u8| Data::Address([93, 184, 216, n].into());
     world.dns.script(
         "many.example.com",
@@ -187,22 +199,20 @@ fn a_name_with_more_addresses_than_any_honest_one_is_refused() {
         vec![Reply::Truncated((30..=45).map(address).collect())],
     );
     world.serve("93.184.216.30:80", Service::Http);
-    for user in User::ALL {
+    for place in world.places() {
         let script = "for name in many some; do curl -s -m 20 -o /dev/null -w '%{http_code} ' http://$name.example.com/; done";
         let outcome = world
-            .run_as(user)
+            .run_in(place)
             .allow("*.example.com")
             .client(script)
             .ok();
-        assert_eq!(outcome.stdout, "502 200 ", "{user:?}: {outcome:#?}");
+        assert_eq!(outcome.stdout, "502 200 ", "{place:?}: {outcome:#?}");
         outcome.decided("denied.resolution", "many.example.com", 80);
         assert!(!outcome.reached("93.184.216.1", 80), "{outcome:#?}");
     }
 }
 
-#[test]
-fn an_answer_that_changes_changes_nothing_that_was_vetted() {
-    let world = World::new();
+fn an_answer_that_changes_changes_nothing_that_was_vetted(world: &World) {
     let inside = world.serve("10.20.0.7:80", Service::Sink);
     let metadata = world.serve("169.254.169.254:80", Service::Sink);
     let public = world.serve("93.184.216.34:80", Service::Http);
@@ -218,10 +228,7 @@ fn an_answer_that_changes_changes_nothing_that_was_vetted() {
             connect("rebind.example.com:80"),
             tcp("rebind.example.com", 80),
         ];
-        let (outcome, ends) = attempt(
-            world.run_as(User::Alice).allow("rebind.example.com"),
-            &attempts,
-        );
+        let (outcome, ends) = attempt(world.run().allow("rebind.example.com"), &attempts);
         assert!(
             ends[0]["data"]
                 .as_str()
@@ -256,9 +263,7 @@ fn an_answer_that_changes_changes_nothing_that_was_vetted() {
     }
 }
 
-#[test]
-fn one_forbidden_address_spoils_the_whole_answer() {
-    let world = World::new();
+fn one_forbidden_address_spoils_the_whole_answer(world: &World) {
     let public = world.serve_everywhere(80, Service::Sink);
     for (number, addresses) in [
         &["93.184.216.34", "10.20.0.7"][..],
@@ -273,16 +278,14 @@ fn one_forbidden_address_spoils_the_whole_answer() {
         let name = format!("mixed{number}.example.com");
         world.dns.answer(&name, addresses);
         refused_by_then(
-            world.run_as(User::Alice).allow("*.example.com"),
+            world.run().allow("*.example.com"),
             &[(connect(&format!("{name}:80")), ""), (tcp(&name, 80), "")],
         );
     }
     assert_eq!(world.server(public, |sink| sink.connections()), 0);
 }
 
-#[test]
-fn an_alias_does_not_lend_its_name() {
-    let world = World::new();
+fn an_alias_does_not_lend_its_name(world: &World) {
     world
         .dns
         .answer("target.example.net", &[at::PRIVATE])
@@ -296,12 +299,48 @@ fn an_alias_does_not_lend_its_name() {
         (connect("host.example.com:80"), "denied.address.host"),
         (tcp("alias.example.com", 80), "denied.address.private"),
     ];
-    refused_by_then(world.run_as(User::Alice).allow("*.example.com"), &table);
+    refused_by_then(world.run().allow("*.example.com"), &table);
+    // The whole of a zone elsewhere, with and without the alias that goes with it.
+    let elsewhere = || Data::Dname("example.net".to_owned());
+    let alias = Data::Cname("target.example.net".to_owned());
+    let address = Data::Address(at::PRIVATE.parse().unwrap());
+    for (name, records) in [
+        ("zone", vec![elsewhere()]),
+        ("aliased", vec![elsewhere(), alias]),
+        ("address", vec![elsewhere(), address]),
+    ] {
+        let name = format!("{name}.example.com");
+        world.dns.script(&name, vec![Reply::Records(records)]);
+        let table = [(connect(&format!("{name}:80")), ""), (tcp(&name, 80), "")];
+        refused_by_then(world.run().allow("*.example.com"), &table);
+    }
 }
 
-#[test]
-fn a_name_that_resolves_to_the_gateways_machine_is_refused() {
-    let world = World::new();
+fn resolvers_that_disagree_are_vetted_alike(world: &World) {
+    // The second is asked when the first has nothing to say, and says something else.
+    let second = Dns::start(&world.outside, "10.20.0.54:53".parse().unwrap());
+    world.serve("93.184.216.34:80", Service::Http);
+    for address in [at::PRIVATE, at::METADATA, "127.0.0.1", "172.17.0.1"] {
+        second.answer("www.example.com", &[address]);
+        let first = [Reply::records(&[at::PUBLIC]), Reply::ServFail];
+        world.dns.script("www.example.com", first.to_vec());
+        let run = world.run().args(&["--resolver", "10.20.0.54:53"]);
+        let there = connect("www.example.com:80");
+        let attempts = [there.clone(), there, tcp("www.example.com", 80)];
+        let (outcome, ends) = attempt(run.allow("www.example.com"), &attempts);
+        let said = |end: &Value| end["data"].as_str().unwrap().to_owned();
+        assert!(said(&ends[0]).starts_with("HTTP/1.1 200"), "{outcome:#?}");
+        for end in &ends[1..] {
+            let refused = said(end).is_empty() || said(end).starts_with("HTTP/1.1 403");
+            assert!(refused, "{address}: {end}: {outcome:#?}");
+        }
+        assert!(!second.queries().is_empty(), "{address}: {outcome:#?}");
+        assert!(!outcome.reached(address, 80), "{address}: {outcome:#?}");
+        second.forget();
+    }
+}
+
+fn a_name_that_resolves_to_the_gateways_machine_is_refused(world: &World) {
     let sink = world.serve_on_machine(61081, Service::Sink);
     for (name, address) in [
         ("a.example.com", "45.33.32.10"),
@@ -310,7 +349,7 @@ fn a_name_that_resolves_to_the_gateways_machine_is_refused() {
     ] {
         world.dns.answer(name, &[address]);
         refused_by_then(
-            world.run_as(User::Alice).allow("*.example.com:61081"),
+            world.run().allow("*.example.com:61081"),
             &[
                 (connect(&format!("{name}:61081")), ""),
                 (tcp(name, 61081), ""),
@@ -320,21 +359,16 @@ fn a_name_that_resolves_to_the_gateways_machine_is_refused() {
     assert_eq!(world.server(sink, |sink| sink.connections()), 0);
 }
 
-#[test]
-fn addresses_are_never_looked_up_backwards() {
-    let world = World::new();
+fn addresses_are_never_looked_up_backwards(world: &World) {
     // Were anybody to ask, the address would turn out to be an allowed name's.
     world
         .dns
         .script("34.216.184.93.in-addr.arpa", vec![Reply::records(&[])]);
-    refused(
-        world.run_as(User::Alice).allow("www.example.com"),
-        &backwards(),
-    );
+    refused(world.run().allow("www.example.com"), &backwards());
 }
 
 /// Where `www.example.com` is allowed.
-pub(crate) fn backwards() -> Table {
+fn backwards() -> Table {
     vec![
         (tcp(at::PUBLIC, 443), "denied.literal_address"),
         (connect("93.184.216.34:443"), "denied.literal_address"),
@@ -342,24 +376,26 @@ pub(crate) fn backwards() -> Table {
     ]
 }
 
-#[test]
-fn search_domains_and_the_sandboxs_own_files_gain_nothing() {
-    let world = World::new();
-    world.machine.write(
-        "/srv/resolv.conf",
-        "nameserver 10.20.0.53\nsearch corp.example evil.test\noptions ndots:9\n",
-    );
+fn search_domains_and_names_without_a_dot_gain_nothing(world: &World) {
     let table = [
         (tcp("intranet", 80), ""),
         (connect("intranet:80"), "denied.default"),
+        (tcp("wpad", 80), ""),
         (connect("printer.localhost:80"), "denied.address.loopback"),
         (connect("localhost.:80"), "denied.address.loopback"),
+        (connect("LOCALHOST:80"), "denied.address.loopback"),
         (tcp("printer.localhost", 80), ""),
     ];
-    for user in User::ALL {
-        let outcome = refused(world.run_as(user), &table);
+    for place in world.places() {
         // Names are completed inside, if at all.
-        assert!(outcome.queries.is_empty());
+        refused(world.run_in(place), &table);
+    }
+}
+
+#[test]
+fn the_sandboxs_own_files_about_names_are_egrets() {
+    let world = World::new();
+    for user in User::ALL {
         let outcome = world.run_as(user).client(
             "echo '10.20.0.7 www.example.com' >> /etc/hosts && echo CHANGED; cat /etc/resolv.conf",
         );
@@ -368,9 +404,7 @@ fn search_domains_and_the_sandboxs_own_files_gain_nothing() {
     }
 }
 
-#[test]
-fn other_spellings_of_a_name_mean_the_same_or_nothing() {
-    let world = World::new();
+fn other_spellings_of_a_name_mean_the_same_or_nothing(world: &World) {
     world.dns.answer("www.example.com", &[at::PUBLIC]);
     world.serve("93.184.216.34:80", Service::Http);
     let same = ["WWW.EXAMPLE.COM", "www.example.com.", "wWw.ExAmPlE.cOm."];
@@ -379,10 +413,7 @@ fn other_spellings_of_a_name_mean_the_same_or_nothing() {
         .map(|name| connect(&format!("{name}:80")))
         .chain(same.iter().map(|name| socks_name(name, 80)))
         .collect();
-    let (outcome, ends) = attempt(
-        world.run_as(User::Alice).allow("www.example.com"),
-        &attempts,
-    );
+    let (outcome, ends) = attempt(world.run().allow("www.example.com"), &attempts);
     for end in &ends[..3] {
         assert!(
             end["data"].as_str().unwrap().starts_with("HTTP/1.1 200"),
@@ -397,10 +428,7 @@ fn other_spellings_of_a_name_mean_the_same_or_nothing() {
         "{outcome:#?}"
     );
 
-    let outcome = refused(
-        world.run_as(User::Alice).allow("www.example.com"),
-        &spellings(),
-    );
+    let outcome = refused(world.run().allow("www.example.com"), &spellings());
     assert!(
         outcome
             .reasons()
@@ -411,7 +439,9 @@ fn other_spellings_of_a_name_mean_the_same_or_nothing() {
 }
 
 /// Where `www.example.com` is allowed.
-pub(crate) fn spellings() -> Table {
+fn spellings() -> Table {
+    let long_label = format!("{}.www.example.com", "a".repeat(64));
+    let long_name = format!("{}www.example.com", "a.".repeat(125));
     let other = [
         "notwww.example.com",
         "www.example.com.evil.test",
@@ -435,6 +465,17 @@ pub(crate) fn spellings() -> Table {
         "[www.example.com]",
         "www.example.com\0",
         "www_example.com",
+        ".www.example.com",
+        "www.example.com evil.test",
+        "www.example.com\u{1}",
+        "www.example.com%00.evil.test",
+        "www.example.com\u{3002}evil.test",
+        "evil.test\u{ff0f}www.example.com",
+        "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+        "xn--\u{ff57}ww.example.com",
+        "xn--a.example.com",
+        &long_label,
+        &long_name,
     ];
     let mut table: Vec<_> = other
         .iter()
@@ -443,7 +484,7 @@ pub(crate) fn spellings() -> Table {
     table.extend(
         other
             .iter()
-            .filter(|name| name.is_ascii())
+            .filter(|name| name.is_ascii() && name.len() < 256)
             .map(|name| (socks_name(name, 80), "")),
     );
     table.push((

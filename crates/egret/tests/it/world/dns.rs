@@ -43,6 +43,8 @@ pub(crate) enum Reply {
 pub(crate) enum Data {
     Address(IpAddr),
     Cname(String),
+    /// All that is below the name is below this one instead. The alias that a server says as well is another record.
+    Dname(String),
 }
 
 /// A question that arrived.
@@ -202,6 +204,7 @@ fn answer(state: &Mutex<State>, question: &[u8], tcp: bool) -> Option<Vec<u8>> {
                     push(&mut answers, &owner, AAAA, &address.octets());
                 }
                 Data::Address(_) => {}
+                Data::Dname(target) => push(&mut answers, &owner, DNAME, &write_name(target)),
                 Data::Cname(target) => {
                     push(&mut answers, &owner, CNAME, &write_name(target));
                     next = Some(target.clone());
@@ -271,4 +274,5 @@ fn write_name(name: &str) -> Vec<u8> {
 
 pub(crate) const A: u16 = 1;
 const CNAME: u16 = 5;
+const DNAME: u16 = 39;
 pub(crate) const AAAA: u16 = 28;

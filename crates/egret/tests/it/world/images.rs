@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::World;
+use super::engine::Kind;
 use super::machine::SYSTEM_PATH;
 
 /// What an image is made from.
@@ -85,6 +86,14 @@ pub(super) fn servers() -> PathBuf {
 }
 
 impl World {
+    /// A world with an engine that has what [`World::run_container`] runs.
+    #[track_caller]
+    pub(crate) fn with_tools(kind: Kind) -> World {
+        let world = World::with_engine(kind);
+        world.import(&TOOLS);
+        world
+    }
+
     /// Gives an image to the engine.
     #[track_caller]
     pub(crate) fn import(&self, image: &Image<'_>) {

@@ -85,6 +85,25 @@ impl User {
     }
 }
 
+/// Where attempts are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the sandbox of a program that this user started.
+    Program(User),
+    /// In a container of the world's engine, as its root.
+    Container(Kind),
+}
+
+impl Place {
+    /// Who runs Egret.
+    pub(crate) const fn user(self) -> User {
+        match self {
+            Place::Program(user) => user,
+            Place::Container(kind) => kind.user(),
+        }
+    }
+}
+
 /// Public, private and other addresses that tests use, all of them `outside`.
 pub(crate) mod at {
     pub(crate) const PUBLIC: &str = "93.184.216.34";
@@ -93,6 +112,16 @@ pub(crate) mod at {
     pub(crate) const PRIVATE: &str = "10.20.0.7";
     pub(crate) const METADATA: &str = "169.254.169.254";
     pub(crate) const NAME_SERVER: &str = "10.20.0.53:53";
+}
+
+/// Waits for something to come true.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(15);
+    while !is_so() {
+        assert!(std::time::Instant::now() < end, "not within 15 s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+    }
 }
 
 /// The addresses of the machine itself.
@@ -181,6 +210,28 @@ impl World {
     /// What a server saw.
     pub(crate) fn server<T>(&self, index: usize, look: impl FnOnce(&Server) -> T) -> T {
         look(&self.servers.borrow()[index])
+    }
+
+    /// Where attempts can be made in this world.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        match &self.engine {
+            Some(engine) => vec![Place::Container(engine.kind)],
+            None => User::ALL.map(Place::Program).to_vec(),
+        }
+    }
+
+    /// Prepares a run of Egret in a place.
+    pub(crate) fn run_in(&self, place: Place) -> Run<'_> {
+        match place {
+            Place::Program(user) => self.run_as(user),
+            Place::Container(_) => self.run_container().args(&["--user", "0:0"]),
+        }
+    }
+
+    /// Prepares a run of Egret where one place is as good as another.
+    pub(crate) fn run(&self) -> Run<'_> {
+        let place = self.places().pop();
+        self.run_in(place.expect("there is a place in every world"))
     }
 
     /// Prepares a run of Egret.

@@ -8,6 +8,8 @@ import base64, errno, json, os, socket, struct, sys, time
 
 # A container's proxy has a port of its own; where nothing is said, it is the one that processes have.
 PROXY = ("127.0.0.1", int(os.environ.get("HTTP_PROXY", "http://127.0.0.1:61081").rsplit(":", 1)[1]))
+# The other doors are beside it, in a range that ends and begins again. An attempt may call a port by these names.
+DOORS = {"{proxy}": PROXY[1], "{capture}": PROXY[1] - 1 if PROXY[1] > 61000 else 65535, "{dns}": 61053 if PROXY[1] == 61081 else PROXY[1] + 1 if PROXY[1] < 65535 else 61000}
 heard = 0.0
 
 
@@ -39,7 +41,7 @@ def octets(attempt, key="send"):
 
 def tcp(attempt):
     try:
-        sock = socket.create_connection((attempt["host"], attempt["port"]), timeout=attempt.get("wait", 5))
+        sock = socket.create_connection((attempt["host"], int(attempt["port"])), timeout=attempt.get("wait", 5))
     except socket.gaierror:
         return "unresolved", b""
     with sock:
@@ -103,7 +105,7 @@ def socks(attempt):
             except OSError:
                 pass
         command = attempt.get("command", 1)
-        sock.sendall(bytes([5, command, 0]) + kind + struct.pack(">H", attempt["port"]))
+        sock.sendall(bytes([5, command, 0]) + kind + struct.pack(">H", int(attempt["port"])))
         end, data = receive(sock, attempt.get("wait", 5))
         if not data:
             return end, data
@@ -187,7 +189,10 @@ def run(attempt):
 
 
 def main():
-    for attempt in json.loads(sys.stdin.readline()):
+    asked = sys.stdin.readline()
+    for name, port in DOORS.items():
+        asked = asked.replace(name, str(port))
+    for attempt in json.loads(asked):
         answer = run(attempt)
         # A machine that is busy with other things makes anything slow now and then; a time-out is slow every time.
         for _ in range(2):
