@@ -100,7 +100,7 @@ print(all(n >= 5 for n in counts.values()), sorted(counts))
         let changes = match place {
             Place::Program(_) => 200,
             // Each is a process in the gateway's container.
-            Place::Container(_) => 20,
+            Place::Container(_) => 9,
         };
         let name = format!("changing-{}", place.user().name());
         let first = "version: 1\nallow: [www.example.com]\n";
