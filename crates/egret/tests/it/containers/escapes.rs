@@ -154,6 +154,47 @@ fn a_neighbour_its_gateway_and_published_ports_are_out_of_reach() {
 }
 
 #[test]
+fn what_is_started_in_it_later_is_confined_like_the_first() {
+    for kind in Kind::ALL {
+        let world = world(kind);
+        let program = kind.program();
+        let show = "grep -E '^(Cap|NoNewPrivs|Seccomp|Uid|Gid|Groups)' /proc/self/status; ls -l /proc/self/ns | sed 's/.* //'";
+        let mut args = vec!["run", "--engine", program, "--detach", "--name", "box"];
+        args.extend(TOOLS_MOUNTS);
+        let first = format!("{{ {show}; }} > /tmp/first; sleep 1000");
+        args.extend([TOOLS.name, "/bin/sh", "-c", &first]);
+        world.egret(kind.user(), &args).ok();
+        let run = |with: &[&str]| {
+            let later = format!(
+                "until [ -s /tmp/first ]; do sleep 0.1; done; sleep 0.2; cat /tmp/first; echo ==; {show}"
+            );
+            let words = [
+                &["exec", "--engine", program],
+                with,
+                &["box", "/bin/sh", "-c", &later],
+            ]
+            .concat();
+            world.egret(kind.user(), &words)
+        };
+        let outcome = run(&[]).ok();
+        let (first, later) = outcome.stdout.split_once("==\n").unwrap();
+        assert!(
+            first.contains("NoNewPrivs:\t1") && first.contains("Seccomp:\t2"),
+            "{kind:?}: {first}"
+        );
+        assert_eq!(first, later, "{kind:?}");
+        // Nor does the engine's option for more come through.
+        let more = run(&["--privileged"]);
+        assert_eq!(
+            (more.code(), &*more.stdout),
+            (125, ""),
+            "{kind:?}: {more:#?}"
+        );
+        world.egret(kind.user(), &["rm", "--force", "box"]).ok();
+    }
+}
+
+#[test]
 fn what_one_program_may_no_program_of_a_container_may() {
     for kind in Kind::ALL {
         let world = world(kind);

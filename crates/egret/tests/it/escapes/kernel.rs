@@ -17,6 +17,7 @@ everywhere!(
     no_other_namespace_can_be_made_or_entered,
     nothing_can_be_mounted,
     dangerous_parts_of_the_kernel_are_shut,
+    no_setting_of_the_kernel_and_no_device_can_be_opened_for_writing,
     system_calls_by_another_convention_are_shut,
 );
 
@@ -261,6 +262,40 @@ for path in ['/proc/sys/kernel/core_pattern', '/proc/sysrq-trigger', '/proc/sys/
 ";
     for place in world.places() {
         all_fail(world, place, script, 19 + 14);
+    }
+}
+
+fn no_setting_of_the_kernel_and_no_device_can_be_opened_for_writing(world: &World) {
+    // All there are: what each namespace has of its own, what control groups are steered by, and whatever comes next.
+    let script = "
+import stat
+def opens(path):
+    try: os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY))
+    except OSError: return False
+    return True
+tried, open_ones = 0, []
+for root in ['/proc/sys', '/sys', '/proc/irq', '/proc/bus', '/proc/fs', '/proc/acpi', '/proc/scsi']:
+    for where, _, files in os.walk(root):
+        for name in files:
+            tried += 1
+            path = os.path.join(where, name)
+            if opens(path): open_ones.append(path)
+for name in ['sysrq-trigger', 'kcore', 'kmsg', 'mtrr']:
+    tried += 1
+    if opens('/proc/' + name): open_ones.append('/proc/' + name)
+print('settings', tried, open_ones, 'E' if tried > 100 and not open_ones else 'ok')
+plain = ['null', 'zero', 'full', 'random', 'urandom', 'tty', 'ptmx']
+devices = []
+for where, _, files in os.walk('/dev'):
+    for name in files:
+        path = os.path.join(where, name)
+        kind = os.stat(path).st_mode if os.path.exists(path) else 0
+        if stat.S_ISBLK(kind) or stat.S_ISCHR(kind) and name not in plain and not where.startswith('/dev/pts'):
+            if opens(path): devices.append(path)
+print('devices', devices, 'ok' if devices else 'E')
+";
+    for place in world.places() {
+        all_fail(world, place, script, 2);
     }
 }
 
