@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use egret_policy::guard::stands;
 use egret_policy::{Denial, Destination, Permit};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
@@ -294,6 +295,10 @@ async fn converse<G: Grant>(gateway: &Gateway, journey: &mut Journey<G>) -> Resu
         Some(_) => Speaks::Http,
         None => Box::pin(begin(gateway, stream, input, tunnel, (up, down))).await?,
     };
+    if !stands("every-request") && matches!(speaks, Speaks::Http) && request.is_none() {
+        *up = Half::starting_with(std::mem::take(input).into_bytes());
+        return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
+    }
     if let Speaks::Opaque = speaks {
         return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
     }

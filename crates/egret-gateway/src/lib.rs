@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use egret_policy::guard::stands;
 use egret_policy::{Denial, Destination, Host, HostAddresses, Matcher, Reason, SandboxId, Target};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -246,12 +247,6 @@ impl Gateway {
         self.sessions.decide_again(&matcher, &self.hosts.load());
     }
 
-    /// Whether the policy lets anybody connect there, as far as that is known before anything is resolved.
-    pub fn permits(&self, to: &Destination) -> bool {
-        let matcher = self.matcher.load();
-        matcher.decide(to, None, &self.hosts.load()).is_ok()
-    }
-
     /// Replaces what counts as the host, for connections made from now on.
     pub fn set_hosts(&self, hosts: HostAddresses) {
         self.hosts.store(Arc::new(hosts));
@@ -357,8 +352,11 @@ impl Gateway {
         record: Record,
         destination: &Destination,
     ) -> impl Future<Output = Result<(), Refused>> + Send {
-        let written = self.log.write(record, self.limits.audit_wait);
+        let written = stands("records").then(|| self.log.write(record, self.limits.audit_wait));
         async move {
+            let Some(written) = written else {
+                return Ok(());
+            };
             let unwritten = |_| Refused::limit(Limit::AuditLog, destination.to_string());
             written.await.map_err(unwritten)
         }
@@ -421,6 +419,9 @@ impl Gateway {
 
     /// Whether one more refusal may be recorded by itself; a flood becomes findings instead.
     fn may_record(&self) -> bool {
+        if !stands("records-of-refusals") {
+            return false;
+        }
         let skipped = {
             let recording = &mut *self
                 .recording

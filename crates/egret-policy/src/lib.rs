@@ -19,6 +19,8 @@ mod diff;
 mod explain;
 mod filesystem;
 mod glob;
+#[doc(hidden)]
+pub mod guard;
 mod host;
 mod inbound;
 mod matcher;

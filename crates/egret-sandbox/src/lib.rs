@@ -16,6 +16,7 @@ pub mod attempts;
 mod channel;
 mod doors;
 mod error;
+mod guard;
 pub mod jail;
 mod makers;
 mod netlink;

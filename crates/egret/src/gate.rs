@@ -4,7 +4,7 @@ use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
-use crate::verify::Plan;
+use crate::verify::{Opened, Plan};
 use egret_gateway::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Limits, ResolverConfig,
     UpstreamProxy, audit,
@@ -35,6 +35,7 @@ use tokio::time::{sleep, timeout};
 pub(crate) struct GatePlan {
     pub(crate) policy: PolicySource,
     pub(crate) matcher: Matcher,
+    pub(crate) opened: Opened,
     pub(crate) log: audit::Log,
     pub(crate) log_path: PathBuf,
     pub(crate) resolver: ResolverConfig,
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) policy: PolicySource,
     /// The last thing to use on a sandbox, once it runs.
     pub(crate) killer: Mutex<Option<Killer>>,
+    /// What the policy opens, for a prober.
+    pub(crate) opened: Mutex<Opened>,
     /// What has it probed from inside, once it runs.
     pub(crate) prober: Mutex<Option<Prober>>,
 }
@@ -73,6 +76,7 @@ impl Gate {
         let GatePlan {
             policy,
             matcher,
+            opened,
             log,
             log_path,
             resolver,
@@ -125,6 +129,7 @@ impl Gate {
             log,
             policy,
             killer: Mutex::new(None),
+            opened: Mutex::new(opened),
             prober: Mutex::new(None),
         });
         let (close, closed) = tokio::sync::oneshot::channel();
@@ -205,6 +210,7 @@ impl Shared {
             Ok(policy) => {
                 self.gateway
                     .set_policy(Arc::new(policy.compile()), &origin.to_string());
+                *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Opened::by(&policy);
                 self.policy.set_origin(origin);
                 Ok(())
             }
@@ -219,7 +225,10 @@ impl Shared {
 
     /// Has a prober run beside the program, and returns what it tells.
     async fn probe(&self, plan: &Plan) -> io::Result<String> {
-        let arguments = plan.arguments(PROXY_PORT, |to| self.gateway.permits(to));
+        let arguments = plan.arguments(
+            PROXY_PORT,
+            *self.opened.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         let (told, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // The prober prints as programs do, and waits where it has to.
         rustix::io::ioctl_fionbio(&tell, false)?;

@@ -62,6 +62,8 @@ fn main() -> ExitCode {
     if let Some(outcome) = hidden {
         return exit(outcome);
     }
+    #[cfg(feature = "unguarded")]
+    say!("egret: warning: this build has switches for its guards, for tests alone");
     let given: Vec<OsString> = std::env::args_os().collect();
     // It is made while the arguments are read, which tell for certain whether it is needed.
     let jail = cli::likely_command(&given).then(Jail::start);

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
 use crate::source::{Origin, PolicySource};
+use crate::verify::Opened;
 use crate::{container, logs, settings, summary};
 use egret_gateway::audit;
 use egret_policy::SandboxId;
@@ -165,6 +166,7 @@ impl Plan {
             claim,
             gate: GatePlan {
                 matcher: policy.compile(),
+                opened: Opened::by(&policy),
                 policy: source,
                 log,
                 log_path,

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use egret_policy::guard::stands;
 use egret_policy::{Denial, Destination, Permit, Program, Target, is_hidden};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -401,7 +402,8 @@ impl serde_json::ser::Formatter for Inert {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        if fragment.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        let plain = fragment.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        if plain || !stands("inert-records") {
             return writer.write_all(fragment.as_bytes());
         }
         for character in fragment.chars() {

@@ -15,6 +15,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use egret_policy::guard::stands;
 use egret_policy::{Denial, Destination, HostAddresses, Lookup, Permit, Reason, Vetted};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -70,6 +71,12 @@ impl Dialler {
         }
     }
 
+    /// Asks about a name, whatever any policy says.
+    #[cfg(feature = "unguarded")]
+    pub(crate) async fn look_up(&self, name: &egret_policy::Host) {
+        let (Ok(_) | Err(_)) = self.resolver.addresses(name).await;
+    }
+
     /// Resolves, vets and connects.
     pub(crate) async fn dial(
         &self,
@@ -96,7 +103,11 @@ impl Dialler {
                 return Err(Refused::unreachable(&permit, addresses, in_words(&error)));
             }
         };
-        if via.is_none() && !is_host && reaches_this_machine(&reached.stream, reached.to) {
+        if stands("this-machine")
+            && via.is_none()
+            && !is_host
+            && reaches_this_machine(&reached.stream, reached.to)
+        {
             let denial = this_machine(permit.destination(), reached.to);
             return Err(Refused::Address {
                 denial,

@@ -15,6 +15,7 @@ use super::mounts::{
 };
 use super::plan::{Kind, Node, plan};
 use crate::error::{Cause, at};
+use crate::guard::stands;
 use crate::spec::Files;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
@@ -30,6 +31,9 @@ type Result<T, E = Cause> = std::result::Result<T, E>;
 
 /// Builds the file system, and makes it this process's root. Returns the paths that can be written to.
 pub(super) fn build(files: &Files, hostname: &str) -> Result<Vec<PathBuf>> {
+    if !stands("files") {
+        return Ok(Vec::new());
+    }
     // Nothing that is mounted outside from now on appears in here, and nothing in here out there.
     mount_change(
         "/",

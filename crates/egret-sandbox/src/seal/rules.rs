@@ -2,6 +2,7 @@
 
 use super::strays;
 use crate::doors::Ports;
+use crate::guard::stands;
 use crate::netlink::{ACK, APPEND, Attributes, Batch, CREATE, EXCLUSIVE, Socket};
 use std::io;
 use std::net::Ipv6Addr;
@@ -180,7 +181,7 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
             vec![Untracked],
         ]
     });
-    let out = [
+    let mut out = vec![
         vec![protocol(UDP), port_53(), vec![Redirect(ports.dns)]],
         vec![protocol(TCP), port_53(), vec![Redirect(ports.dns)]],
         vec![
@@ -197,6 +198,9 @@ fn ruleset(ports: Ports, log: bool) -> Batch {
         ],
         vec![protocol(TCP), vec![Redirect(ports.capture)]],
     ];
+    if !stands("redirect") {
+        out.clear();
+    }
     let lo = || LOOPBACK.to_ne_bytes().to_vec();
     let mut filter = vec![
         // Nearly everything is this.

@@ -11,6 +11,7 @@
 pub(crate) mod filter;
 pub(crate) mod profile;
 
+use crate::guard::stands;
 use libc::{EAFNOSUPPORT, ENOSYS, EPERM, c_long};
 
 /// Who is not to get them.
@@ -129,10 +130,12 @@ pub(crate) fn rules(runtime: Runtime, allow_user_namespaces: bool) -> Vec<Rule> 
             rules.push(rule(call!(SYS_personality), others, EPERM));
         }
     }
-    if !allow_user_namespaces {
+    if !allow_user_namespaces && stands("user-namespaces") {
         rules.extend(namespaces());
     }
-    rules.extend(sockets());
+    if stands("socket-families") {
+        rules.extend(sockets());
+    }
     rules
 }
 

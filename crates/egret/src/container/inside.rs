@@ -10,6 +10,7 @@ use crate::gate::{Shared, handed_over, limits};
 use crate::settings;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
+use crate::verify::Opened;
 use egret_gateway::{
     Callers, Config, Gateway, HostGateway, InboundHosts, Inside, Protocol, Published, audit,
 };
@@ -238,6 +239,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         log,
         policy: source,
         killer: Mutex::new(None),
+        opened: Mutex::new(Opened::by(&policy)),
         prober: Mutex::new(None),
     };
     let settings = Mutex::new(settings);

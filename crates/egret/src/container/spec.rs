@@ -8,6 +8,7 @@ use super::config::RunConfig;
 use super::engine::Kind;
 use super::publish::Publish;
 use egret_policy::SandboxId;
+use egret_policy::guard::stands;
 use egret_sandbox::Ports;
 
 /// Who the gateway is in its container. Nobody else may connect to the agent.
@@ -208,7 +209,11 @@ impl Spec {
 
     /// `run …` of the workload in the agent's network.
     pub(crate) fn workload(&self) -> Vec<String> {
-        let mut words = self.confined(&format!("container:{}", agent_name(self.name.as_str())));
+        let sealed = format!("container:{}", agent_name(self.name.as_str()));
+        let mut words = self.confined(match stands("container-network") {
+            true => &sealed,
+            false => "bridge",
+        });
         if self.kind == Kind::Podman {
             // It would have the host's address in it, and those of the host's own file. Without it names are asked for.
             words.word("--no-hosts");
@@ -319,7 +324,15 @@ impl Spec {
             words.pair("--hostname", self.hostname());
         }
         words.pair("--security-opt", "no-new-privileges");
-        words.pair("--security-opt", format!("seccomp={}", self.seccomp));
+        let calls = match stands("container-system-calls") {
+            true => self.seccomp.as_str(),
+            false => "unconfined",
+        };
+        words.pair("--security-opt", format!("seccomp={calls}"));
+        let mut added = self.config.cap_add.clone();
+        if !stands("container-capabilities") {
+            added.push("NET_ADMIN".into());
+        }
         let is_among = |names: &[String], name: &str| {
             names
                 .iter()
@@ -340,14 +353,12 @@ impl Spec {
                 let known = CAPABILITIES
                     .iter()
                     .take(self.last_capability.saturating_add(1));
-                for name in
-                    known.filter(|name| !kept(name) && !is_among(&self.config.cap_add, name))
-                {
+                for name in known.filter(|name| !kept(name) && !is_among(&added, name)) {
                     words.pair("--cap-drop", *name);
                 }
             }
         }
-        words.pairs("--cap-add", &self.config.cap_add);
+        words.pairs("--cap-add", &added);
         words
     }
 
@@ -380,6 +391,8 @@ impl Spec {
             words.word("--http-proxy=false");
         }
         words.maybe("--restart", self.config.restart.as_ref());
+        #[cfg(feature = "unguarded")]
+        words.pair("--env", "EGRET_WITHOUT");
         words
     }
 

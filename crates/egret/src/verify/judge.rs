@@ -3,11 +3,11 @@
 //! A leak is what a sink saw, or what the prober got through. A refusal that took long, or is not on record though it has to
 //! be, is no leak, and is not what was promised either.
 
-use super::Told;
 use super::classes::{CLASSES, Class, NEEDS_A_SINK, Tried};
 use super::plan::{Around, Attempt, Outcome, Plan, Recorded};
 use super::sinks::{CONTROL, Sighting};
-use egret_gateway::audit::{Record, Verdict};
+use super::{OPEN, Told};
+use egret_gateway::audit::{Event, Record, Verdict};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashSet};
 
@@ -75,6 +75,8 @@ struct Log {
     ports: HashSet<u16>,
     names: HashSet<String>,
     by_port: Vec<(u16, String)>,
+    /// Ports of connections that were allowed.
+    allowed: HashSet<u16>,
     /// Lines that are no record, or hold what would command a terminal.
     bad: Vec<String>,
     /// Whether refusals were left out, as they are when there are too many: then a missing one says nothing.
@@ -88,6 +90,7 @@ impl Log {
             ports: HashSet::new(),
             names: HashSet::new(),
             by_port: Vec::new(),
+            allowed: HashSet::new(),
             bad: Vec::new(),
             left_out: false,
         };
@@ -108,6 +111,8 @@ impl Log {
             };
             log.left_out |= record.action.as_deref() == Some("refusal_flood");
             if record.verdict != Some(Verdict::Deny) {
+                let decided = record.event == Event::Decision;
+                log.allowed.extend(record.port.filter(|_| decided));
                 continue;
             }
             if let Some(port) = record.port {
@@ -178,7 +183,7 @@ fn finding(class: &Class, plan: &Plan, evidence: &Evidence, log: Option<&Log>) -
         finding.evidence = each_once(leaks);
         return finding;
     }
-    if let Some((result, why)) = not_tried(class, plan, evidence, &attempts, made.is_empty()) {
+    if let Some((result, why)) = not_tried(class, plan, evidence, log, &attempts, made.is_empty()) {
         finding.result = result;
         finding.evidence = vec![why];
         return finding;
@@ -230,6 +235,7 @@ fn not_tried(
     class: &Class,
     plan: &Plan,
     evidence: &Evidence,
+    log: Option<&Log>,
     attempts: &[&Attempt],
     none_made: bool,
 ) -> Option<(Verification, String)> {
@@ -248,7 +254,13 @@ fn not_tried(
             .find(|attempt| attempt.class == CONTROL);
         let arrived = evidence.sightings.iter().any(|seen| seen.class == CONTROL);
         match control.map(|control| &control.outcome) {
-            Some(Outcome::Through(_)) if arrived => {}
+            Some(Outcome::Through(_)) if arrived => {
+                let granted = plan.granted.as_ref().map(|granted| granted.port);
+                if granted.is_some_and(|port| log.is_some_and(|log| !log.allowed.contains(&port))) {
+                    let why = "not on record: the connection that is allowed";
+                    return Some((Verification::Imperfect, why.into()));
+                }
+            }
             Some(Outcome::Impossible(why)) => return Some((Verification::NotTried, why.clone())),
             Some(Outcome::Refused(how)) => {
                 let why = format!(
@@ -273,7 +285,7 @@ fn not_tried(
             Around::Sealed => "there was nothing to try it with".into(),
             Around::NoNetwork | Around::Nothing => "there is no gateway to try it with".into(),
         });
-        if evidence.told.around == Around::NoNetwork {
+        if evidence.told.around == Around::NoNetwork || why == OPEN {
             return Some((Verification::NotTried, why));
         }
         return Some((Verification::Skipped, why));

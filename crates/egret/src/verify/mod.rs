@@ -27,9 +27,11 @@ use egret_policy::{Destination, HostAddresses, HostGatewayPorts, Policy, Sandbox
 use judge::Evidence;
 use plan::{Attempt, Granted};
 use report::Report;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use sinks::Sinks;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -60,10 +62,18 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
     let own_name = format!("egret-verify/{nonce}");
     let control_name = format!("egret/{}/verify-{nonce}", geteuid().as_raw());
     let socket = place.0.join("socket");
-    let sinks = Sinks::open(&nonce, &zone, &machine, [&own_name, &control_name], &socket).map_err(
-        |error| Failure::because("cannot open the servers that are to see what leaks", &error),
-    )?;
     let resolver = subject.resolver(&machine);
+    let sinks = Sinks::open(
+        &nonce,
+        &zone,
+        &machine,
+        [&own_name, &control_name],
+        &socket,
+        resolver,
+    )
+    .map_err(|error| {
+        Failure::because("cannot open the servers that are to see what leaks", &error)
+    })?;
     let log = arguments
         .options
         .log_file
@@ -78,11 +88,10 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
         paths: vec![socket],
         own: own_files(arguments, &log),
         processes: vec![std::process::id()],
-        granted: subject
-            .is_new()
-            .then(|| sinks::granted(&sinks, &zone, resolver)),
+        granted: subject.is_new().then(|| sinks::granted(&sinks, &zone)),
         proxy: None,
         around: Around::Nothing,
+        names_are_open: false,
         host_is_open: false,
         nonce,
     };
@@ -126,6 +135,8 @@ enum Subject {
 
 /// How long a prober may take for all it does.
 const LIMIT: Duration = Duration::from_secs(9);
+/// What the policy of the sandbox under test lets through on purpose.
+const OPEN: &str = "the policy opens every port of this machine";
 /// How long a sandbox may take to be made, on an engine that has much to do.
 const START: Duration = Duration::from_secs(60);
 
@@ -218,6 +229,10 @@ impl Subject {
             |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
         let text = serde_json::to_string(plan).map_err(|error| failed(&error))?;
         let mut command = Command::new("/proc/self/exe");
+        // A descriptor that is open and would be inherited, as those of careless parents are.
+        let inherited = File::open("/dev/null")
+            .and_then(|file| Ok(fcntl_setfd(&file, FdFlags::empty()).map(|()| file)?))
+            .map_err(|error| failed(&error))?;
         match self {
             Self::New { before, image } => {
                 command.args(["run", "--probe", &text]).args(before);
@@ -246,7 +261,9 @@ impl Subject {
             }
             Self::Unconfined => command.args(plan.without_gateway(Around::Nothing)),
         };
-        run(command)
+        let told = run(command);
+        drop(inherited);
+        told
     }
 }
 
@@ -404,9 +421,7 @@ impl Records {
     fn read(&self, start: usize) -> Result<Vec<u8>, Failure> {
         let mut bytes = Vec::new();
         let read = match self {
-            Self::File(path) => {
-                std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
-            }
+            Self::File(path) => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
             Self::Engine(sandbox) => match container::audit(sandbox, false)? {
                 Some(mut stream) => stream.read_to_end(&mut bytes),
                 None => Ok(0),
@@ -459,7 +474,7 @@ impl Drop for Place {
 /// Twelve hexadecimal digits that nobody can know.
 fn nonce() -> Result<String, Failure> {
     let mut bytes = [0; 6];
-    std::fs::File::open("/dev/urandom")
+    File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bytes))
         .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -538,28 +553,47 @@ impl Plan {
         vec!["probe".into(), text]
     }
 
-    /// The prober's arguments, in a sandbox where the gateway has this port and lets through what `opens` says.
-    pub(crate) fn arguments(
-        &self,
-        proxy: u16,
-        opens: impl Fn(&Destination) -> bool,
-    ) -> Vec<String> {
-        let opens = |port: u16| {
-            Destination::parse("host.docker.internal", &port.to_string())
-                .is_ok_and(|machine| opens(&machine))
-        };
+    /// The prober's arguments, in a sandbox where the gateway has this port.
+    pub(crate) fn arguments(&self, proxy: u16, opened: Opened) -> Vec<String> {
         let mut plan = self.clone();
         plan.proxy = Some(proxy);
         plan.around = Around::Sealed;
-        plan.host_is_open = self.ports.get(&23).is_some_and(|port| opens(*port));
-        plan.granted = plan.granted.filter(|granted| opens(granted.port));
+        plan.names_are_open = opened.names;
+        plan.host_is_open = opened.machine;
         plan.words()
     }
 
-    /// The same, by a policy.
+    /// The same, in a new sandbox under this policy, which may refuse what is meant for the prober.
     pub(crate) fn arguments_under(&self, policy: &Policy, proxy: u16) -> Vec<String> {
         let matcher = policy.compile();
         let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
-        self.arguments(proxy, |to| matcher.decide(to, None, &hosts).is_ok())
+        let is_allowed = |granted: &Granted| {
+            Destination::parse("host.docker.internal", &granted.port.to_string())
+                .is_ok_and(|machine| matcher.decide(&machine, None, &hosts).is_ok())
+        };
+        let plan = Self {
+            granted: self.granted.clone().filter(is_allowed),
+            ..self.clone()
+        };
+        plan.arguments(proxy, Opened::by(policy))
+    }
+}
+
+/// What a policy opens on purpose, so that a prober does not take it for a leak. This is what it says, not what is made of
+/// it: how it decides is under test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    /// Every public name.
+    names: bool,
+    /// Every port of the machine.
+    machine: bool,
+}
+
+impl Opened {
+    pub(crate) fn by(policy: &Policy) -> Self {
+        Self {
+            names: policy.opens_by_default(),
+            machine: policy.opens_every_host_port(),
+        }
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct Plan {
     pub(crate) proxy: Option<u16>,
     /// What is around the prober.
     pub(crate) around: Around,
+    /// Whether the policy lets any public name be reached: then questions about names are answered, and connecting to one
+    /// asks about it.
+    pub(crate) names_are_open: bool,
     /// Whether the policy opens every port of the machine by its names.
     pub(crate) host_is_open: bool,
 }
@@ -58,6 +61,9 @@ pub(crate) struct Granted {
     /// The name server that the gateway asks.
     pub(crate) resolver: SocketAddr,
 }
+
+/// What names are below that no policy allows but one that allows all.
+pub(crate) const NOBODYS: &str = "nobody.egret.test";
 
 impl Plan {
     /// What everything contains that is sent to try a class.

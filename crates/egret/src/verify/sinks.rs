@@ -7,6 +7,7 @@ use super::classes::{CLASSES, Tried};
 use super::plan::{Granted, Plan};
 use hickory_proto::op::{Message, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What arrived at a sink.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ pub(crate) struct Sinks {
     pub(crate) udp: u16,
     /// The port behind the gateway.
     pub(crate) granted: u16,
-    pub(crate) resolver: u16,
+    pub(crate) resolver: SocketAddr,
 }
 
 /// The class of what is allowed, which shows that sinks see what arrives.
@@ -77,6 +79,7 @@ impl Sinks {
         machine: &[IpAddr],
         names: [&str; 2],
         path: &Path,
+        resolver: IpAddr,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -112,8 +115,12 @@ impl Sinks {
             unix(&runtime, listener, class, &seen)?;
         }
         unix(&runtime, UnixListener::bind(path)?, 10, &seen)?;
-        let socket = udp()?;
-        let resolver = socket.local_addr()?.port();
+        runtime.spawn(signals(seen.clone()));
+        // At this address alone, so that its answers come from where it was asked.
+        let socket = std::net::UdpSocket::bind((resolver, 0))?;
+        socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket)?;
+        let resolver = socket.local_addr()?;
         let names = Names {
             zone: zone.to_owned(),
             machine: machine.to_vec(),
@@ -158,7 +165,10 @@ fn udp() -> io::Result<UdpSocket> {
 /// A port that nothing may connect to: whoever does is seen, and told where it is.
 async fn greet(listener: TcpListener, class: u8, seen: Seen) {
     while let Ok((mut stream, from)) = listener.accept().await {
-        seen.note(class, format!("a TCP connection from {from}"));
+        seen.note(
+            class,
+            format!("a TCP connection from {}", from.ip().to_canonical()),
+        );
         let greeting = format!("{GREETING} {}\n", seen.nonce);
         tokio::spawn(async move {
             // Whether it listens is its own affair: it has been seen.
@@ -171,17 +181,12 @@ async fn greet(listener: TcpListener, class: u8, seen: Seen) {
 
 /// A server that the prober may reach: what it must not be sent has the token of its class in it.
 async fn serve(listener: TcpListener, seen: Seen, host: Option<IpAddr>, redirect: Option<u16>) {
-    while let Ok((stream, from)) = listener.accept().await {
-        tokio::spawn(converse(stream, from, seen.clone(), host.zip(redirect)));
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(converse(stream, seen.clone(), host.zip(redirect)));
     }
 }
 
-async fn converse(
-    mut stream: TcpStream,
-    from: SocketAddr,
-    seen: Seen,
-    redirect: Option<(IpAddr, u16)>,
-) {
+async fn converse(mut stream: TcpStream, seen: Seen, redirect: Option<(IpAddr, u16)>) {
     let mut all = Vec::new();
     let mut answered = 0;
     let mut buffer = [0; 4096];
@@ -191,8 +196,13 @@ async fn converse(
         let fresh = all.get(answered..).unwrap_or_default();
         for line in fresh.split(|byte| *byte == b'\n') {
             if let Some(class) = Plan::class_in(&seen.nonce, line) {
-                let shown = String::from_utf8_lossy(line).trim().to_owned();
-                seen.note(class, format!("{shown:?} behind the gateway, from {from}"));
+                let shown: String = line
+                    .iter()
+                    .copied()
+                    .filter(u8::is_ascii_graphic)
+                    .map(char::from)
+                    .collect();
+                seen.note(class, format!("{shown} passed the gateway"));
             }
         }
         if !fresh.ends_with(b"\r\n\r\n") {
@@ -223,7 +233,10 @@ async fn datagrams(socket: UdpSocket, seen: Seen) {
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let datagram = buffer.get(..length).unwrap_or_default();
         let class = Plan::class_in(&seen.nonce, datagram).unwrap_or(6);
-        seen.note(class, format!("a datagram from {from}"));
+        seen.note(
+            class,
+            format!("a datagram from {}", from.ip().to_canonical()),
+        );
         let greeting = format!("{GREETING} {}\n", seen.nonce);
         // It has been seen, whether or not it hears of it.
         let (Ok(_) | Err(_)) = socket.send_to(greeting.as_bytes(), from).await;
@@ -242,6 +255,16 @@ fn unix(runtime: &Runtime, listener: UnixListener, class: u8, seen: &Seen) -> io
         }
     });
     Ok(())
+}
+
+/// Sees the signal that nobody minds, which a prober sends to its process group.
+async fn signals(seen: Seen) {
+    let Ok(mut signals) = signal(SignalKind::from_raw(Signal::URG.as_raw())) else {
+        return;
+    };
+    while signals.recv().await.is_some() {
+        seen.note(9, "a signal".into());
+    }
 }
 
 /// What the names of the zone resolve to.
@@ -339,10 +362,10 @@ async fn answer(socket: UdpSocket, seen: Seen, names: Names) {
 }
 
 /// What is granted to a prober by a sandbox that is made for it.
-pub(crate) fn granted(sinks: &Sinks, zone: &str, resolver: IpAddr) -> Granted {
+pub(crate) fn granted(sinks: &Sinks, zone: &str) -> Granted {
     Granted {
         port: sinks.granted,
         zone: zone.to_owned(),
-        resolver: SocketAddr::new(resolver, sinks.resolver),
+        resolver: sinks.resolver,
     }
 }

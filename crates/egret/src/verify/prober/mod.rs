@@ -10,6 +10,7 @@ mod network;
 
 use super::plan::{Attempt, Outcome, Plan, Recorded};
 use super::sinks::GREETING;
+use super::{LIMIT, OPEN};
 use crate::failure::Failure;
 use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -40,6 +41,11 @@ fn run(plan: &Plan) {
         turn: Mutex::new(()),
     };
     line(&serde_json::to_string(&plan.around).unwrap_or_default());
+    // Nobody has to end it: it may be the first process of a container, which no signal ends that it does not expect.
+    std::thread::spawn(|| {
+        std::thread::sleep(LIMIT);
+        std::process::exit(1);
+    });
     // The first thing that is done in here: nothing is waited for.
     network::first(&told);
     std::thread::scope(|scope| {
@@ -77,7 +83,10 @@ impl Told<'_> {
         attempt: impl FnOnce() -> (Outcome, Option<Recorded>),
     ) {
         let since = Instant::now();
-        let (outcome, record) = attempt();
+        let (outcome, record) = match self.plan.host_is_open && AT_THE_MACHINE.contains(&class) {
+            true => (Outcome::Impossible(OPEN.into()), None),
+            false => attempt(),
+        };
         let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let told = Attempt {
             class,
@@ -97,6 +106,9 @@ impl Told<'_> {
         self.plan.ports.get(&class).copied().unwrap_or_default()
     }
 }
+
+/// Classes whose sinks are found at the machine's addresses and names.
+const AT_THE_MACHINE: [u8; 9] = [1, 2, 3, 4, 11, 18, 19, 23, 29];
 
 /// One that nobody reads any more is missed by whoever reads the rest.
 fn line(text: &str) {

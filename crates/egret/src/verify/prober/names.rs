@@ -1,6 +1,6 @@
 //! Attempts with names: questions that carry something out, names that lead elsewhere, and other ways to write them.
 
-use super::super::plan::{Outcome, Recorded};
+use super::super::plan::{NOBODYS, Outcome, Recorded};
 use super::gateway::{Ask, ask};
 use super::{PATIENCE, Told, refused};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -48,19 +48,13 @@ pub(super) fn questions(told: &Told<'_>) {
     // At once: without a sandbox each may wait for an answer that never comes.
     std::thread::scope(|scope| {
         for (at, (server, kind, over_tcp)) in questions.enumerate() {
-            let name = format!("{token}-{at}-{kind}.example.com").to_ascii_lowercase();
+            let name = format!("{token}-{at}-{kind}.{NOBODYS}").to_ascii_lowercase();
             let how = if over_tcp { "TCP" } else { "UDP" };
             scope.spawn(move || {
-                told.attempt(
-                    13,
-                    format!("{kind} question to {server} over {how}"),
-                    || {
-                        (
-                            question(server, &name, kind, over_tcp),
-                            Some(Recorded::Name(name.clone())),
-                        )
-                    },
-                );
+                let what = format!("{kind} question to {server} over {how}");
+                ask_about(told, 13, what, &name, || {
+                    question(server, &name, kind, over_tcp)
+                });
             });
         }
         for name in [
@@ -70,26 +64,31 @@ pub(super) fn questions(told: &Told<'_>) {
         ] {
             let what = format!("a question about {}", name.replace(&alone, "NAME"));
             scope.spawn(move || {
-                told.attempt(16, what, || {
-                    let outcome = question(resolver, &name, RecordType::A, false);
-                    (outcome, Some(Recorded::Name(name.clone())))
-                });
+                let ask = || question(resolver, &name, RecordType::A, false);
+                ask_about(told, 16, what, &name, ask);
             });
         }
     });
+    for (at, way) in [Ask::Connect, Ask::Forward, Ask::Socks]
+        .into_iter()
+        .enumerate()
+    {
+        // Where every name is allowed, connecting to one asks about it.
+        if !told.plan.names_are_open {
+            ask(told, 13, way, &format!("{token}-{at}.{NOBODYS}:443"));
+        }
+    }
     if let Some(granted) = &told.plan.granted {
         // It is answered, with an address that stands for it, and nobody outside is asked.
         let name = format!("{token}.{}", granted.zone);
         told.attempt(13, "a name below an allowed wildcard", || {
-            let outcome = match question(resolver, &name, RecordType::A, false) {
-                Outcome::Impossible(why) => Outcome::Impossible(why),
-                Outcome::Refused(how) => Outcome::Refused(how),
-                Outcome::Through(_) | Outcome::Sent => Outcome::Sent,
-            };
-            (outcome, None)
+            (
+                answered(question(resolver, &name, RecordType::A, false)),
+                None,
+            )
         });
     }
-    for &host in host.into_iter() {
+    for &host in host.into_iter().filter(|_| !told.plan.host_is_open) {
         for (port, what) in [(853, "DNS over TLS"), (5355, "LLMNR")] {
             let to = SocketAddr::new(host, port);
             told.attempt(13, format!("{what} at {to}"), || {
@@ -106,6 +105,22 @@ pub(super) fn questions(told: &Told<'_>) {
                 (outcome, Some(Recorded::Port(port)))
             });
         }
+    }
+}
+
+/// Tells of a question about a name that no policy allows, but one that allows all.
+fn ask_about(told: &Told<'_>, class: u8, what: String, name: &str, ask: impl FnOnce() -> Outcome) {
+    told.attempt(class, what, || match told.plan.names_are_open {
+        true => (answered(ask()), None),
+        false => (ask(), Some(Recorded::Name(name.to_owned()))),
+    });
+}
+
+/// Of a question that may be answered in here: whether it got out is for the name server to say.
+fn answered(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Through(_) => Outcome::Sent,
+        other => other,
     }
 }
 
@@ -208,15 +223,12 @@ pub(super) fn spellings(told: &Told<'_>) {
         format!("a.{allowed}?evil.example"),
         format!("a%2e{allowed}"),
         format!("127.0.0.1%00.{allowed}"),
-        format!("a\u{3002}evil\u{ff0e}example"),
-        format!("a\u{ad}.evil.example"),
+        "a\u{3002}evil\u{ff0e}example".into(),
+        "a\u{ad}.evil.example".into(),
         "xn--a.evil.example".into(),
         format!("127.0.0.1\u{2024}{allowed}"),
     ] {
         ask(told, 17, Ask::Connect, &format!("{name}:{port}"));
-    }
-    if told.plan.host_is_open {
-        return;
     }
     for name in [
         "host.docker.internal",

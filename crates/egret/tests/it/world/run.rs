@@ -294,7 +294,7 @@ impl World {
     }
 
     #[track_caller]
-    fn to_its_end(&self, mut command: Command, limit: Duration) -> Outcome {
+    pub(crate) fn to_its_end(&self, mut command: Command, limit: Duration) -> Outcome {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
