@@ -124,6 +124,7 @@ enum Subject {
     New {
         before: Vec<OsString>,
         image: Vec<OsString>,
+        of_containers: bool,
     },
     /// One that runs.
     Running(String),
@@ -164,11 +165,15 @@ impl Subject {
             true => Vec::new(),
             false => arguments.words.clone(),
         };
-        let is_process = image.is_empty() && arguments.container.from_config.is_none();
-        if is_process && arguments.container.isolate_network == Some(false) {
+        let of_containers = !image.is_empty() || arguments.container.from_config.is_some();
+        if !of_containers && arguments.container.isolate_network == Some(false) {
             return Ok(Self::Unconfined);
         }
-        Ok(Self::New { before, image })
+        Ok(Self::New {
+            before,
+            image,
+            of_containers,
+        })
     }
 
     /// The sandbox of this name, if it runs.
@@ -213,7 +218,10 @@ impl Subject {
     fn resolver(&self, machine: &[IpAddr]) -> IpAddr {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         match self {
-            Self::New { image, .. } if !image.is_empty() => {
+            Self::New {
+                of_containers: true,
+                ..
+            } => {
                 let elsewhere = machine
                     .iter()
                     .find(|address| address.is_ipv4() && !address.is_loopback());
@@ -234,16 +242,18 @@ impl Subject {
             .and_then(|file| Ok(fcntl_setfd(&file, FdFlags::empty()).map(|()| file)?))
             .map_err(|error| failed(&error))?;
         match self {
-            Self::New { before, image } => {
+            Self::New {
+                before,
+                image,
+                of_containers,
+            } => {
                 command.args(["run", "--probe", &text]).args(before);
                 if !before.iter().any(|word| is_option(word, "--log-file")) {
                     command.arg("--log-file").arg(log);
                 }
-                match image.is_empty()
-                    && !before.iter().any(|word| is_option(word, "--from-config"))
-                {
-                    true => command.args(["--", "probe"]),
-                    false => command.args(image),
+                match of_containers {
+                    true => command.args(image),
+                    false => command.args(["--", "probe"]),
                 }
             }
             Self::Running(name) => {
@@ -270,19 +280,17 @@ impl Subject {
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::New { image, .. } if image.is_empty() => {
-                f.write_str("a new sandbox for a command")
-            }
-            Self::New { image, .. } => {
-                let image = image
-                    .first()
-                    .map(|image| image.to_string_lossy().into_owned());
-                write!(
-                    f,
-                    "a new sandbox for the image {}",
-                    image.unwrap_or_default()
-                )
-            }
+            Self::New {
+                image,
+                of_containers,
+                ..
+            } => match (image.first(), of_containers) {
+                (Some(image), _) => {
+                    write!(f, "a new sandbox for the image {}", image.to_string_lossy())
+                }
+                (None, true) => f.write_str("a new sandbox for the configuration's image"),
+                (None, false) => f.write_str("a new sandbox for a command"),
+            },
             Self::Running(name) => write!(f, "the sandbox {name}"),
             Self::Containers(sandbox) => write!(f, "the sandbox {}", sandbox.name),
             Self::Unconfined => f.write_str("no sandbox"),

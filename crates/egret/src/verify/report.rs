@@ -57,7 +57,10 @@ impl Report {
             let _ = write!(text, "{class:>3}  {title:<40}  {style}{word:<9}{style:#}");
             let _ = match finding.result {
                 Verification::Held => {
-                    writeln!(text, "  {tried:>3} tried: {}", summary(&finding.evidence))
+                    let record = finding.records.first();
+                    let record = record.map_or_else(String::new, |id| format!(" [{id}]"));
+                    let how = summary(&finding.evidence);
+                    writeln!(text, "  {tried:>3} tried: {how}{record}")
                 }
                 _ => writeln!(text, "  {}", finding.evidence.join("; ")),
             };

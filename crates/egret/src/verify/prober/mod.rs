@@ -12,6 +12,7 @@ use super::plan::{Attempt, Outcome, Plan, Recorded};
 use super::sinks::GREETING;
 use super::{LIMIT, OPEN};
 use crate::failure::Failure;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
@@ -26,6 +27,9 @@ pub(crate) fn probe(arguments: &[String]) -> Result<ExitCode, Failure> {
         [plan] => {
             let plan: Plan = serde_json::from_str(plan)
                 .map_err(|error| Failure::because("`egret probe` cannot read its plan", &error))?;
+            // In a sandbox that runs there may be somebody who would rather have it say something else.
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .map_err(|error| Failure::because("the prober cannot protect itself", &error))?;
             run(&plan);
             Ok(ExitCode::SUCCESS)
         }
@@ -168,8 +172,14 @@ fn refused(error: &io::Error) -> Outcome {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             Outcome::Refused("nothing within three seconds".into())
         }
-        _ => Outcome::Refused(error.to_string()),
+        _ => Outcome::Refused(in_words(error)),
     }
+}
+
+/// An error without its number.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// The beginning of what was heard, fit to print.

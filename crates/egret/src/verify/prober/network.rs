@@ -3,7 +3,7 @@
 use super::super::plan::{Outcome, Plan, Recorded};
 use super::super::sinks::GREETING;
 use super::gateway::{Ask, ask};
-use super::{PATIENCE, Told, hear, reach, refused, shown};
+use super::{PATIENCE, Told, hear, in_words, reach, refused, shown};
 use egret_sandbox::attempts;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -141,7 +141,7 @@ pub(super) fn datagrams(told: &Told<'_>) {
 
 pub(super) fn outcome(refused: Option<std::io::Error>) -> Outcome {
     match refused {
-        Some(error) => Outcome::Refused(error.to_string()),
+        Some(error) => Outcome::Refused(in_words(&error)),
         None => Outcome::Through("the kernel lets it in".into()),
     }
 }
