@@ -195,9 +195,10 @@ def main():
     for attempt in json.loads(asked):
         answer = run(attempt)
         # A machine that is busy with other things makes anything slow now and then; a time-out is slow every time.
-        for _ in range(2):
+        for _ in range(4):
             if answer["ms"] < attempt.get("fast", 0) or "fast" not in attempt:
                 break
+            time.sleep(0.1)
             answer = min(answer, run(attempt), key=lambda one: one["ms"])
         print(json.dumps(answer), flush=True)
 

@@ -11,7 +11,7 @@ use super::run::{Outcome, Run};
 pub(crate) const SOURCE: &str = include_str!("probe.py");
 
 /// How long a refusal may take, in milliseconds, measured inside the sandbox around the whole attempt. The best of
-/// three tries counts, since the processors are shared with other tests.
+/// five tries counts, since the processors are shared with other tests.
 const AT_ONCE: f64 = 50.0;
 
 /// Attempts, each with the reason for which it is refused; none if the audit log need not name one.
