@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret_policy::guard::stands;
-use egret_policy::{Denial, Destination, Permit};
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Permit};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 
@@ -129,24 +129,24 @@ pub(crate) async fn open(
     let destination = wanted?;
     let since = Instant::now();
     let slot = gateway.sessions.slot(&destination)?;
-    let matcher = gateway.matcher.load_full();
-    let hosts = gateway.hosts.load_full();
-    asker.identify(&gateway.identifier, &matcher).await;
-    let permit = matcher.decide(&destination, asker.program(), &hosts)?;
-    check(&permit)?;
-    if gateway.dialler.asks(&permit) {
-        // The question is the first thing that leaves.
-        let record = gateway.record(Event::Dns, id).door(asker.door);
-        let record = record.permit(&permit);
-        gateway.before_it_passes(record, &destination).await?;
-    }
+    let (by, dialled) = loop {
+        // First, so that none comes unnoticed.
+        let replaced = gateway.sessions.decided_again();
+        tokio::select! {
+            biased;
+            // Nobody is asked or dialled any more by what a policy before this one allowed.
+            () = replaced => {}
+            reached = reach(gateway, asker, &destination, id, &check) => break reached?,
+        }
+    };
+    let (matcher, hosts) = by;
     let Dialled {
         stream: server,
         permit,
         addresses,
         to,
         early,
-    } = gateway.dialler.dial(permit, &hosts).await?;
+    } = dialled;
     // Of several entries only those count by now that let it lead there.
     check(&permit)?;
     let session = slot.enter(destination, addresses.clone());
@@ -179,6 +179,32 @@ pub(crate) async fn open(
         early,
         addresses,
     })
+}
+
+/// What a connection was decided by.
+type By = (Arc<Matcher>, Arc<HostAddresses>);
+
+/// Decides, resolves, vets and dials, by the policy that there is now.
+async fn reach(
+    gateway: &Gateway,
+    asker: &mut Asker<'_>,
+    destination: &Destination,
+    id: &str,
+    check: impl Fn(&Permit) -> Result<(), Denial>,
+) -> Result<(By, Dialled), Refused> {
+    let matcher = gateway.matcher.load_full();
+    let hosts = gateway.hosts.load_full();
+    asker.identify(&gateway.identifier, &matcher).await;
+    let permit = matcher.decide(destination, asker.program(), &hosts)?;
+    check(&permit)?;
+    if gateway.dialler.asks(&permit) {
+        // The question is the first thing that leaves.
+        let record = gateway.record(Event::Dns, id).door(asker.door);
+        let record = record.permit(&permit);
+        gateway.before_it_passes(record, destination).await?;
+    }
+    let dialled = gateway.dialler.dial(permit, &hosts).await?;
+    Ok(((matcher, hosts), dialled))
 }
 
 /// How a connection ended, when it did not simply end.

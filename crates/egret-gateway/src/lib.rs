@@ -233,8 +233,9 @@ impl Gateway {
     }
 
     /// Replaces the policy for everything from now on. Connections that are open are put to the new one;
-    /// those that it would not allow are reset, and their `close` records say why. Which program made a connection is not
-    /// looked up again: of those that were opened when no policy asked for it, it is not known.
+    /// those that it would not allow are reset, and their `close` records say why. Those that are being made are decided on
+    /// anew. Which program made a connection is not looked up again: of those that were opened when no policy asked for it,
+    /// it is not known.
     ///
     /// `source` is recorded: where the policy came from.
     pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str) {

@@ -115,9 +115,9 @@ impl Sessions {
         self.closed.store(false, Ordering::Release);
     }
 
-    /// Waits until the next time that connections are put to a policy, or closed.
-    pub(crate) async fn decided_again(&self) {
-        self.again.notified().await;
+    /// Waits until the next time, from this call on, that connections are put to a policy, or closed.
+    pub(crate) fn decided_again(&self) -> impl Future<Output = ()> {
+        self.again.notified()
     }
 
     /// Waits until no connection is open that has been told to end.

@@ -17,7 +17,7 @@ use crate::{Gateway, Handshake, note_refusal};
 
 /// Tells from the first byte what a client of the proxy port speaks, and reads what it asks for; nothing if it has been
 /// dealt with.
-pub(super) async fn read(
+pub(crate) async fn read(
     gateway: &Arc<Gateway>,
     stream: TcpStream,
     handshake: Handshake,
@@ -70,7 +70,7 @@ async fn http(
 }
 
 /// The destination of a `CONNECT` request (RFC 9110 9.3.6): host and port, both of them.
-pub(super) fn wanted(request: &Request) -> Result<Destination, Refused> {
+pub(crate) fn wanted(request: &Request) -> Result<Destination, Refused> {
     request.host()?;
     if request.framing()? != Framing::Length(0) {
         return Err(BadHead::Malformed("a CONNECT request has no body").into());

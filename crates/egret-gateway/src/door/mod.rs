@@ -4,11 +4,11 @@
 //! goes to [`crate::flow`], and the decision there is the same for every door.
 
 mod captured;
-mod connect;
+pub(crate) mod connect;
 pub(crate) mod dns;
-mod forward;
+pub(crate) mod forward;
 pub(crate) mod published;
-mod socks;
+pub(crate) mod socks;
 
 pub(crate) use captured::original_destination;
 pub use published::{Callers, Protocol, Published};

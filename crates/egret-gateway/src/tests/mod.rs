@@ -17,6 +17,7 @@ mod resolving;
 mod serving;
 mod socks;
 mod spoken;
+mod swap;
 mod traffic;
 
 pub(crate) use spoken::client_hello;
