@@ -1,5 +1,6 @@
 //! What the tests of containers run inside of a network namespace: the agent, and programs of a workload.
 
+use egret_sandbox::agent::Link;
 use egret_sandbox::{Ports, agent};
 use std::error::Error;
 use std::io::{Read as _, Write as _};
@@ -35,6 +36,28 @@ fn run() -> Result<(), Box<dyn Error>> {
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             say(&answer)?;
+        }
+        // Waits for a line; takes the doors, if it gets them at once; then answers every captured connection with its name.
+        ["gateway", socket, name] => {
+            say("ready")?;
+            std::io::stdin().read_line(&mut String::new())?;
+            let patience = Duration::from_secs(if name == "hasty" { 0 } else { 10 });
+            let (doors, _strays, _link) = Link::connect(socket.as_ref(), patience)?;
+            say("linked")?;
+            let [door, ..] = doors.captured.as_slice() else {
+                return Err("there is no door".into());
+            };
+            door.set_nonblocking(false)?;
+            loop {
+                let (mut stream, _) = door.accept()?;
+                stream.set_nonblocking(false)?;
+                let mut word = String::new();
+                // Whoever goes before it has said all is nobody's business.
+                if stream.read_to_string(&mut word).is_ok() {
+                    say(&format!("got {word}"))?;
+                    let (Ok(()) | Err(_)) = stream.write_all(name.as_bytes());
+                }
+            }
         }
         ["send", to, word] => {
             let to: SocketAddr = to.parse()?;
@@ -81,7 +104,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             say(&format!("at {address}"))?;
             std::io::stdin().read_to_end(&mut Vec::new())?;
         }
-        _ => return Err("usage: inside agent|connect|send|insist|listen|ignore …".into()),
+        _ => return Err("usage: inside agent|connect|gateway|send|insist|listen|ignore …".into()),
     }
     Ok(())
 }

@@ -8,6 +8,9 @@
     reason = "a test, and what helps it, fails by panicking"
 )]
 
+#[path = "agent/handover.rs"]
+mod handover;
+
 use egret_sandbox::agent::Link;
 use egret_sandbox::{CAPTURE_PORT, DNS_PORT, Doors, Error, PROXY_PORT, Strays};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
