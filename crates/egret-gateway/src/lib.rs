@@ -17,6 +17,9 @@ pub mod audit;
 mod dial;
 mod door;
 mod flow;
+#[cfg(fuzzing)]
+#[expect(clippy::expect_used, reason = "what cannot be set up ends the fuzzer")]
+pub mod fuzz;
 mod grant;
 mod identify;
 mod inbound;

@@ -433,7 +433,7 @@ impl HostsFile {
 
 /// hosts(5): an address, then its names; `#` begins a comment. Lines that say something else are skipped,
 /// as the C library does.
-fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
+pub(crate) fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
     let mut names: HashMap<Host, Vec<IpAddr>> = HashMap::new();
     for line in String::from_utf8_lossy(text).lines() {
         let mut words = line

@@ -20,6 +20,8 @@ mod control;
 mod environment;
 mod failure;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gate;
 mod logs;
 mod policy;

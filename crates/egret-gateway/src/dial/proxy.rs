@@ -115,7 +115,7 @@ impl UpstreamProxy {
     }
 
     /// Asks the proxy at the other end of `stream` for a tunnel to `target`.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         mut stream: TcpStream,
         target: SocketAddr,

@@ -104,7 +104,7 @@ async fn framed(stream: &TcpStream, input: &mut Input) -> io::Result<Vec<u8>> {
 }
 
 /// The answer to `question`; none for what is no question at all.
-fn answer(gateway: &Gateway, question: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn answer(gateway: &Gateway, question: &[u8]) -> Option<Vec<u8>> {
     let (answer, refused) = match Message::from_vec(question) {
         Ok(question) if question.metadata.message_type == MessageType::Response => return None,
         Ok(question) => reply(gateway, &question),

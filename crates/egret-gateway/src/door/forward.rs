@@ -283,7 +283,7 @@ enum Stopped {
 }
 
 /// What a request wants: its destination, the target in origin form, and its framing.
-fn read(request: &Request) -> Result<(Destination, &str, Framing), Refused> {
+pub(crate) fn read(request: &Request) -> Result<(Destination, &str, Framing), Refused> {
     if request.target().starts_with('/') || request.target() == "*" {
         return Err(BadHead::Malformed(
             "this is an HTTP proxy: requests to it name the whole URI, as clients do that have it in `http_proxy`, or use CONNECT",

@@ -51,7 +51,7 @@ pub(super) async fn read(
 }
 
 /// Why there is no destination.
-enum Unread {
+pub(crate) enum Unread {
     /// The client went away.
     Gone,
     /// It is to be refused with the general reply.
@@ -60,7 +60,10 @@ enum Unread {
     Answered(Vec<u8>, Box<Refused>),
 }
 
-async fn negotiate(stream: &TcpStream, input: &mut Input) -> Result<Destination, Unread> {
+pub(crate) async fn negotiate(
+    stream: &TcpStream,
+    input: &mut Input,
+) -> Result<Destination, Unread> {
     // Version, number of methods, methods.
     let version = byte(stream, input).await?;
     if version == 4 {

@@ -414,7 +414,7 @@ fn hosts_file(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok(addresses_of(name, &text))
 }
 
-fn addresses_of(name: &str, hosts: &str) -> Vec<IpAddr> {
+pub(crate) fn addresses_of(name: &str, hosts: &str) -> Vec<IpAddr> {
     hosts
         .lines()
         .map(|line| {

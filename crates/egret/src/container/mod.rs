@@ -5,22 +5,22 @@
 //! in the two containers of ours, and [`commands`] is the rest of the command line.
 
 mod commands;
-mod config;
+pub(crate) mod config;
 mod deploy;
 mod ending;
 mod engine;
 mod hear;
 mod hosts;
 mod image;
-mod inside;
+pub(crate) mod inside;
 mod minder;
-mod mounts;
-mod openings;
+pub(crate) mod mounts;
+pub(crate) mod openings;
 mod options;
-mod plan;
-mod publish;
+pub(crate) mod plan;
+pub(crate) mod publish;
 mod sandbox;
-mod socket;
+pub(crate) mod socket;
 mod spec;
 #[cfg(test)]
 mod tests;

@@ -160,7 +160,7 @@ fn plain(word: &str) -> Option<&str> {
 }
 
 /// The body of an HTTP response, if it is one of Docker's, says that all is well, and has arrived as a whole.
-fn body(response: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn body(response: &[u8]) -> Option<Vec<u8>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(response).ok()? else {
@@ -207,7 +207,7 @@ fn joined(mut chunks: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A container's output and errors, which are sent as one: each piece is preceded by which of them it is of, and its length.
-fn streams(mut pieces: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn streams(mut pieces: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (mut output, mut errors) = (Vec::new(), Vec::new());
     while let Some((head, rest)) = pieces.split_first_chunk::<8>() {
         let [which, 0, 0, 0, length @ ..] = *head else {

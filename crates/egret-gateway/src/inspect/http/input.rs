@@ -116,7 +116,7 @@ impl Input {
         in_time(limits.handshake_time, rest).await
     }
 
-    fn take_request(&mut self, limits: &Limits) -> Result<Option<Request>, NoRequest> {
+    pub(crate) fn take_request(&mut self, limits: &Limits) -> Result<Option<Request>, NoRequest> {
         let Some(end) = head::end(&self.bytes, &mut self.scanned, limits)? else {
             return Ok(None);
         };

@@ -5,7 +5,7 @@
 //! one could not. [`tunnel`] does that for a connection that was opened for one destination; the forward
 //! door does it for requests that each name their own.
 
-mod body;
+pub(crate) mod body;
 mod exchange;
 pub(crate) mod head;
 mod input;
