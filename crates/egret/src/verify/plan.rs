@@ -1,8 +1,10 @@
 //! What a prober is told to try, and what it tells of it.
 
+use crate::cli;
+use egret_policy::{Destination, HostAddresses, HostGatewayPorts, Policy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// What there is to try, for the prober in the sandbox.
@@ -118,4 +120,93 @@ pub(crate) enum Recorded {
     Port(u16),
     /// By the name that was asked about.
     Name(String),
+}
+
+// ---- what `egret run` makes of a plan ----
+
+impl Plan {
+    /// As an argument.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|_| "this is for `egret verify` to write".into())
+    }
+
+    /// Opens to the prober what it needs to be opened.
+    pub(crate) fn open(&self, options: &mut cli::Options) {
+        let Some(Granted {
+            port,
+            zone,
+            resolver,
+        }) = &self.granted
+        else {
+            return;
+        };
+        let ports: Vec<String> = self.ports.values().map(u16::to_string).collect();
+        options.allow.push(format!("*.{zone}:{}", ports.join(",")));
+        options.resolver = vec![resolver.to_string()];
+        let given = options.allow_docker_gateway.take();
+        options.allow_docker_gateway = match given.as_ref().map(HostGatewayPorts::ports) {
+            Some(None) => given,
+            Some(Some(ports)) => HostGatewayPorts::new([ports, &[*port]].concat()).ok(),
+            None => HostGatewayPorts::new(vec![*port]).ok(),
+        };
+    }
+
+    /// The prober's arguments where there is no gateway, and nothing that it could be granted.
+    pub(crate) fn without_gateway(&self, around: Around) -> Vec<String> {
+        let plan = Self {
+            granted: None,
+            around,
+            ..self.clone()
+        };
+        plan.words()
+    }
+
+    fn words(&self) -> Vec<String> {
+        let text = serde_json::to_string(self).unwrap_or_else(|error| unreachable!("{error}"));
+        vec!["probe".into(), text]
+    }
+
+    /// The prober's arguments, in a sandbox where the gateway has this port.
+    pub(crate) fn arguments(&self, proxy: u16, opened: Opened) -> Vec<String> {
+        let mut plan = self.clone();
+        plan.proxy = Some(proxy);
+        plan.around = Around::Sealed;
+        plan.names_are_open = opened.names;
+        plan.host_is_open = opened.machine;
+        plan.words()
+    }
+
+    /// The same, in a new sandbox under this policy, which may refuse what is meant for the prober.
+    pub(crate) fn arguments_under(&self, policy: &Policy, proxy: u16) -> Vec<String> {
+        let matcher = policy.compile();
+        let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
+        let is_allowed = |granted: &Granted| {
+            Destination::parse("host.docker.internal", &granted.port.to_string())
+                .is_ok_and(|machine| matcher.decide(&machine, None, &hosts).is_ok())
+        };
+        let plan = Self {
+            granted: self.granted.clone().filter(is_allowed),
+            ..self.clone()
+        };
+        plan.arguments(proxy, Opened::by(policy))
+    }
+}
+
+/// What a policy opens on purpose, so that a prober does not take it for a leak. This is what it says, not what is made of
+/// it: how it decides is under test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opened {
+    /// Every public name.
+    names: bool,
+    /// Every port of the machine.
+    machine: bool,
+}
+
+impl Opened {
+    pub(crate) fn by(policy: &Policy) -> Self {
+        Self {
+            names: policy.opens_by_default(),
+            machine: policy.opens_every_host_port(),
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod gateway;
 mod local;
 mod names;
 mod network;
+mod spoken;
 
 use super::plan::{Attempt, Outcome, Plan, Recorded};
 use super::sinks::GREETING;
@@ -61,7 +62,7 @@ fn run(plan: &Plan) {
             names::questions,
             names::rebinding,
             names::spellings,
-            gateway::spoken,
+            spoken::all,
             gateway::addresses,
             gateway::socks,
         ] {
