@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::engine::Kind;
-use crate::world::images::{BUSYBOX, TOOLS};
+use crate::world::images::BUSYBOX;
 use crate::world::run::Run;
 use crate::world::servers::Service;
+use crate::world::until;
 
 /// What makes attempts from inside some container and says how each ended.
 type Attempts<'a> = &'a dyn Fn(&[Value]) -> Vec<Value>;
@@ -77,9 +78,7 @@ fn host_addresses(world: &World) -> Vec<String> {
 /// A world with an engine that has what [`World::run_container`] runs.
 #[track_caller]
 fn world(kind: Kind) -> World {
-    let world = World::with_engine(kind);
-    world.import(&TOOLS);
-    world
+    World::with_tools(kind)
 }
 
 /// Engines for what is not about addresses: with a daemon, and with neither daemon nor root.
@@ -143,14 +142,4 @@ fn is_like(text: &str, pattern: &str) -> bool {
         text = &text[at + part.len()..];
     }
     text.ends_with(last)
-}
-
-/// Waits for something to come true.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(15);
-    while !is_so() {
-        assert!(std::time::Instant::now() < end, "not within 15 s: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(30));
-    }
 }
