@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::container::{ContainerOptions, Kind};
+use crate::logs::Filter;
 use crate::verify::Plan;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use egret_policy::{HostGatewayPorts, SandboxId};
@@ -272,9 +273,8 @@ pub(crate) struct Logs {
     /// What a container sandbox tried to reach, instead of what it printed
     #[arg(long)]
     pub(crate) audit: bool,
-    /// Only what was refused
-    #[arg(long)]
-    pub(crate) denied: bool,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
     /// Only so many lines of a container's output, from its end
     #[arg(short = 'n', long, value_name = "LINES")]
     pub(crate) tail: Option<String>,

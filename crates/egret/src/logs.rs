@@ -1,5 +1,9 @@
 //! `egret logs`: audit records, as they stand in the file or as lines for people.
 
+mod filter;
+
+pub(crate) use filter::Filter;
+
 use crate::cli::{Logs, Output};
 use crate::container::{self, Sandbox};
 use crate::control::{self, Answer, Request};
@@ -48,7 +52,7 @@ pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
 
 /// What a container printed, or, where that is wanted, what it tried to reach.
 fn of_container(sandbox: &Sandbox, arguments: &Logs) -> Result<ExitCode, Failure> {
-    let audit = arguments.audit || arguments.denied || arguments.output == Output::Json;
+    let audit = arguments.audit || arguments.filter.is_any() || arguments.output == Output::Json;
     if !audit {
         return container::logs(sandbox, arguments.follow, arguments.tail.as_deref());
     }
@@ -148,8 +152,12 @@ fn print(path: &Path, arguments: &Logs) -> Result<(), Stop> {
         }
         // At the end, or in the middle of a record that is being written.
         if !arguments.follow || last_look {
-            if shown == 0 && arguments.denied {
-                say!("egret: nothing was refused, by {}", path.display());
+            if shown == 0 && arguments.filter.is_any() {
+                let what = match arguments.filter.denied {
+                    true => "nothing was refused",
+                    false => "there is no such record",
+                };
+                say!("egret: {what}, by {}", path.display());
             }
             return out.flush().map_err(Stop::Output);
         }
@@ -183,7 +191,7 @@ pub(crate) fn show(
         // Of a newer version, perhaps. It is shown, in quotes, rather than dropped.
         Err(_) => return writeln!(out, "not a record: {line:?}").map(|()| true),
     };
-    if arguments.denied && record.verdict != Some(Verdict::Deny) {
+    if !arguments.filter.wants(&record) {
         return Ok(false);
     }
     match arguments.output {

@@ -241,6 +241,43 @@ fn logs_shows_records_for_people_and_machines() {
                 .any(|record| record["event"] == "decision" && record["host"] == "evil.test"),
             "{json}"
         );
+        for (options, wanted) in [
+            (&["--reason", "denied"][..], "evil.test"),
+            (&["--host", "evil.*"], "evil.test"),
+            (
+                &["--verdict", "allow", "--host", "*.example.com"],
+                "www.example.com",
+            ),
+            (
+                &[
+                    "--since",
+                    "1h",
+                    "--until",
+                    "2100-01-01",
+                    "--host",
+                    "93.184.216.34",
+                ],
+                "www.example.com",
+            ),
+        ] {
+            let words: Vec<_> = ["logs", "talker"].iter().chain(options).copied().collect();
+            let shown = world.egret(user, &words).ok().stdout;
+            let hosts = ["evil.test", "www.example.com"].map(|host| shown.contains(host));
+            assert_eq!(
+                hosts,
+                ["evil.test", "www.example.com"].map(|host| host == wanted),
+                "{options:?}: {shown}"
+            );
+        }
+        let none = world
+            .egret(user, &["logs", "talker", "--until", "2000-01-01"])
+            .ok();
+        assert!(
+            none.stdout.is_empty() && none.stderr.contains("there is no such record"),
+            "{none:#?}"
+        );
+        let bad = world.egret(user, &["logs", "--since", "yesterday"]);
+        assert!(bad.stderr.contains("how long ago, as 10m"), "{bad:#?}");
         assert_ne!(world.egret(user, &["logs", "nobody"]).code(), 0);
     }
 }
