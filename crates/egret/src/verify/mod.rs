@@ -16,6 +16,8 @@ mod prober;
 mod report;
 mod sinks;
 mod subject;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use plan::{Around, Opened, Plan};
 pub(crate) use prober::probe;
