@@ -150,13 +150,17 @@ fn the_engines_commands_do_not_open_it() {
         // All of it anew, as somebody would who does not know of the three.
         world.docker(&["restart", "--time", "1", "sleeper"]);
         works_again(&world);
-        world.egret(kind.user(), &["restart", "sleeper"]).ok();
+        world
+            .egret(kind.user(), &["restart", "-t", "0", "sleeper"])
+            .ok();
         works_again(&world);
         // The agent alone: the namespace that the workload is in has nobody who could open it then.
         world.docker(&["restart", "--time", "1", "sleeper-egret-agent"]);
         let answer = inside(&world, "--noproxy '*'", "http://93.184.216.34/");
         assert!(!answer.starts_with("200"), "{kind:?}: {answer}");
-        world.egret(kind.user(), &["restart", "sleeper"]).ok();
+        world
+            .egret(kind.user(), &["restart", "-t", "0", "sleeper"])
+            .ok();
         works_again(&world);
         world.egret(kind.user(), &["rm", "--force", "sleeper"]).ok();
     }
