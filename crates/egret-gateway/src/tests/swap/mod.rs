@@ -3,7 +3,8 @@
 //! The code that is shipped runs here, on real sockets, one step at a time: whether the connection goes on, or something
 //! happens around it (its client says more, a name is answered, its server does something, the policy is replaced) is
 //! [`chosen`](Schedule), and every choice is tried in turn. The gateway has one thread, so that these are all the
-//! interleavings there are of what is said here. (A short run has those only in which what happens around the connection
+//! interleavings there are of what is said here. (But for some that cannot be had twice, since the runtime chooses by
+//! chance whom of several futures it asks first; they are counted, and few. A short run has those only in which what happens around the connection
 //! departs from the usual order at most once.)
 //!
 //! What has to hold once [`Gateway::set_policy`] is back, of a connection that the new policy does not allow: nobody is
@@ -13,7 +14,7 @@
 mod schedule;
 mod stage;
 
-use schedule::{Schedule, explore};
+use schedule::{Explored, Schedule, explore};
 use stage::{Broken, Stage, Told};
 
 /// What a client says, and what its server makes of it.
@@ -58,6 +59,13 @@ fn run(spoken: Spoken, new: New, broken: Broken, schedule: &mut Schedule) -> Res
             next.extend(stage.possible().map(Next::Around));
             if then.is_none() {
                 next.push(Next::Replace);
+            }
+            if next.is_empty() {
+                std::thread::sleep(schedule.patience());
+                stage.settle().await;
+                stage.look();
+                next.extend(connection.is_woken().then_some(Next::Poll));
+                next.extend(stage.possible().map(Next::Around));
             }
             match schedule.choose(&next, |next| *next == Next::Replace) {
                 None => break,
@@ -104,9 +112,9 @@ fn holds(spoken: Spoken, new: New) {
         run(spoken, new, Broken::Nothing, schedule)
     });
     match explored {
-        Ok(runs) => {
-            println!("{spoken:?}, {new:?}: {runs} interleavings");
-            assert!(runs > 20, "{runs} are not all");
+        Ok(Explored { runs, lost }) => {
+            println!("{spoken:?}, {new:?}: {runs} interleavings, {lost} of them lost");
+            assert!(runs > 20 && lost * 20 <= runs, "these are not all");
         }
         Err(found) => panic!("{spoken:?}, {new:?}: {found}"),
     }

@@ -1,15 +1,22 @@
 //! Every order in which things can happen, one after the other.
 
+use std::time::Duration;
+
 /// The choices of one run: those that are given, and after them the usual ones.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    given: Vec<usize>,
+    given: Vec<Choice>,
     made: Vec<Choice>,
     /// How often one may still depart from the usual.
     left: usize,
+    /// How often this run was tried before.
+    tried: u32,
+    /// What was given could not be chosen: something came later than before, or in another order, for the runtime chooses by
+    /// chance whom of several it asks first.
+    differs: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Choice {
     taken: usize,
     /// How many there were to choose from.
@@ -26,7 +33,7 @@ impl Schedule {
         free: impl Fn(&T) -> bool,
     ) -> Option<T> {
         let usual = possible.first()?;
-        let given = self.given.get(self.made.len()).copied().unwrap_or(0);
+        let given = self.given.get(self.made.len());
         // In this order: the usual, then what is free, then the departures, if there may be any.
         let mut order = vec![usual];
         order.extend(possible.iter().skip(1).filter(|next| free(next)));
@@ -34,25 +41,36 @@ impl Schedule {
         if self.left > 0 {
             order.extend(possible.iter().skip(1).filter(|next| !free(next)));
         }
-        let taken = **order.get(given).expect("a choice that was there before");
-        self.left -= usize::from(given >= is_free);
-        self.made.push(Choice {
-            taken: given,
-            among: order.len(),
-            told: format!("{taken:?}"),
-        });
-        Some(taken)
+        let among = order.len();
+        let taken = given.map_or(0, |given| given.taken);
+        let Some(&&next) = order.get(taken) else {
+            self.differs = true;
+            return None;
+        };
+        self.left -= usize::from(taken >= is_free);
+        let told = format!("{next:?}");
+        self.differs |= given.is_some_and(|given| !given.told.is_empty() && given.told != told);
+        self.made.push(Choice { taken, among, told });
+        Some(next)
+    }
+
+    /// How long to wait for what may still come, where nothing is possible: the longer, the more often this was tried.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_millis(10) * self.tried
     }
 
     /// The first choices of the run after this one: the last that can be made otherwise is.
-    fn next(&self) -> Option<Vec<usize>> {
-        let at = self
-            .made
-            .iter()
-            .rposition(|choice| choice.taken + 1 < choice.among)?;
-        let mut next: Vec<usize> = self.made[..at].iter().map(|choice| choice.taken).collect();
-        next.push(self.made[at].taken + 1);
-        Some(next)
+    fn next(mut self) -> Option<Vec<Choice>> {
+        while let Some(mut last) = self.made.pop() {
+            if last.taken + 1 < last.among {
+                last.taken += 1;
+                // What that is, is seen when it is taken.
+                last.told.clear();
+                self.made.push(last);
+                return Some(self.made);
+            }
+        }
+        None
     }
 
     fn told(&self) -> String {
@@ -65,26 +83,56 @@ impl Schedule {
     }
 }
 
-/// Runs all there are, or up to one in which something does not hold; says how many.
+/// What was tried.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Explored {
+    pub(super) runs: usize,
+    /// Runs that could not be had a second time, so that what they would have led to was not tried.
+    pub(super) lost: usize,
+}
+
+/// Runs all there are, or up to one in which something does not hold, however often it is run.
 pub(super) fn explore(
     departures: usize,
     mut run: impl FnMut(&mut Schedule) -> Result<(), String>,
-) -> Result<usize, String> {
-    let mut given = Some(Vec::new());
-    let mut runs = 0;
-    while let Some(choices) = given {
-        let mut schedule = Schedule {
-            given: choices,
-            made: Vec::new(),
-            left: departures,
+) -> Result<Explored, String> {
+    let mut given = Vec::new();
+    let mut explored = Explored::default();
+    loop {
+        explored.runs += 1;
+        let mut tried = 0;
+        let schedule = loop {
+            let mut schedule = Schedule {
+                given: given.clone(),
+                left: departures,
+                tried,
+                ..Schedule::default()
+            };
+            let held = run(&mut schedule);
+            tried += 1;
+            match held {
+                Ok(()) if !schedule.differs => break schedule,
+                _ if tried < TRIES => {}
+                _ if schedule.differs => {
+                    explored.lost += 1;
+                    schedule.made = given.clone();
+                    break schedule;
+                }
+                Ok(()) => break schedule,
+                Err(why) => {
+                    let (run, steps) = (explored.runs, schedule.told());
+                    return Err(format!("{why}, in run {run}, which was: {steps}"));
+                }
+            }
         };
-        runs += 1;
-        run(&mut schedule)
-            .map_err(|why| format!("{why}, in run {runs}, which was: {}", schedule.told()))?;
-        given = schedule.next();
+        match schedule.next() {
+            Some(next) => given = next,
+            None => return Ok(explored),
+        }
     }
-    Ok(runs)
 }
+
+const TRIES: u32 = 8;
 
 #[test]
 fn every_order_is_tried_once() {
@@ -101,7 +149,7 @@ fn every_order_is_tried_once() {
     });
     seen.sort();
     assert_eq!(seen, ["abc", "acb", "bac", "bca", "cab", "cba"]);
-    assert_eq!(runs, Ok(6));
+    assert_eq!(runs, Ok(Explored { runs: 6, lost: 0 }));
     // One departure at most, but what is free is tried everywhere.
     let mut seen = Vec::new();
     let runs = explore(1, |schedule| {
@@ -116,7 +164,7 @@ fn every_order_is_tried_once() {
     });
     seen.sort();
     assert_eq!(seen, ["abc", "acb", "bac", "bca", "cab", "cba"]);
-    assert_eq!(runs, Ok(6));
+    assert_eq!(runs, Ok(Explored { runs: 6, lost: 0 }));
     let found = explore(1, |schedule| {
         match schedule.choose(&['a', 'b'], |_| false) {
             Some('b') => Err("found".into()),
