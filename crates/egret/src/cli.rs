@@ -1,12 +1,16 @@
 //! The command line.
 
 use crate::container::{ContainerOptions, Kind};
+use crate::failure::Failure;
 use crate::logs::Filter;
 use crate::verify::Plan;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use egret_policy::{HostGatewayPorts, SandboxId};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Run untrusted programs so that their only way out is a gateway that enforces a policy.
 #[derive(Debug, Parser)]
@@ -53,6 +57,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Print the run configuration of a container sandbox, for `egret run --from-config`
     Export(Inspect),
+    /// Print what makes a shell complete egret's commands and options
+    Completion(Completion),
     /// Check, explain, test, compare and convert policies, or give a running sandbox a new one
     #[command(subcommand)]
     Policy(Policy),
@@ -378,6 +384,27 @@ pub(crate) struct SetPolicy {
     /// The new policy: a file, FILE#SERVICE, or one of the profiles `none` and `network`
     #[arg(value_name = "FILE")]
     pub(crate) policy: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  egret completion bash > ~/.local/share/bash-completion/completions/egret
+  egret completion zsh > ~/.zfunc/_egret
+  egret completion fish > ~/.config/fish/completions/egret.fish")]
+pub(crate) struct Completion {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Prints a shell's completions.
+pub(crate) fn complete(arguments: &Completion) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "egret", &mut script);
+    std::io::stdout()
+        .write_all(&script)
+        .map_err(|error| Failure::because("cannot print", &error))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         Command::Exec(arguments) => container::exec(&arguments),
         Command::Inspect(arguments) => container::inspect(&arguments),
         Command::Export(arguments) => container::export(&arguments),
+        Command::Completion(arguments) => cli::complete(&arguments),
         Command::Policy(cli::Policy::Set(arguments)) => sandboxes::set_policy(&arguments),
         Command::Policy(cli::Policy::Offline(command)) => return policy::run(command).into(),
     };

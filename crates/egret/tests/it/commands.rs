@@ -524,3 +524,30 @@ fn where_user_namespaces_are_switched_off_one_sentence_says_what_to_do() {
         assert_eq!(outcome.stderr.trim().lines().count(), 1, "{outcome:#?}");
     }
 }
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let world = World::new();
+    world
+        .machine
+        .sh("/srv/bin/egret completion bash >/srv/completion");
+    for (words, wanted) in [
+        ("egret ver", "verify"),
+        ("egret logs --si", "--since"),
+        ("egret policy ex", "explain"),
+        ("egret run --allow-d", "--allow-docker-gateway"),
+    ] {
+        let line = format!(
+            "bash -c '. /srv/completion; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _egret egret \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; echo ${{COMPREPLY[@]}}'"
+        );
+        assert_eq!(world.machine.sh(&line).trim(), wanted, "{words}");
+    }
+    for shell in ["zsh", "fish"] {
+        let script = world.egret(User::Alice, &["completion", shell]).ok().stdout;
+        assert!(
+            script.contains("verify") && script.contains("since"),
+            "{shell}"
+        );
+    }
+}
