@@ -81,6 +81,8 @@ pub enum ResolverError {
 pub(crate) enum Unresolved {
     /// The servers say so.
     NoAddress,
+    /// There are so many that somebody means harm. What is kept of answers is bounded by this, too.
+    TooMany(usize),
     /// Nobody answered in time.
     Late(Duration),
     /// There is nobody to ask: the list of servers is empty, not there, or not readable.
@@ -93,6 +95,12 @@ impl std::fmt::Display for Unresolved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NoAddress => f.write_str("no such name, or it has no address"),
+            Self::TooMany(count) => {
+                write!(
+                    f,
+                    "the name has {count} addresses, more than any honest one"
+                )
+            }
             Self::Late(after) => {
                 write!(f, "no DNS server answered within {} s", after.as_secs_f32())
             }
@@ -291,9 +299,10 @@ impl Resolver {
             unresolved = match timeout(server.patience, looked_up).await {
                 Ok(Ok(found)) => {
                     let addresses: Arc<[IpAddr]> = found.iter().collect();
-                    return match addresses.is_empty() {
-                        true => Err(Unresolved::NoAddress),
-                        false => Ok((addresses, found.valid_until())),
+                    return match addresses.len() {
+                        0 => Err(Unresolved::NoAddress),
+                        1..=MOST => Ok((addresses, found.valid_until())),
+                        count => Err(Unresolved::TooMany(count)),
                     };
                 }
                 Ok(Err(error)) if error.is_no_records_found() => {
@@ -459,6 +468,8 @@ pub(crate) fn parse_hosts(text: &[u8]) -> HashMap<Host, Arc<[IpAddr]>> {
 
 /// How many servers of a file are asked at most; the C library has `MAXNS`.
 const SERVERS: usize = 3;
+/// The most addresses that a name may have. Each would be connected to in turn, and is put on record.
+const MOST: usize = 64;
 /// Names kept in the cache.
 const CACHE: usize = 8_192;
 /// How long a file is taken to be unchanged.

@@ -139,16 +139,10 @@ impl Dialler {
             }
             (Lookup::Name(name), _) => self.resolver.addresses(name).await,
         };
-        let unresolved = |why: String| {
+        let addresses = found.map_err(|why| {
             let destination = permit.destination().to_string();
-            Denial::new(Reason::DeniedResolution, destination, why)
-        };
-        let addresses = found.map_err(|why| unresolved(why.to_string()))?;
-        if addresses.len() > MOST_ADDRESSES {
-            let many = addresses.len();
-            let why = format!("the name has {many} addresses, more than any honest one");
-            return Err(unresolved(why).into());
-        }
+            Denial::new(Reason::DeniedResolution, destination, why.to_string())
+        })?;
         permit
             .vet(&addresses, hosts)
             .map_err(|denial| Refused::Address { denial, addresses })
@@ -286,9 +280,6 @@ fn late(within: Duration) -> io::Error {
         format!("no answer within {} s", within.as_secs_f32()),
     )
 }
-
-/// The most addresses that a name may have. Each would be connected to in turn, and is put on record.
-const MOST_ADDRESSES: usize = 64;
 
 /// RFC 8305's Connection Attempt Delay.
 const STAGGER: Duration = Duration::from_millis(250);

@@ -105,6 +105,24 @@ async fn an_answer_that_changes_is_vetted_each_time_and_a_ttl_of_zero_is_not_kep
 }
 
 #[tokio::test]
+async fn an_answer_with_more_addresses_than_may_be_used_is_not_kept() {
+    let dns = StubDns::new().await;
+    let addresses: Vec<_> = (1..=65).map(|last| format!("93.184.216.{last}")).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    dns.set("many.example.com", 60, &addresses);
+    let world = world("allow: [many.example.com]", &dns).await;
+    for asked in 1..=2 {
+        let (answer, _) = world
+            .ask("CONNECT many.example.com:443 HTTP/1.1\r\n\r\n")
+            .await;
+        assert_eq!(answer.reason(), "denied.resolution");
+        let questions = dns.asked.lock().unwrap().clone();
+        let about_v4 = questions.iter().filter(|asked| asked.ends_with(" A"));
+        assert_eq!(about_v4.count(), asked, "{questions:?}");
+    }
+}
+
+#[tokio::test]
 async fn names_that_do_not_resolve_say_so_and_in_time() {
     let dns = StubDns::new().await;
     dns.set("empty.example.com", 60, &[]);
