@@ -296,6 +296,15 @@ impl Gateway {
         self.summary.failures()
     }
 
+    /// Waits until half of a great many connections have ended: a good moment to give memory back to the system, which an
+    /// allocator need not do by itself.
+    pub async fn many_ended(&self) {
+        tokio::select! {
+            () = self.sessions.many_ended() => {}
+            () = self.published.many_ended() => {}
+        }
+    }
+
     /// Closes the doors and all connections, and waits until each of them is on record.
     pub async fn shutdown(&self) {
         self.closing.send_replace(true);

@@ -28,6 +28,10 @@ pub(crate) struct Sessions {
     again: Notify,
     /// Told when a connection has ended.
     ended: Notify,
+    /// The most there were since half of them had ended.
+    peak: AtomicUsize,
+    /// Told when half of them have.
+    fewer: Notify,
 }
 
 /// One connection that was allowed.
@@ -79,6 +83,8 @@ impl Sessions {
             open: Mutex::default(),
             again: Notify::new(),
             ended: Notify::new(),
+            peak: AtomicUsize::new(0),
+            fewer: Notify::new(),
         })
     }
 
@@ -131,6 +137,28 @@ impl Sessions {
         }
     }
 
+    /// Waits until half of a great many connections have ended.
+    pub(crate) async fn many_ended(&self) {
+        self.fewer.notified().await;
+        self.all().shrink_to_fit();
+    }
+
+    fn one_more(&self, number: u64, open: Arc<Open>) {
+        let mut all = self.all();
+        all.insert(number, open);
+        self.peak.fetch_max(all.len(), Ordering::Relaxed);
+    }
+
+    fn one_less(&self, number: u64) {
+        let mut all = self.all();
+        all.remove(&number);
+        let peak = self.peak.load(Ordering::Relaxed);
+        if peak >= MANY && all.len() <= peak / 2 {
+            self.peak.store(all.len(), Ordering::Relaxed);
+            self.fewer.notify_one();
+        }
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,7 +181,7 @@ impl Slot {
         // The session holds a place of its own; this one's is given back when `self` goes.
         sessions.taken.fetch_add(1, Ordering::Relaxed);
         let number = sessions.next.fetch_add(1, Ordering::Relaxed);
-        sessions.all().insert(number, open.clone());
+        sessions.one_more(number, open.clone());
         if sessions.closed.load(Ordering::Acquire) {
             open.lose(Lost::Shutdown);
         }
@@ -173,7 +201,7 @@ impl Drop for Slot {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.all().remove(&self.number);
+        self.sessions.one_less(self.number);
         self.sessions.taken.fetch_sub(1, Ordering::Relaxed);
         self.sessions.ended.notify_waiters();
     }
@@ -271,5 +299,43 @@ impl Open {
         let _ = self.lost.set(why);
         // Whoever does not wait yet sees it when it begins to.
         self.wake.wake();
+    }
+}
+
+/// Connections that are many: what a tunnel takes, so often, is worth giving back.
+const MANY: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(sessions: &Arc<Sessions>, count: usize) -> Vec<Session> {
+        let destination = Destination::from_authority("www.example.com:443", None).unwrap();
+        let slot = || sessions.slot(&destination).unwrap();
+        let enter = |_| slot().enter(destination.clone(), Vec::new());
+        (0..count).map(enter).collect()
+    }
+
+    #[tokio::test]
+    async fn half_of_many_having_ended_is_told_and_of_few_is_not() {
+        let sessions = Sessions::new(10_000);
+        let told = async |sessions: &Sessions| {
+            let soon = std::time::Duration::from_millis(20);
+            let told = tokio::time::timeout(soon, sessions.many_ended()).await;
+            told.is_ok()
+        };
+        drop(open(&sessions, MANY - 1));
+        assert!(!told(&sessions).await);
+        let mut many = open(&sessions, MANY * 4);
+        many.truncate(MANY * 2 + 1);
+        assert!(!told(&sessions).await);
+        many.truncate(MANY * 2);
+        assert!(told(&sessions).await);
+        assert!(!told(&sessions).await);
+        many.truncate(MANY);
+        assert!(told(&sessions).await);
+        drop(many);
+        assert!(told(&sessions).await);
+        assert!(!told(&sessions).await);
     }
 }

@@ -24,7 +24,7 @@ use crate::channel::End;
 use crate::doors::Ports;
 use crate::error::{Cause, Error, Step, at};
 use crate::jail::privileges;
-use crate::seal::{Probe, Seal, allow_ipv6, nonce};
+use crate::seal::{Probe, Seal, allow_ipv6, forget_soon, nonce};
 use crate::sys::signals::Signals;
 use crate::sys::sockets::peer_user;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -68,6 +68,7 @@ pub fn run(orders: &Orders) -> Result<(), Error> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
 
     allow_ipv6().during(Step::SealContainer)?;
+    forget_soon();
     let (seal, strays) = Seal::set(orders.ports).during(Step::SealContainer)?;
 
     // Whoever connects from here on finds a sealed namespace. The file is made while the mode of the directory can still

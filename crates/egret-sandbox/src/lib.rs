@@ -38,6 +38,7 @@ pub use prepare::{Jail, Killer, Notice, Prepared, Prober, Running, Sealed};
 pub use spec::{Files, Mark, Spec};
 pub use strays::{Stray, Strays};
 pub use sys::interfaces::addresses;
+pub use sys::memory::{give_memory_back, share_one_heap};
 pub use sys::process::die_by;
 pub use sys::signals::{Arrived, Signals};
 pub use sys::sockets::peer_user;

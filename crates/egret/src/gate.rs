@@ -135,6 +135,7 @@ impl Gate {
         let (close, closed) = tokio::sync::oneshot::channel();
         let runtime =
             runtime().map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        egret_sandbox::share_one_heap();
         let thread = std::thread::Builder::new()
             .name("gateway".into())
             .spawn({
@@ -316,6 +317,7 @@ async fn serve(
             say!("egret: this machine's addresses cannot be watched, and with that the gateway ends: {error}");
             None
         }
+        never = give_memory_back(&shared.gateway) => match never {},
         _ = closed => None,
     };
     if let Some(error) = failed {
@@ -368,6 +370,16 @@ async fn watch_addresses(gateway: &Gateway, changes: AddressChanges) -> io::Erro
     match ended {
         Ok(never) => match never {},
         Err(error) => error,
+    }
+}
+
+/// What a great many connections took is the system's again once they have ended.
+pub(crate) async fn give_memory_back(gateway: &Gateway) -> Infallible {
+    loop {
+        gateway.many_ended().await;
+        // Others are about to end.
+        sleep(AGAIN).await;
+        egret_sandbox::give_memory_back();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::channel::{self, Inside, LONGEST, Order, Report};
 use crate::doors::Ports;
 use crate::error::{Cause, Step};
 use crate::guard::stands;
-use crate::seal::{Probe, Seal, allow_ipv6, nonce};
+use crate::seal::{Probe, Seal, allow_ipv6, forget_soon, nonce};
 use crate::sys::process::{Forked, fork_sibling, unshare};
 use rustix::process::{
     DumpableBehavior, Pid, Signal, getpid, set_dumpable_behavior, set_parent_process_death_signal,
@@ -86,6 +86,7 @@ fn divide(channel: &mut Inside) -> Result<Forked, Ending> {
     unshare_all().during(Step::Namespaces)?;
     // This takes files of the machine's, and there will be other ones as soon as the first process builds them.
     allow_ipv6().during(Step::Seal)?;
+    forget_soon();
     let (outside, inside) = channel::pair().during(Step::Namespaces)?;
     // A process namespace begins with the next child. It becomes our parent's.
     let forked = fork_sibling().during(Step::Namespaces)?;

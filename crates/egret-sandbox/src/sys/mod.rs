@@ -2,8 +2,8 @@
 //!
 //! Everything else in the workspace goes through `rustix`. What is left here is what `rustix` does not have:
 //! a `fork` that gives the child to our own parent, `execve` after it, `mount_setattr`, filters for system calls, the
-//! signal mask with `signalfd`, the list of interface addresses, who is at the other end of a socket, and calls that are made
-//! only to see them refused.
+//! signal mask with `signalfd`, the list of interface addresses, who is at the other end of a socket, calls that are made
+//! only to see them refused, and a word to the allocator.
 //!
 //! Two facts carry most of the arguments below, and [`crate::jail`] upholds both: the jail is a process that was
 //! started afresh and never had a second thread, and nothing in it shares memory with anyone.
@@ -15,6 +15,7 @@
 
 pub(crate) mod filters;
 pub(crate) mod interfaces;
+pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod signals;

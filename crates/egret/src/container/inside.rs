@@ -6,7 +6,7 @@ use super::hosts::routers;
 use super::spec::{CONTROL, FIRST_INBOUND, GATEWAY_ID};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
-use crate::gate::{Shared, handed_over, limits};
+use crate::gate::{Shared, give_memory_back, handed_over, limits};
 use crate::settings;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
@@ -272,6 +272,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
     };
     let ended = tokio::select! {
         failure = carry(&shared, &link, &published) => Err(failure),
+        never = give_memory_back(&gateway) => match never {},
         ended = claim.serve(answer) => ended.map_err(|error| Failure::because("the control socket has failed", &error)),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
