@@ -15,6 +15,7 @@ mod gateway;
 mod process;
 mod report;
 mod servers;
+mod soak;
 mod stats;
 mod subjects;
 mod world;
@@ -23,6 +24,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use soak::Soak;
 
 /// What went wrong, for people.
 type Error = Box<dyn std::error::Error>;
@@ -41,6 +44,17 @@ struct Arguments {
 enum Command {
     /// Measure, and print a table
     Run(Run),
+    /// Run Egret under load, long, and hold what its log says against what the servers and the clients saw
+    Soak(Soak),
+    /// The same, in the namespaces that `soak` makes
+    #[command(hide = true)]
+    Soaking(Soak),
+    /// Be the servers of `soak`, and read this log
+    #[command(hide = true)]
+    SoakServers { log: PathBuf },
+    /// Be the load of `soak`; the word is there to be found by
+    #[command(hide = true)]
+    SoakLoad { tag: String },
     /// Measure what is about the network, in the namespaces that `run` makes, and print JSON
     #[command(hide = true)]
     Network(Run),
@@ -111,6 +125,10 @@ impl Run {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => figures::all(&run),
+        Command::Soak(soak) => soak::apart(&soak),
+        Command::Soaking(soak) => soak::run(&soak),
+        Command::SoakServers { log } => soak::servers::serve(&log),
+        Command::SoakLoad { tag: _ } => soak::load::obey(),
         Command::Network(run) => figures::network::measure(&run),
         Command::Containers(run) => figures::start_container::measure(&run),
         Command::Servers => servers::serve(),

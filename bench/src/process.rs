@@ -25,6 +25,16 @@ pub(crate) fn private(id: u32) -> Result<u64, Error> {
     in_memory(id, &["Private_Clean:", "Private_Dirty:"])
 }
 
+/// What it has written there, which its executable's pages are no part of.
+pub(crate) fn written(id: u32) -> Result<u64, Error> {
+    in_memory(id, &["Private_Dirty:"])
+}
+
+/// How many files it has open.
+pub(crate) fn descriptors(id: u32) -> Result<usize, Error> {
+    Ok(fs::read_dir(format!("/proc/{id}/fd"))?.count())
+}
+
 fn in_memory(id: u32, kinds: &[&str]) -> Result<u64, Error> {
     let path = format!("/proc/{id}/smaps_rollup");
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;

@@ -4,11 +4,12 @@
 //! an address that counts as public. Nothing of it is seen outside, and everything is an ordinary user's: the user
 //! namespace around it takes the privileges away that root has, among them that of unlimited pipes.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::Error;
 
@@ -20,6 +21,7 @@ pub(crate) const SUBJECTS: [u8; 4] = [93, 184, 216, 1];
 /// The servers, in their namespace.
 pub(crate) struct World {
     servers: Child,
+    said: BufReader<ChildStdout>,
 }
 
 /// What runs a command of this executable in the namespaces of the subjects.
@@ -33,8 +35,9 @@ pub(crate) fn inside(command: &str) -> Result<Command, Error> {
 }
 
 impl World {
-    /// Sets the world up; called in the namespaces of the subjects, which are new.
-    pub(crate) fn set_up(directory: &Path) -> Result<Self, Error> {
+    /// Sets the world up; called in the namespaces of the subjects, which are new. `servers` is the command of this
+    /// executable that is the servers.
+    pub(crate) fn set_up(directory: &Path, servers: &[&OsStr]) -> Result<Self, Error> {
         // For one minute the client's side of every connection remembers its port, and there will be many.
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", "1024 65535")?;
         fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "1")?;
@@ -42,16 +45,15 @@ impl World {
         let mut servers = Command::new("unshare")
             .args(["--net", "--"])
             .arg(std::env::current_exe()?)
-            .arg("servers")
+            .args(servers)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("unshare: {error}"))?;
         let id = servers.id();
-        let out = servers.stdout.take();
-        let world = Self { servers };
-        let mut line = String::new();
-        BufReader::new(out.ok_or("no output")?).read_line(&mut line)?;
-        if line != "ready\n" {
+        let said = BufReader::new(servers.stdout.take().ok_or("no output")?);
+        let mut world = Self { servers, said };
+        if world.line()? != "ready\n" {
             return Err("the servers did not start".into());
         }
         let server = Ipv4Addr::from(SERVER);
@@ -80,6 +82,19 @@ impl World {
             .arg("--bind")
             .args([&hosts, Path::new("/etc/hosts")]))?;
         Ok(world)
+    }
+
+    /// Tells the servers something, and gives what they say to it.
+    pub(crate) fn ask(&mut self, question: &str) -> Result<String, Error> {
+        let input = self.servers.stdin.as_mut().ok_or("no input")?;
+        writeln!(input, "{question}")?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Result<String, Error> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        Ok(line)
     }
 }
 

@@ -34,7 +34,7 @@ const CAPTURED: &str = "Egret, captured";
 /// Measures in the namespaces of the subjects, and prints the report as JSON.
 pub(crate) fn measure(run: &Run) -> Result<(), Error> {
     let directory = Directory::new()?;
-    let _world = World::set_up(&directory.0)?;
+    let _world = World::set_up(&directory.0, &["servers".as_ref()])?;
     let mut report = Report::default();
     let mut subjects = subjects(run, &directory.0, &mut report)?;
     report.machine = subjects
@@ -421,10 +421,10 @@ impl Figures {
 }
 
 /// Where everything writes; gone at the end.
-struct Directory(PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         let path = env::current_dir()?
             .join("target")
             .join(format!("bench-{}", std::process::id()));
