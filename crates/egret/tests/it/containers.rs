@@ -7,6 +7,7 @@ mod escapes;
 mod failures;
 mod host;
 mod images;
+mod kills;
 mod lifecycle;
 mod mcp;
 mod plain;
