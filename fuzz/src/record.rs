@@ -55,8 +55,24 @@ pub fn log_line(data: &[u8]) {
     };
     let line = format!("{line}\n");
     let (denied, as_json) = (how & 1 == 1, how & 2 == 2);
-    let shown = egret_inside::fuzz::log_line(&line, denied, as_json);
+    let mut options = Vec::new();
+    options.extend(denied.then(|| "--denied".to_owned()));
+    options.extend(as_json.then(|| "--output=json".to_owned()));
+    let shown = egret_inside::fuzz::log_line(&line, &options).expect("known options");
     holds(shows_well(&shown, &line, denied, as_json));
+    // The same, of what a filter lets through that is in the line as well.
+    let word = line
+        .split(['"', ','])
+        .nth(usize::from(how >> 3))
+        .unwrap_or_default();
+    let name = ["host", "reason", "since", "until"][usize::from(how >> 2) % 4];
+    options.push(format!("--{name}={word}"));
+    if let Some(filtered) = egret_inside::fuzz::log_line(&line, &options) {
+        assert!(
+            filtered.is_empty() || filtered == shown,
+            "a filter only leaves out"
+        );
+    }
 }
 
 fn shows_well(shown: &[u8], line: &str, denied: bool, as_json: bool) -> Result<(), String> {

@@ -1,7 +1,7 @@
 //! An entrance to the readers of the program, for the fuzz targets in `fuzz/`. It is there only under `--cfg fuzzing`, which
 //! no build of Egret is made with. What stands here calls the readers and says what they say; it reads nothing by itself.
 
-use crate::cli::{Logs, Output};
+use crate::cli::{Cli, Command};
 use crate::container::config::{HostAccess, Isolation, RunConfig};
 use crate::container::mounts::Mount;
 use crate::container::openings::openings;
@@ -10,6 +10,7 @@ use crate::container::{inside, socket};
 use crate::control::{Answer, Request};
 use crate::environment::{Wishes, environment};
 use crate::logs::show;
+use clap::Parser as _;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -82,20 +83,16 @@ pub fn publish(text: &str) -> Result<Vec<(IpAddr, Option<u16>, u16, String)>, St
     Ok(published.into_iter().map(one).collect())
 }
 
-/// What `egret logs` prints of a line of a log.
-pub fn log_line(line: &str, denied: bool, as_json: bool) -> Vec<u8> {
-    let arguments = Logs {
-        name: None,
-        follow: false,
-        audit: false,
-        denied,
-        tail: None,
-        file: None,
-        output: if as_json { Output::Json } else { Output::Text },
+/// What `egret logs` prints of a line of a log, with these options; nothing if they are none.
+pub fn log_line(line: &str, options: &[String]) -> Option<Vec<u8>> {
+    let words = ["egret", "logs"].into_iter().map(str::to_owned);
+    let cli = Cli::try_parse_from(words.chain(options.iter().cloned())).ok()?;
+    let Command::Logs(arguments) = cli.command else {
+        return None;
     };
     let mut out = Vec::new();
     let (Ok(_) | Err(_)) = show(&mut out, line, &arguments, false);
-    out
+    Some(out)
 }
 
 /// A message to a running sandbox, or from one, read and written again.
