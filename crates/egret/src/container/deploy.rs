@@ -125,7 +125,6 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
 pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command, File), Failure> {
     let gone = || Failure::new(format!("the sandbox {} does not run", sandbox.name));
     let engine = &sandbox.engine;
-    let workload = sandbox.container(Role::Workload).ok_or_else(gone)?;
     let config = sandbox
         .containers
         .iter()
@@ -176,7 +175,7 @@ pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command,
         beside: true,
     };
     let words = plan.arguments_under(&policy, ports.proxy);
-    let words = spec.prober(image::own_image(engine)?, &workload.id, words);
+    let words = spec.prober(image::own_image(engine)?, words);
     Ok((engine.command(words), calls))
 }
 

@@ -241,25 +241,22 @@ impl Spec {
             workdir: None,
             pull: Some("never".into()),
             platform: None,
+            // It is run once, and nobody speaks to it.
+            restart: None,
+            interactive: false,
+            tty: false,
+            init: false,
             ..self.config.clone()
         };
     }
 
-    /// `run …` of Egret itself beside a workload that runs: in its network and among its processes, confined like it, with
-    /// its mounts; a container of its own, which is none of the sandbox's and removed at its end.
-    pub(crate) fn prober(
-        mut self,
-        own_image: String,
-        workload: &str,
-        arguments: Vec<String>,
-    ) -> Vec<String> {
+    /// `run …` of Egret itself beside a workload that runs: in its network, confined like it, with its mounts; a container
+    /// of its own, which is none of the sandbox's and removed at its end. It is not among the workload's processes: these
+    /// could stop it, or have it say what they like.
+    pub(crate) fn prober(mut self, own_image: String, arguments: Vec<String>) -> Vec<String> {
         self.run_own(own_image, arguments);
-        self.config.restart = None;
-        (self.config.interactive, self.config.tty, self.config.init) = (false, false, false);
         (self.detach, self.remove, self.beside) = (false, true, true);
-        let mut words = self.workload();
-        words.splice(1..1, [format!("--pid=container:{workload}")]);
-        words
+        self.workload()
     }
 
     /// `run …` of a workload that has no network, and so no gateway.
