@@ -255,8 +255,16 @@ pub(crate) fn names() -> io::Result<Vec<String>> {
     let table = std::fs::read(UNIX_SOCKETS)?;
     let mut names: Vec<String> = bound_names(&table)
         .filter_map(|name| name.strip_prefix(prefix.as_bytes()))
-        // What is no text was not named by us.
-        .filter_map(|name| Some(std::str::from_utf8(name).ok()?.to_owned()))
+        // What no sandbox can be called was not named by one.
+        .filter_map(|name| {
+            Some(
+                std::str::from_utf8(name)
+                    .ok()?
+                    .parse::<SandboxId>()
+                    .ok()?
+                    .to_string(),
+            )
+        })
         .collect();
     names.sort();
     names.dedup(); // a connection shows the name of the socket that it was made to

@@ -4,7 +4,7 @@ use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
 use crate::source::{Origin, PolicySource};
 use crate::summary::Ending;
-use crate::verify::{Opened, Plan};
+use crate::verify::{self, Opened, Plan};
 use egret_gateway::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Limits, ResolverConfig,
     UpstreamProxy, audit,
@@ -239,7 +239,7 @@ impl Shared {
         }
         drop(tell);
         let mut text = String::new();
-        let mut told = pipe::Receiver::from_owned_fd(told)?;
+        let mut told = pipe::Receiver::from_owned_fd(told)?.take(verify::MOST);
         timeout(control::PROBING, told.read_to_string(&mut text)).await??;
         Ok(text)
     }

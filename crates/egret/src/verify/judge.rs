@@ -3,10 +3,10 @@
 //! A leak is what a sink saw, or what the prober got through. A refusal that took long, or is not on record though it has to
 //! be, is no leak, and is not what was promised either.
 
+use super::Told;
 use super::classes::{CLASSES, Class, NEEDS_A_SINK, Tried};
 use super::plan::{Around, Attempt, Outcome, Plan, Recorded};
-use super::sinks::{CONTROL, Sighting};
-use super::{OPEN, Told};
+use super::sinks::{BLIND, CONTROL, QUESTION, REBOUND, Sighting};
 use egret_gateway::audit::{Event, Record, Verdict};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashSet};
@@ -48,6 +48,8 @@ pub(crate) enum Verification {
 pub(crate) const MOST_IDS: usize = 5;
 /// Evidence that is shown for a class.
 const MOST_EVIDENCE: usize = 8;
+/// Why it cannot be said what is on record.
+const FLOODED: &str = "so much is refused in the sandbox that its log leaves refusals out; stop what asks, or verify a new sandbox";
 /// How long a refusal may take, in milliseconds: the machine may be busy.
 const AT_ONCE: u64 = 2_000;
 
@@ -147,7 +149,12 @@ fn finding(class: &Class, plan: &Plan, evidence: &Evidence, log: Option<&Log>) -
         .collect();
     let made: Vec<&&Attempt> = attempts
         .iter()
-        .filter(|attempt| !matches!(attempt.outcome, Outcome::Impossible(_)))
+        .filter(|attempt| {
+            !matches!(
+                attempt.outcome,
+                Outcome::Impossible(_) | Outcome::NotMeant(_)
+            )
+        })
         .collect();
     let mut finding = Finding {
         class: class.number,
@@ -199,9 +206,11 @@ fn finding(class: &Class, plan: &Plan, evidence: &Evidence, log: Option<&Log>) -
             })
             .map(|attempt| format!("not on record: {}", attempt.what))
             .collect();
-        if !missing.is_empty() && !log.left_out {
-            finding.result = Verification::Imperfect;
-            finding.evidence = each_once(missing);
+        if !missing.is_empty() {
+            (finding.result, finding.evidence) = match log.left_out {
+                false => (Verification::Imperfect, each_once(missing)),
+                true => (Verification::Skipped, vec![FLOODED.into()]),
+            };
             return finding;
         }
         let known = made.iter().filter_map(|attempt| match &attempt.record {
@@ -246,7 +255,7 @@ fn not_tried(
         }
         Tried::BehindTheGateway | Tried::Anywhere => {}
     }
-    if evidence.log.is_some() && class.tried == Tried::BehindTheGateway && class.number != 14 {
+    if evidence.log.is_some() && class.tried == Tried::BehindTheGateway {
         let control = evidence
             .told
             .attempts
@@ -261,8 +270,8 @@ fn not_tried(
                     return Some((Verification::Imperfect, why.into()));
                 }
             }
-            Some(Outcome::Impossible(why)) => return Some((Verification::NotTried, why.clone())),
-            Some(Outcome::Refused(how)) => {
+            Some(Outcome::NotMeant(why)) => return Some((Verification::NotTried, why.clone())),
+            Some(Outcome::Refused(how) | Outcome::Impossible(how)) => {
                 let why = format!(
                     "the server behind the gateway, which is allowed, was not reached: {how}"
                 );
@@ -276,19 +285,45 @@ fn not_tried(
             }
         }
     }
+    if let Some(blind) = evidence.sightings.iter().find(|seen| seen.class == BLIND) {
+        return Some((Verification::Skipped, blind.what.clone()));
+    }
+    if let (14, Some(granted)) = (class.number, &plan.granted) {
+        let asked_about = |label: &str| {
+            let name = format!("{label}.{}", granted.zone);
+            let mut questions = evidence.sightings.iter();
+            questions.any(|seen| seen.class == QUESTION && seen.what == name)
+        };
+        if let Some(label) = REBOUND.into_iter().find(|label| !asked_about(label)) {
+            let why = format!(
+                "the name server that the gateway is to ask was not asked about {label}.{}",
+                granted.zone
+            );
+            return Some((Verification::Skipped, why));
+        }
+    }
+    // The one attempt that could not be made may be the one that gets out.
+    let impossible = attempts.iter().find_map(|attempt| match &attempt.outcome {
+        Outcome::Impossible(why) => Some(why.clone()),
+        _ => None,
+    });
+    if let Some(why) = impossible {
+        return Some((Verification::Skipped, why));
+    }
     if none_made {
-        let why = attempts.iter().find_map(|attempt| match &attempt.outcome {
-            Outcome::Impossible(why) => Some(why.clone()),
+        let not_meant = attempts.iter().find_map(|attempt| match &attempt.outcome {
+            Outcome::NotMeant(why) => Some(why.clone()),
             _ => None,
         });
-        let why = why.unwrap_or_else(|| match evidence.told.around {
-            Around::Sealed => "there was nothing to try it with".into(),
-            Around::NoNetwork | Around::Nothing => "there is no gateway to try it with".into(),
+        return Some(match (not_meant, evidence.told.around) {
+            (Some(why), _) => (Verification::NotTried, why),
+            (None, Around::Sealed) => {
+                let why = "there was nothing to try it with";
+                (Verification::Skipped, why.into())
+            }
+            (None, Around::NoNetwork) => (Verification::NotTried, NO_GATEWAY.into()),
+            (None, Around::Nothing) => (Verification::Skipped, NO_GATEWAY.into()),
         });
-        if evidence.told.around == Around::NoNetwork || why == OPEN {
-            return Some((Verification::NotTried, why));
-        }
-        return Some((Verification::Skipped, why));
     }
     if !evidence.told.complete {
         return Some((
@@ -298,6 +333,9 @@ fn not_tried(
     }
     None
 }
+
+/// Why what is asked of a gateway was not tried.
+const NO_GATEWAY: &str = "there is no gateway to try it with";
 
 fn each_once(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut known = BTreeSet::new();

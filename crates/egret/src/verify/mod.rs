@@ -21,6 +21,7 @@ mod tests;
 
 pub(crate) use plan::{Around, Opened, Plan};
 pub(crate) use prober::probe;
+pub(crate) use subject::MOST;
 
 use crate::cli;
 use crate::failure::Failure;
@@ -34,10 +35,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use subject::{Subject, Told};
+use subject::{Child, Subject, Told};
 
 /// Verifies a sandbox, and prints what came out.
 pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<ExitCode, Failure> {
@@ -59,7 +60,8 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
     let machine = machine()?;
     let zone = format!("{nonce}.verify.egret.test");
     let own_name = format!("egret-verify/{nonce}");
-    let control_name = format!("egret/{}/verify-{nonce}", geteuid().as_raw());
+    // No sandbox has such a name, so nobody who looks for sandboxes speaks to it.
+    let control_name = format!("egret/{}/verify {nonce}", geteuid().as_raw());
     let socket = place.0.join("socket");
     let resolver = subject.resolver(&machine);
     let sinks = Sinks::open(
@@ -73,11 +75,21 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
     .map_err(|error| {
         Failure::because("cannot open the servers that are to see what leaks", &error)
     })?;
-    let log = arguments
-        .options
-        .log_file
-        .clone()
-        .unwrap_or_else(|| place.0.join("audit.jsonl"));
+    let child = Child::default();
+    sinks.when_broken_off({
+        let (child, place) = (child.clone(), place.0.clone());
+        move |signal| {
+            child.end();
+            // A directory for temporary files is emptied some time.
+            let (Ok(()) | Err(_)) = std::fs::remove_dir_all(&place);
+            std::process::exit(128 + signal)
+        }
+    });
+    let log = arguments.options.log_file.clone();
+    let (log, policy) = subject.files(
+        log.unwrap_or_else(|| place.0.join("audit.jsonl")),
+        arguments.options.policy.as_deref(),
+    )?;
     let plan = Plan {
         hosts: machine,
         ports: sinks.ports.clone(),
@@ -85,7 +97,7 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
         abstract_socket: own_name,
         control_socket: control_name,
         paths: vec![socket],
-        own: own_files(arguments, &log),
+        own: own_files([Some(log.path().to_owned()), policy], &nonce),
         processes: vec![std::process::id()],
         granted: subject.is_new().then(|| sinks::granted(&sinks, &zone)),
         proxy: None,
@@ -94,9 +106,8 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
         host_is_open: false,
         nonce,
     };
-    let log = subject.log(log)?;
     let before = log.length()?;
-    let told = subject.probe(&plan, log.path())?;
+    let told = subject.probe(&plan, log.path(), &child)?;
     let log = match told.around {
         // Nothing was sealed, and nothing is on record.
         Around::Nothing | Around::NoNetwork => None,
@@ -170,14 +181,17 @@ fn machine() -> Result<Vec<IpAddr>, Failure> {
     Ok(chosen)
 }
 
-fn own_files(arguments: &cli::Verify, log: &Path) -> Vec<PathBuf> {
-    let policy = arguments.options.policy.as_deref().map(PathBuf::from);
+/// Files that are not to be changed: these, this program, and one that is to be made where audit logs are.
+fn own_files(files: [Option<PathBuf>; 2], nonce: &str) -> Vec<PathBuf> {
     let executable = std::env::current_exe().ok();
     let logs = settings::log_directory()
         .ok()
-        .map(|directory| directory.join("x"));
-    [Some(log.to_owned()), policy, executable, logs]
+        .map(|directory| directory.join(nonce));
+    files
         .into_iter()
+        .chain([executable, logs])
         .flatten()
+        // The prober has a working directory of its own.
+        .filter_map(|path| std::path::absolute(path).ok())
         .collect()
 }

@@ -106,8 +106,10 @@ pub(crate) enum Outcome {
     Through(String),
     /// It was let go by, and only a sink can tell whether anything arrived.
     Sent,
-    /// It could not be made, because.
+    /// It could not be made, because: nothing is known then.
     Impossible(String),
+    /// It is not one for this sandbox, because.
+    NotMeant(String),
 }
 
 /// How the record of a refusal is found.
@@ -180,9 +182,14 @@ impl Plan {
     pub(crate) fn arguments_under(&self, policy: &Policy, proxy: u16) -> Vec<String> {
         let matcher = policy.compile();
         let hosts = HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]);
+        let port = |class: u8| self.ports.get(&class).copied().unwrap_or_default();
+        let may = |host: &str, port: u16| {
+            Destination::parse(host, &port.to_string())
+                .is_ok_and(|to| matcher.decide(&to, None, &hosts).is_ok())
+        };
         let is_allowed = |granted: &Granted| {
-            Destination::parse("host.docker.internal", &granted.port.to_string())
-                .is_ok_and(|machine| matcher.decide(&machine, None, &hosts).is_ok())
+            may("host.docker.internal", granted.port)
+                && may(&format!("machine.{}", granted.zone), port(14))
         };
         let plan = Self {
             granted: self.granted.clone().filter(is_allowed),

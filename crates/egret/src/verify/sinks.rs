@@ -7,10 +7,12 @@ use super::classes::{CLASSES, Tried};
 use super::plan::{Granted, Plan};
 use hickory_proto::op::{Message, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
 use std::path::Path;
@@ -44,6 +46,22 @@ pub(crate) struct Sinks {
 
 /// The class of what is allowed, which shows that sinks see what arrives.
 pub(crate) const CONTROL: u8 = 0;
+/// The class of questions that a name server is meant to be asked, about names that lead where nobody may go.
+pub(crate) const QUESTION: u8 = u8::MAX;
+/// The class of sinks that have failed, and see nothing any more.
+pub(crate) const BLIND: u8 = u8::MAX - 1;
+/// The labels of names below the zone that lead where nobody may go. Any other leads nowhere.
+pub(crate) const REBOUND: [&str; 9] = [
+    "machine",
+    "loopback",
+    "loopback6",
+    "unspecified",
+    "private",
+    "metadata",
+    "mixed",
+    "mapped",
+    "nat64",
+];
 /// What a sink says to whoever connects.
 pub(crate) const GREETING: &str = "egret-verify";
 
@@ -62,6 +80,14 @@ impl Seen {
         if sightings.len() < MOST {
             sightings.push(Sighting { class, what });
         }
+    }
+
+    /// Whoever was to see leaks of this class sees nothing any more.
+    fn blind(&self, sink: &str, error: &io::Error) {
+        self.note(
+            BLIND,
+            format!("the server that was to see leaks failed: {sink}: {error}"),
+        );
     }
 }
 
@@ -115,7 +141,8 @@ impl Sinks {
             unix(&runtime, listener, class, &seen)?;
         }
         unix(&runtime, UnixListener::bind(path)?, 10, &seen)?;
-        runtime.spawn(signals(seen.clone()));
+        let urgent = signal(SignalKind::from_raw(Signal::URG.as_raw()))?;
+        runtime.spawn(signals(urgent, seen.clone()));
         // At this address alone, so that its answers come from where it was asked.
         let socket = std::net::UdpSocket::bind((resolver, 0))?;
         socket.set_nonblocking(true)?;
@@ -137,6 +164,27 @@ impl Sinks {
         })
     }
 
+    /// Has this done if somebody breaks off what goes on.
+    pub(crate) fn when_broken_off(&self, undo: impl Fn(i32) + Clone + Send + 'static) {
+        for kind in [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ] {
+            let undo = undo.clone();
+            let _inside = self.runtime.enter();
+            // Without it the process ends as it does anyway, and leaves a directory.
+            let Ok(mut signals) = signal(kind) else {
+                continue;
+            };
+            self.runtime.spawn(async move {
+                if signals.recv().await.is_some() {
+                    undo(kind.as_raw_value());
+                }
+            });
+        }
+    }
+
     /// What has arrived, once what is under way has had a moment.
     pub(crate) fn close(self) -> Vec<Sighting> {
         std::thread::sleep(Duration::from_millis(100));
@@ -146,25 +194,44 @@ impl Sinks {
     }
 }
 
-/// Listens on all addresses of both families, or of IPv4 where there is no other.
+/// Listens on all addresses.
 fn listen() -> io::Result<(TcpListener, u16)> {
-    let bound = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))
-        .or_else(|_| std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    bound.set_nonblocking(true)?;
-    let port = bound.local_addr()?.port();
-    Ok((TcpListener::from_std(bound)?, port))
+    let bound = bound(SocketType::STREAM)?;
+    rustix::net::listen(&bound, 1024)?;
+    let listener = TcpListener::from_std(bound.into())?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
 }
 
 fn udp() -> io::Result<UdpSocket> {
-    let bound = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))
-        .or_else(|_| std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    bound.set_nonblocking(true)?;
-    UdpSocket::from_std(bound)
+    UdpSocket::from_std(bound(SocketType::DGRAM)?.into())
+}
+
+/// A socket at all addresses of both families, whatever this machine's setting for that (`bindv6only`); or of IPv4 where
+/// there is no other.
+fn bound(kind: SocketType) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let of_both = || -> rustix::io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::INET6, kind, flags, None)?;
+        sockopt::set_ipv6_v6only(&socket, false)?;
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))?;
+        Ok(socket)
+    };
+    let of_one = || -> rustix::io::Result<OwnedFd> {
+        let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        Ok(socket)
+    };
+    Ok(of_both().or_else(|_| of_one())?)
 }
 
 /// A port that nothing may connect to: whoever does is seen, and told where it is.
 async fn greet(listener: TcpListener, class: u8, seen: Seen) {
-    while let Ok((mut stream, from)) = listener.accept().await {
+    loop {
+        let (mut stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => return seen.blind("TCP", &error),
+        };
         seen.note(
             class,
             format!("a TCP connection from {}", from.ip().to_canonical()),
@@ -181,7 +248,11 @@ async fn greet(listener: TcpListener, class: u8, seen: Seen) {
 
 /// A server that the prober may reach: what it must not be sent has the token of its class in it.
 async fn serve(listener: TcpListener, seen: Seen, host: Option<IpAddr>, redirect: Option<u16>) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => return seen.blind("the one behind the gateway", &error),
+        };
         tokio::spawn(converse(stream, seen.clone(), host.zip(redirect)));
     }
 }
@@ -230,7 +301,11 @@ async fn converse(mut stream: TcpStream, seen: Seen, redirect: Option<(IpAddr, u
 
 async fn datagrams(socket: UdpSocket, seen: Seen) {
     let mut buffer = [0; 2048];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+    loop {
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => return seen.blind("UDP", &error),
+        };
         let datagram = buffer.get(..length).unwrap_or_default();
         let class = Plan::class_in(&seen.nonce, datagram).unwrap_or(6);
         seen.note(
@@ -248,7 +323,11 @@ fn unix(runtime: &Runtime, listener: UnixListener, class: u8, seen: &Seen) -> io
     let listener = tokio::net::UnixListener::from_std(listener)?;
     let seen = seen.clone();
     runtime.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
+        loop {
+            let mut stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => return seen.blind("a unix socket", &error),
+            };
             seen.note(class, "a connection to a unix socket".into());
             let greeting = format!("{GREETING} {}\n", seen.nonce);
             let (Ok(()) | Err(_)) = stream.write_all(greeting.as_bytes()).await;
@@ -258,10 +337,7 @@ fn unix(runtime: &Runtime, listener: UnixListener, class: u8, seen: &Seen) -> io
 }
 
 /// Sees the signal that nobody minds, which a prober sends to its process group.
-async fn signals(seen: Seen) {
-    let Ok(mut signals) = signal(SignalKind::from_raw(Signal::URG.as_raw())) else {
-        return;
-    };
+async fn signals(mut signals: tokio::signal::unix::Signal, seen: Seen) {
     while signals.recv().await.is_some() {
         seen.note(9, "a signal".into());
     }
@@ -320,7 +396,11 @@ impl Names {
 /// The name server of the zone. It answers questions about no other name, and sees all of them.
 async fn answer(socket: UdpSocket, seen: Seen, names: Names) {
     let mut buffer = [0; 4096];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+    loop {
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => return seen.blind("the name server", &error),
+        };
         let Ok(question) = Message::from_vec(buffer.get(..length).unwrap_or_default()) else {
             continue;
         };
@@ -342,6 +422,9 @@ async fn answer(socket: UdpSocket, seen: Seen, names: Names) {
                 seen.note(15, format!("a question about {name} at the name server"));
             }
             let addresses = names.addresses(&name);
+            if name.ends_with(&names.zone) {
+                seen.note(QUESTION, name);
+            }
             if !addresses.is_empty() {
                 reply.metadata.response_code = ResponseCode::NoError;
             }

@@ -6,6 +6,7 @@ use crate::cli;
 use crate::container::{self, Container, Role, Sandbox};
 use crate::control::{self, Answer, Request};
 use crate::failure::Failure;
+use crate::source::Origin;
 use egret_policy::SandboxId;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,7 +16,8 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// What is verified.
@@ -95,15 +97,23 @@ impl Subject {
             .map(|sandbox| Self::Containers(Box::new(sandbox))))
     }
 
-    /// Where its audit log is, which is at `path` if it is made now.
-    pub(super) fn log(&self, path: PathBuf) -> Result<Records, Failure> {
+    /// Where its audit log is, and its policy: these, if it is made now.
+    pub(super) fn files(
+        &self,
+        log: PathBuf,
+        policy: Option<&str>,
+    ) -> Result<(Records, Option<PathBuf>), Failure> {
+        let file = |policy: &str| Origin::named(policy).file().map(Path::to_owned);
         Ok(match self {
-            Self::New { .. } | Self::Unconfined => Records::File(path),
+            Self::New { .. } | Self::Unconfined => (Records::File(log), policy.and_then(file)),
             Self::Running(name) => match control::ask(name, &Request::Status)? {
-                Some(Answer::Status(status)) => Records::File(status.log.into()),
+                Some(Answer::Status(status)) => (
+                    Records::File(status.log.into()),
+                    status.policy.as_deref().and_then(file),
+                ),
                 _ => return Err(Failure::new(format!("the sandbox {name} has ended"))),
             },
-            Self::Containers(sandbox) => Records::Engine(sandbox.clone()),
+            Self::Containers(sandbox) => (Records::Engine(sandbox.clone()), None),
         })
     }
 
@@ -130,7 +140,7 @@ impl Subject {
     }
 
     /// Has the prober run, and returns what it tells and whether that is all.
-    pub(super) fn probe(&self, plan: &Plan, log: &Path) -> Result<Told, Failure> {
+    pub(super) fn probe(&self, plan: &Plan, log: &Path, child: &Child) -> Result<Told, Failure> {
         let failed =
             |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
         let text = serde_json::to_string(plan).map_err(|error| failed(&error))?;
@@ -165,11 +175,11 @@ impl Subject {
             }
             Self::Containers(sandbox) => {
                 let (prober, _calls) = container::prober(sandbox, plan)?;
-                return run(prober);
+                return run(prober, child);
             }
             Self::Unconfined => command.args(plan.without_gateway(Around::Nothing)),
         };
-        let told = run(command);
+        let told = run(command, child);
         drop(inherited);
         told
     }
@@ -215,8 +225,29 @@ fn without_output(words: &[OsString]) -> Vec<OsString> {
     kept
 }
 
+/// More than any prober has to tell, in bytes.
+pub(crate) const MOST: u64 = 4 << 20;
+
+/// The process that runs a prober, if one runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Child(Arc<AtomicI32>);
+
+impl Child {
+    fn is(&self, pid: u32) {
+        let pid = i32::try_from(pid).unwrap_or_default();
+        self.0.store(pid, Ordering::Relaxed);
+    }
+
+    /// Asks it to end, which undoes what it has made.
+    pub(super) fn end(&self) {
+        let pid = Pid::from_raw(self.0.load(Ordering::Relaxed));
+        // It may have ended by itself.
+        let (Ok(()) | Err(_)) = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+    }
+}
+
 /// Runs a prober's process to its end, or to the limit.
-fn run(mut command: Command) -> Result<Told, Failure> {
+fn run(mut command: Command, running: &Child) -> Result<Told, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::because("cannot start the prober", error);
     let mut child = command
         .stdin(Stdio::null())
@@ -224,10 +255,14 @@ fn run(mut command: Command) -> Result<Told, Failure> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error))?;
+    running.is(child.id());
     let (tell, told) = mpsc::channel();
     if let Some(stdout) = child.stdout.take() {
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            for line in BufReader::new(stdout.take(MOST))
+                .lines()
+                .map_while(Result::ok)
+            {
                 if tell.send(line).is_err() {
                     return;
                 }
@@ -258,8 +293,7 @@ fn run(mut command: Command) -> Result<Told, Failure> {
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 // It undoes what it has made.
-                let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-                let (Ok(()) | Err(_)) = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+                running.end();
                 break;
             }
         }
@@ -280,18 +314,21 @@ fn run(mut command: Command) -> Result<Told, Failure> {
 
 impl Told {
     /// What a prober has printed: what is around it, its attempts, and an empty line.
-    fn read(lines: impl IntoIterator<Item = String>) -> Result<Self, Failure> {
+    pub(super) fn read(lines: impl IntoIterator<Item = String>) -> Result<Self, Failure> {
         let mut lines = lines.into_iter();
         let first = lines.next().unwrap_or_default();
         let around = serde_json::from_str(&first)
             .map_err(|_| Failure::new(format!("the prober says what it should not: {first:?}")))?;
-        let (mut attempts, mut complete) = (Vec::new(), false);
+        let (mut attempts, mut complete, mut garbled) = (Vec::new(), false, false);
         for line in lines {
             match serde_json::from_str(&line) {
                 Ok(attempt) => attempts.push(attempt),
-                Err(_) => complete = line.is_empty(),
+                Err(_) if line.is_empty() => complete = true,
+                // What it was to say is not known.
+                Err(_) => garbled = true,
             }
         }
+        complete &= !garbled;
         Ok(Self {
             around,
             attempts,

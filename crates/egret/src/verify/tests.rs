@@ -1,10 +1,11 @@
 //! What is made of attempts, sightings and records.
 
+use super::OPEN;
 use super::judge::{Evidence, Finding, Verification, judge};
 use super::plan::{Around, Attempt, Granted, Outcome, Plan, Recorded};
 use super::report::Report;
-use super::sinks::{CONTROL, Sighting};
-use super::{OPEN, Told};
+use super::sinks::{BLIND, CONTROL, QUESTION, REBOUND, Sighting};
+use super::subject::Told;
 
 fn plan() -> Plan {
     Plan {
@@ -52,7 +53,13 @@ fn evidence(attempts: Vec<Attempt>, log: &str) -> Evidence {
             attempts: [vec![control], attempts].concat(),
             complete: true,
         },
-        sightings: vec![sighting(CONTROL)],
+        sightings: [sighting(CONTROL)]
+            .into_iter()
+            .chain(REBOUND.map(|label| Sighting {
+                class: QUESTION,
+                what: format!("{label}.0123456789ab.verify.egret.test"),
+            }))
+            .collect(),
         log: Some(format!("{ALLOWED}\n{log}").into_bytes()),
     }
 }
@@ -155,8 +162,17 @@ fn what_could_not_be_tried_has_not_held() {
         "",
     );
     assert_eq!(of_class(4, &plan(), &impossible), (Skipped, "why".into()));
+    // The others show nothing about it.
+    let one_of_two = evidence(
+        vec![
+            attempt(4, refused(), 1, None),
+            attempt(4, Outcome::Impossible("why".into()), 1, None),
+        ],
+        "",
+    );
+    assert_eq!(of_class(4, &plan(), &one_of_two), (Skipped, "why".into()));
     let open = evidence(
-        vec![attempt(4, Outcome::Impossible(OPEN.into()), 1, None)],
+        vec![attempt(4, Outcome::NotMeant(OPEN.into()), 1, None)],
         "",
     );
     assert_eq!(of_class(4, &plan(), &open).0, NotTried);
@@ -191,6 +207,55 @@ fn what_is_not_seen_behind_the_gateway_shows_nothing_unless_what_is_allowed_was(
         ..plan()
     };
     assert_eq!(of_class(24, &plan, &running).0, NotTried);
+}
+
+#[test]
+fn what_nobody_could_see_has_not_held() {
+    use Verification::{Held, Skipped};
+    let held = || evidence(vec![attempt(14, refused(), 1, None)], "");
+    assert_eq!(of_class(14, &plan(), &held()).0, Held);
+    // Names that were never resolved have led nowhere, whatever is made of what they resolve to.
+    let mut unasked = held();
+    unasked
+        .sightings
+        .retain(|seen| !seen.what.starts_with("mapped"));
+    assert_eq!(of_class(14, &plan(), &unasked).0, Skipped);
+    let mut blind = evidence(vec![attempt(4, refused(), 1, None)], "");
+    blind.sightings.push(sighting(BLIND));
+    assert_eq!(of_class(4, &plan(), &blind).0, Skipped);
+}
+
+#[test]
+fn a_log_that_leaves_refusals_out_shows_nothing() {
+    let flood = DENIED
+        .replace("decision", "finding")
+        .replace(r#""verdict""#, r#""action":"refusal_flood","verdict""#);
+    let recorded = attempt(1, refused(), 1, Some(Recorded::Port(40001)));
+    let missing = attempt(1, refused(), 1, Some(Recorded::Port(40004)));
+    for (attempt, result) in [
+        (recorded, Verification::Held),
+        (missing, Verification::Skipped),
+    ] {
+        let found = of_class(1, &plan(), &evidence(vec![attempt], &flood));
+        assert_eq!(found.0, result, "{}", found.1);
+    }
+}
+
+#[test]
+fn a_line_that_is_not_understood_makes_what_is_told_incomplete() {
+    let line = serde_json::to_string(&attempt(1, refused(), 1, None)).unwrap();
+    let read = |lines: &[&str]| {
+        let lines = lines.iter().map(|line| (*line).to_owned());
+        Told::read(["\"sealed\"".to_owned()].into_iter().chain(lines))
+    };
+    for (lines, complete) in [
+        (&[line.as_str(), ""][..], true),
+        (&[&line], false),
+        (&[&line, &line[..9], ""], false),
+        (&["", &line[..9]], false),
+    ] {
+        assert_eq!(read(lines).unwrap().complete, complete, "{lines:?}");
+    }
 }
 
 #[test]

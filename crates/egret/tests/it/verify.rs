@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::world::run::Outcome;
-use crate::world::{HOST_ADDRESSES, User, World};
+use crate::world::{HOST_ADDRESSES, User, World, until};
 
 /// A verification that has come to its end, as it is told to machines.
 pub(crate) struct Report {
@@ -217,6 +217,128 @@ fn without_a_sandbox_everything_leaks_and_is_seen() {
         for class in [1, 2, 3, 4, 5, 6, 10, 11] {
             let evidence = report.evidence(class);
             assert!(evidence.contains("seen outside"), "{class}: {evidence}");
+        }
+    }
+}
+
+/// Lowers the limits of every process that it sees, of the one that starts the prober first of all.
+const LIMITER: &str = "import os, resource, time
+while True:
+    for name in filter(str.isdigit, os.listdir('/proc')):
+        if int(name) != os.getpid():
+            try: resource.prlimit(int(name), resource.RLIMIT_NOFILE, (8, 8))
+            except OSError: pass
+    print('limited', flush=True)
+    time.sleep(0.005)
+";
+
+#[test]
+fn a_program_that_hinders_the_prober_makes_nothing_hold() {
+    let world = World::new();
+    world.machine.write("/srv/limiter.py", LIMITER);
+    for user in User::ALL {
+        let live = world
+            .run_as(user)
+            .args(&["--name", "box", "--read", "/srv/limiter.py"])
+            .start(&["python3", "/srv/limiter.py"]);
+        until("it runs", || {
+            world.egret(user, &["ps"]).stdout.contains("box")
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let report = verify(&world, user, &["box"]);
+        assert_eq!(report.outcome.code(), 1);
+        let skipped = report.with("skipped");
+        assert!(skipped.len() > 5, "{}", report.amiss());
+        for class in report.with("held") {
+            let evidence = report.evidence(class);
+            assert!(!evidence.contains("Too many"), "{class}: {evidence}");
+        }
+        assert_eq!(world.egret(user, &["stop", "box"]).code(), 0);
+        live.finish();
+    }
+}
+
+/// The machine's setting for sockets at all addresses, a name of a sandbox among those that are asked, a policy that
+/// refuses the prober's names, and a way to break off.
+#[test]
+fn nothing_around_it_makes_it_blind() {
+    let world = World::new();
+    let program = bring_unguarded(&world);
+    world.machine.sh("echo 1 >/proc/sys/net/ipv6/bindv6only");
+    let report = Report::of(world.unguarded(program, "host-ports", &[]));
+    let leaked = report.with("leaked");
+    assert!(
+        leaked.is_superset(&BTreeSet::from([1, 2, 3, 4, 11, 18, 19, 23, 29])),
+        "{}",
+        report.amiss()
+    );
+    drop(world);
+
+    let world = World::new();
+
+    world.machine.write(
+        "/srv/deny.yaml",
+        "version: 1\ndeny:\n  - \"**.egret.test\"\n",
+    );
+    let report = verify(&world, User::Alice, &["--policy", "/srv/deny.yaml"]);
+    report.nothing_got_out();
+    let behind_the_gateway = BTreeSet::from([14, 24, 25, 26, 27, 29, 30, 31, 33, 34, 35]);
+    assert_eq!(
+        report.with("not_tried"),
+        behind_the_gateway,
+        "{}",
+        report.amiss()
+    );
+
+    // Whoever looks for sandboxes meanwhile is none that got out.
+    let looking = world.machine.spawn(world.command_as(
+        User::Alice,
+        "/home/alice",
+        &[],
+        &["/bin/sh", "-c", "while :; do egret ps >/dev/null; done"].map(str::to_owned),
+    ));
+    let mut looking = looking.unwrap();
+    verify(&world, User::Alice, &[]).all_held();
+    looking.kill().unwrap();
+    looking.wait().unwrap();
+}
+
+#[test]
+fn what_a_sandbox_that_runs_has_is_tried() {
+    let world = World::new();
+    let program = bring_unguarded(&world);
+    let start = format!(
+        "cd; EGRET_WITHOUT=files,signals {program} run --name open -- sleep 60 & \
+         until {program} ps 2>/dev/null | grep -q open; do sleep 0.1; done; sleep 0.5; \
+         {program} verify --output json open; status=$?; {program} stop open >/dev/null; wait; exit $status"
+    );
+    let words = ["/bin/sh", "-c", &start].map(str::to_owned);
+    let command = world.command_as(User::Root, "/root/project", &[], &words);
+    let report = Report::of(world.to_its_end(command, Duration::from_secs(40)));
+    assert!(report.with("leaked").contains(&12), "{}", report.amiss());
+    let evidence = report.evidence(12);
+    for found in [".jsonl: it can be written to", ": a file can be made there"] {
+        assert!(evidence.contains(found), "{evidence}");
+    }
+    let left = world.machine.sh("ls /root/.local/state/egret/logs");
+    assert!(left.lines().all(|name| name.ends_with(".jsonl")), "{left}");
+}
+
+#[test]
+fn broken_off_it_leaves_nothing() {
+    let world = World::new();
+    let before = world.machine.processes();
+    for (signal, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        for after in [0.2, 0.4] {
+            let line =
+                format!("egret verify >/dev/null & sleep {after}; kill -{signal} $!; wait $!");
+            let words = ["/bin/bash", "-c", &line].map(str::to_owned);
+            let command = world.command_as(User::Alice, "/home/alice/project", &[], &words);
+            let ended = world.to_its_end(command, Duration::from_secs(20)).code();
+            assert_eq!(ended, status, "{signal}");
+            until("nothing of it runs", || world.machine.processes() == before);
+            let left = world.machine.sh("ls /tmp");
+            assert!(!left.contains("egret-verify"), "{signal} {after}: {left}");
         }
     }
 }

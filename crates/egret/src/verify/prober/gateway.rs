@@ -2,7 +2,7 @@
 
 use super::super::plan::{Outcome, Recorded};
 use super::super::sinks::GREETING;
-use super::{PATIENCE, Told, hear, refused, shown};
+use super::{PATIENCE, SHUT, Told, hear, refused, shown};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) fn ask(told: &Told<'_>, class: u8, way: Ask, authority: &str) {
             Ask::Forward => format!("GET http://{authority}/{token} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").into_bytes(),
             Ask::Socks => match socks_request(authority) {
                 Some(request) => request,
-                None => return (Outcome::Impossible("it has no form in SOCKS".into()), None),
+                None => return (Outcome::NotMeant("it has no form in SOCKS".into()), None),
             },
         };
         let heard = match say(proxy, &[&asked], is_whole) {
@@ -119,7 +119,10 @@ pub(super) fn say(
 
 pub(super) fn open(proxy: u16) -> io::Result<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy));
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| {
+        let why = format!("the gateway takes no connection: {error}");
+        io::Error::new(SHUT, why)
+    })?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -317,7 +320,9 @@ pub(super) fn socks(told: &Told<'_>) {
                 }
                 Ok(heard) => judge(&heard, Ask::Socks).0,
                 // It waits for the rest of a name that never comes.
-                Err(_) if lies => Outcome::Refused("it waits for the rest".into()),
+                Err(error) if lies && error.kind() == io::ErrorKind::WouldBlock => {
+                    Outcome::Refused("it waits for the rest".into())
+                }
                 Err(error) => refused(&error),
             };
             (outcome, None)

@@ -75,9 +75,18 @@ fn in_a_process_of_its_own(told: &Told<'_>) {
                 line(text);
             }
         }
-        failed => told.attempt(8, "system calls", || {
-            (Outcome::Impossible(format!("{failed:?}")), None)
-        }),
+        // Whatever it had to tell is not known, of none of its classes.
+        failed => {
+            let how = failed.map_or_else(
+                |error| error.to_string(),
+                |output| output.status.to_string(),
+            );
+            for class in [7, 8, 9] {
+                told.attempt(class, "system calls", || {
+                    (Outcome::Impossible(format!("system calls: {how}")), None)
+                });
+            }
+        }
     }
     told.attempt(8, "a system call by the 32-bit convention", || {
         let outcome = match myself("foreign").map(|output| output.status) {
@@ -124,13 +133,18 @@ fn processes(told: &Told<'_>) {
     for &number in &told.plan.processes {
         // Numbers in here are others; one that happens to be taken is a process of the sandbox's.
         told.attempt(9, format!("the process {number} outside"), || {
-            let command = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-            let outcome = match command
-                .split(|byte| *byte == 0)
-                .any(|word| word == b"verify")
-            {
-                true => Outcome::Through("it is seen in /proc".into()),
-                false => Outcome::Refused("it is not there".into()),
+            let is_it = |command: &[u8]| {
+                command
+                    .split(|byte| *byte == 0)
+                    .any(|word| word == b"verify")
+            };
+            let outcome = match std::fs::read(format!("/proc/{number}/cmdline")) {
+                Ok(command) if is_it(&command) => Outcome::Through("it is seen in /proc".into()),
+                Ok(_) => Outcome::Refused("it is not there".into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Outcome::Refused("it is not there".into())
+                }
+                Err(error) => refused(&error),
             };
             (outcome, None)
         });
@@ -148,7 +162,7 @@ fn processes(told: &Told<'_>) {
             read_some("/proc/1/environ"),
             std::fs::File::open("/proc/1/mem"),
         ) {
-            (Err(error), Err(_)) => Outcome::Refused(error.to_string()),
+            (Err(error), Err(_)) => refused(&error),
             _ if std::process::id() == 1 => Outcome::Refused("that is this program".into()),
             _ => match is_egret(1) {
                 true => Outcome::Through("it can be read".into()),
@@ -237,8 +251,16 @@ fn unix(connected: io::Result<UnixStream>) -> Outcome {
 fn own(told: &Told<'_>) {
     for path in &told.plan.own {
         told.attempt(12, format!("changing {}", path.display()), || {
-            let opened = std::fs::OpenOptions::new().append(true).open(path);
+            let is_new = path.ends_with(&told.plan.nonce);
+            let opened = std::fs::OpenOptions::new()
+                .append(true)
+                .create_new(is_new)
+                .open(path);
             let outcome = match opened {
+                Ok(_) if is_new => match std::fs::remove_file(path) {
+                    Ok(()) => Outcome::Through("a file can be made there".into()),
+                    Err(_) => Outcome::Through("a file can be made there, and is left".into()),
+                },
                 Ok(_) => Outcome::Through("it can be written to".into()),
                 Err(error) => refused(&error),
             };

@@ -13,6 +13,7 @@ use super::plan::{Attempt, Outcome, Plan, Recorded};
 use super::sinks::GREETING;
 use super::{LIMIT, OPEN};
 use crate::failure::Failure;
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::io::{self, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -89,7 +90,7 @@ impl Told<'_> {
     ) {
         let since = Instant::now();
         let (outcome, record) = match self.plan.host_is_open && AT_THE_MACHINE.contains(&class) {
-            true => (Outcome::Impossible(OPEN.into()), None),
+            true => (Outcome::NotMeant(OPEN.into()), None),
             false => attempt(),
         };
         let ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -167,15 +168,26 @@ fn hear(stream: &mut impl Read, enough: impl Fn(&[u8]) -> bool) -> io::Result<Ve
 /// More than any answer that means anything here.
 const MOST: usize = 64 << 10;
 
-/// A refusal in the kernel's words; one that nobody gave is none.
+/// A refusal in the kernel's words; one that nobody gave is none. That this process has come to a limit of its own is not
+/// a refusal either: a program that runs beside it may have set that, and what it would have reached is not known.
 fn refused(error: &io::Error) -> Outcome {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+            Outcome::Impossible(in_words(error))
+        }
+        Some(Errno::AGAIN | Errno::TIMEDOUT) => {
             Outcome::Refused("nothing within three seconds".into())
         }
-        _ => Outcome::Refused(in_words(error)),
+        _ => match error.kind() {
+            io::ErrorKind::TimedOut => Outcome::Refused("nothing within three seconds".into()),
+            SHUT => Outcome::Impossible(in_words(error)),
+            _ => Outcome::Refused(in_words(error)),
+        },
     }
 }
+
+/// What [`gateway::open`] says of a gateway that cannot be asked: it has refused nothing.
+const SHUT: io::ErrorKind = io::ErrorKind::NotConnected;
 
 /// An error without its number.
 fn in_words(error: &io::Error) -> String {

@@ -1,6 +1,7 @@
 //! Attempts with names: questions that carry something out, names that lead elsewhere, and other ways to write them.
 
 use super::super::plan::{NOBODYS, Outcome, Recorded};
+use super::super::sinks::REBOUND;
 use super::gateway::{Ask, ask};
 use super::{PATIENCE, Told, refused};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -173,17 +174,7 @@ pub(super) fn rebinding(told: &Told<'_>) {
         return;
     };
     let port = told.port(14);
-    for label in [
-        "machine",
-        "loopback",
-        "loopback6",
-        "unspecified",
-        "private",
-        "metadata",
-        "mixed",
-        "mapped",
-        "nat64",
-    ] {
+    for label in REBOUND {
         for way in [Ask::Connect, Ask::Forward] {
             ask(told, 14, way, &format!("{label}.{}:{port}", granted.zone));
         }

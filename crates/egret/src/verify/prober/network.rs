@@ -3,7 +3,7 @@
 use super::super::plan::{Outcome, Plan, Recorded};
 use super::super::sinks::GREETING;
 use super::gateway::{Ask, ask};
-use super::{PATIENCE, Told, hear, in_words, reach, refused, shown};
+use super::{PATIENCE, Told, hear, reach, refused, shown};
 use egret_sandbox::attempts;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -139,9 +139,9 @@ pub(super) fn datagrams(told: &Told<'_>) {
     }
 }
 
-pub(super) fn outcome(refused: Option<std::io::Error>) -> Outcome {
-    match refused {
-        Some(error) => Outcome::Refused(in_words(&error)),
+pub(super) fn outcome(refusal: Option<std::io::Error>) -> Outcome {
+    match refusal {
+        Some(error) => refused(&error),
         None => Outcome::Through("the kernel lets it in".into()),
     }
 }

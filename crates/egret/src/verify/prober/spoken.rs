@@ -29,7 +29,7 @@ pub(super) fn all(told: &Told<'_>) {
     let Some(granted) = &told.plan.granted else {
         told.attempt(CONTROL, "a server that is allowed", || {
             (
-                Outcome::Impossible("the policy refuses the server that a prober is given".into()),
+                Outcome::NotMeant("the policy refuses the server that a prober is given".into()),
                 None,
             )
         });
