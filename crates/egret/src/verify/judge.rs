@@ -288,7 +288,7 @@ fn not_tried(
     if let Some(blind) = evidence.sightings.iter().find(|seen| seen.class == BLIND) {
         return Some((Verification::Skipped, blind.what.clone()));
     }
-    if let (14, Some(granted)) = (class.number, &plan.granted) {
+    if let (14, Some(granted), true) = (class.number, &plan.granted, evidence.log.is_some()) {
         let asked_about = |label: &str| {
             let name = format!("{label}.{}", granted.zone);
             let mut questions = evidence.sightings.iter();
