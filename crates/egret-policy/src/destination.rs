@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
+use crate::guard::stands;
 use crate::host::Host;
 
 /// A destination without its port: a name, or an address.
@@ -255,7 +256,7 @@ pub(crate) fn parse_port(text: &str) -> Result<u16, Flaw> {
     let plain =
         !text.starts_with('0') && text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
-        Ok(port) if plain => Ok(port),
+        Ok(port) if plain || !stands("plain-ports") => Ok(port),
         _ => Err(Flaw::Port),
     }
 }

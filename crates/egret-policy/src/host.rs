@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use crate::destination::{Flaw, Malformed, inet_aton};
+use crate::guard::stands;
 
 /// The most octets that a name may have as text, without the trailing dot (RFC 1035, section 3.1, less its framing).
 pub(crate) const MAX_NAME: usize = 253;
@@ -85,6 +86,9 @@ pub(crate) fn canonical_name(text: &str) -> Result<Cow<'_, str>, Flaw> {
 fn mapped_name(text: &str) -> Result<String, Flaw> {
     if text.is_empty() {
         return Err(Flaw::Empty);
+    }
+    if !stands("plain-names") {
+        return Ok(text.to_ascii_lowercase());
     }
     // Before the mapping, which costs time that grows with the text.
     if text.len() > 4 * MAX_NAME {

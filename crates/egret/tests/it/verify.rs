@@ -448,7 +448,7 @@ const PUBLIC: &[&str] = &["--policy", "/srv/public.yaml"];
 /// Each guard, and the leak that it stops. (`proof` is what notices that a sandbox is not sealed, so it is switched off
 /// where that is to be tried; by itself it leaves the seal as it is.)
 #[rustfmt::skip]
-const GUARDS: [Missed; 26] = [
+const GUARDS: [Missed; 30] = [
 // With nothing switched off, it is the same program.
     missed("", &[], "leaked", ""),
     missed("proof", &[], "leaked", ""),
@@ -462,9 +462,13 @@ const GUARDS: [Missed; 26] = [
     missed("descriptors", &[9], "leaked", "/dev/null"),
     missed("files", &[10, 9], "leaked", "seen outside: a connection to a unix socket"),
     missed("files,signals", &[12], "leaked", "it can be written to"),
-    missed("host-ports", &[4, 1, 2, 3, 18, 19, 29], "leaked", "seen outside: a TCP connection"),
+    missed("kernel-settings,signals", &[8], "leaked", "it can be written to"),
+    missed("untraceable,signals", &[9], "leaked", "first process: it can be read"),
+    missed("host-ports", &[4, 1, 2, 3, 18, 19, 22, 23, 29], "leaked", "seen outside: a TCP connection"),
     missed("default-deny", &[13], "leaked", "seen outside: a question about"),
     missed("asking-nobody", &[13], "leaked", "seen outside: a question about"),
+    missed("plain-names", &[17], "leaked", "seen outside: a question about"),
+    missed("plain-ports", &[22], "leaked", "200 Connection established"),
     missed("vetting", &[14], "leaked", "seen outside: a TCP connection"),
     missed("address-classes", &[14], "leaked", "seen outside: a TCP connection"),
     Missed { args: PUBLIC, ..missed("address-classes", &[4, 1, 2, 3, 18, 19, 20, 29], "leaked", "seen outside: a TCP connection") },

@@ -23,6 +23,7 @@ pub(super) fn all(told: &Told<'_>) {
         }
     }
     in_a_process_of_its_own(told);
+    settings(told);
     descriptors(told);
     processes(told);
     sockets(told);
@@ -100,6 +101,24 @@ fn in_a_process_of_its_own(told: &Told<'_>) {
         };
         (outcome, None)
     });
+}
+
+/// Settings of the whole machine's kernel, opened for writing, with nothing written: who runs as its root needs no capability
+/// for that.
+fn settings(told: &Told<'_>) {
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sysrq-trigger",
+        "/sys/kernel/uevent_helper",
+    ] {
+        told.attempt(8, format!("changing {path}"), || {
+            let outcome = match std::fs::OpenOptions::new().write(true).open(path) {
+                Ok(_) => Outcome::Through("it can be written to".into()),
+                Err(error) => refused(&error),
+            };
+            (outcome, None)
+        });
+    }
 }
 
 /// What is open besides the standard three.
