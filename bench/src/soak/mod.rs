@@ -35,7 +35,7 @@ pub(crate) struct Soak {
     /// Only these parts; all of them without one
     parts: Vec<Part>,
     /// New connections a second of the mixed load
-    #[arg(long, default_value_t = 40.0)]
+    #[arg(long, default_value_t = 100.0)]
     rate: f64,
     /// Tunnels that are open at once
     #[arg(long, default_value_t = 10_000)]
