@@ -232,6 +232,45 @@ while True:
     time.sleep(0.005)
 ";
 
+/// Takes every connection that the gateway has to give.
+const HOG: &str = "import os, resource, socket, time
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+port = int(os.environ['HTTPS_PROXY'].rsplit(':', 1)[1].strip('/'))
+held = []
+while True:
+    try: held.append(socket.create_connection(('127.0.0.1', port), timeout=1))
+    except OSError: time.sleep(0.01)
+    if len(held) > 3000: held = held[1500:]
+";
+
+#[test]
+fn a_gateway_that_has_no_time_to_answer_has_refused_nothing() {
+    let world = World::new();
+    world.machine.write("/srv/hog.py", HOG);
+    let live = world
+        .run_as(User::Alice)
+        .args(&["--name", "box", "--read", "/srv/hog.py"])
+        .start(&["python3", "/srv/hog.py"]);
+    until("it runs", || {
+        world.egret(User::Alice, &["ps"]).stdout.contains("box")
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let report = verify(&world, User::Alice, &["box"]);
+    assert_eq!(report.with("leaked"), BTreeSet::new(), "{}", report.amiss());
+    assert!(report.with("skipped").len() > 5, "{}", report.amiss());
+    for class in [15, 17, 18, 19, 20, 21, 22, 23, 28, 32] {
+        let is_held = report.with("held").contains(&class);
+        let evidence = report.evidence(class);
+        assert!(
+            !is_held || !evidence.contains("reset"),
+            "{class}: {evidence}"
+        );
+    }
+    world.egret(User::Alice, &["stop", "box"]);
+    live.finish();
+}
+
 #[test]
 fn a_program_that_hinders_the_prober_makes_nothing_hold() {
     let world = World::new();

@@ -2,7 +2,8 @@
 
 use super::super::plan::{Outcome, Recorded};
 use super::super::sinks::GREETING;
-use super::{PATIENCE, SHUT, Told, hear, refused, shown};
+use super::{PATIENCE, SHUT, Told, hear, in_words, shown};
+use egret_policy::Reason;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -36,11 +37,7 @@ pub(super) fn ask(told: &Told<'_>, class: u8, way: Ask, authority: &str) {
                 None => return (Outcome::NotMeant("it has no form in SOCKS".into()), None),
             },
         };
-        let heard = match say(proxy, &[&asked], is_whole) {
-            Ok(heard) => heard,
-            Err(error) => return (refused(&error), None),
-        };
-        judge(&heard, way)
+        judge(say(proxy, &[&asked], is_whole), way)
     });
 }
 
@@ -50,8 +47,21 @@ fn is_whole(heard: &[u8]) -> bool {
     text.contains(GREETING) || (heard.first() == Some(&5) && heard.len() >= 12)
 }
 
-/// What a gateway's answer means.
-pub(super) fn judge(heard: &[u8], way: Ask) -> (Outcome, Option<Recorded>) {
+/// What a gateway's answer means. It refuses in words: what it does not answer, or has too much to do for, it did not decide.
+pub(super) fn judge(heard: io::Result<Vec<u8>>, way: Ask) -> (Outcome, Option<Recorded>) {
+    let heard = match &heard {
+        Ok(heard) if !heard.is_empty() => heard.as_slice(),
+        Ok(_) => {
+            return (
+                Outcome::Impossible("the gateway gave no answer".into()),
+                None,
+            );
+        }
+        Err(error) => {
+            let why = format!("the gateway gave no answer: {}", in_words(error));
+            return (Outcome::Impossible(why), None);
+        }
+    };
     let text = String::from_utf8_lossy(heard);
     if text.contains(GREETING) {
         return (Outcome::Through(shown(heard)), None);
@@ -70,8 +80,10 @@ pub(super) fn judge(heard: &[u8], way: Ask) -> (Outcome, Option<Recorded>) {
     let body: Option<serde_json::Value> = body.and_then(|body| serde_json::from_str(body).ok());
     let word = |key: &str| Some(body.as_ref()?.get(key)?.as_str()?.to_owned());
     let how = match word("reason") {
+        Some(reason) if reason == Reason::DeniedLimit.code() => {
+            return (Outcome::Impossible(reason), None);
+        }
         Some(reason) => reason,
-        None if heard.is_empty() => "closed without a word".into(),
         None => shown(heard),
     };
     (Outcome::Refused(how), word("id").map(Recorded::Id))
@@ -318,12 +330,12 @@ pub(super) fn socks(told: &Told<'_>) {
                 Ok(heard) if heard.starts_with(&[0, 0x5a]) => {
                     Outcome::Through("the reply is success".into())
                 }
-                Ok(heard) => judge(&heard, Ask::Socks).0,
+                Ok(heard) if heard.is_empty() => Outcome::Refused("closed".into()),
                 // It waits for the rest of a name that never comes.
                 Err(error) if lies && error.kind() == io::ErrorKind::WouldBlock => {
                     Outcome::Refused("it waits for the rest".into())
                 }
-                Err(error) => refused(&error),
+                heard => judge(heard, Ask::Socks).0,
             };
             (outcome, None)
         });

@@ -286,11 +286,10 @@ fn injection(told: &Told<'_>) {
         ),
     ] {
         told.attempt(32, what, || {
-            let heard = say(proxy, &[request.as_bytes()], ends_a_response);
-            match heard {
-                Ok(heard) => judge(&heard, Ask::Connect),
-                Err(error) => (refused(&error), None),
-            }
+            judge(
+                say(proxy, &[request.as_bytes()], ends_a_response),
+                Ask::Connect,
+            )
         });
     }
 }
