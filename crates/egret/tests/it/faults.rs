@@ -359,18 +359,32 @@ impl Injected {
         Self { strace, output }
     }
 
+    /// Takes them out again, once there was one.
     #[track_caller]
     fn taken_out(mut self, what: &str) {
-        let ended = self.strace.try_wait().unwrap();
-        assert!(ended.is_none(), "{what}: the gateway has ended");
+        let end = Instant::now() + Duration::from_secs(15);
+        while !std::fs::read_to_string(&self.output)
+            .unwrap()
+            .contains("INJECTED")
+        {
+            let ended = self.strace.try_wait().unwrap();
+            assert!(ended.is_none(), "{what}: the gateway has ended");
+            assert!(Instant::now() < end, "{what}: no such call is made");
+            std::thread::sleep(Duration::from_millis(20));
+        }
         kill(
             Pid::from_raw(self.strace.id().cast_signed()),
             Signal::SIGINT,
         )
         .unwrap();
         self.strace.wait().unwrap();
-        let said = std::fs::read_to_string(&self.output).unwrap();
-        std::fs::remove_file(&self.output).unwrap();
-        assert!(said.contains("INJECTED"), "{what}: no such call was made");
+    }
+}
+
+impl Drop for Injected {
+    fn drop(&mut self) {
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
+        let _ = std::fs::remove_file(&self.output);
     }
 }
