@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
                     Surroundings::NoNetwork => Around::NoNetwork,
                     Surroundings::Sealed | Surroundings::Open => Around::Nothing,
                 }),
-            );
+            )?;
         }
         let words = match surroundings {
             Surroundings::Open => spec.unsealed(),
@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     if let Some(prober) = &arguments.probe {
         let words = prober.arguments_under(&plan.policy, standing.spec.ports.proxy);
         let own_image = standing.spec.own_image.clone();
-        standing.spec.run_own(own_image, words);
+        standing.spec.run_own(own_image, words)?;
     }
     match arguments.container.detach {
         true => standing.detach(),
@@ -175,7 +175,7 @@ pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command,
         beside: true,
     };
     let words = plan.arguments_under(&policy, ports.proxy);
-    let words = spec.prober(image::own_image(engine)?, words);
+    let words = spec.prober(image::own_image(engine)?, words)?;
     Ok((engine.command(words), calls))
 }
 

@@ -171,6 +171,21 @@ impl Mount {
         }
     }
 
+    /// Whether it lies over this file, which is in the image.
+    pub(crate) fn covers(&self, file: &Path) -> bool {
+        let (Self::Path { target, .. } | Self::Volume { target, .. } | Self::Memory { target, .. }) =
+            self;
+        let mut real = PathBuf::from("/");
+        for component in Path::new(target).components() {
+            match component {
+                Component::Normal(name) => real.push(name),
+                Component::ParentDir => drop(real.pop()),
+                _ => {}
+            }
+        }
+        file.starts_with(real)
+    }
+
     /// `SOURCE:TARGET[:OPTION,…]`, of what [`Mount::of_volume`] read.
     pub(crate) fn to_volume(&self) -> String {
         let (source, target, options) = match self {

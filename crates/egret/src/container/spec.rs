@@ -6,10 +6,14 @@
 
 use super::config::RunConfig;
 use super::engine::Kind;
+use super::image::PROGRAM;
+use super::mounts::Mount;
 use super::publish::Publish;
+use crate::failure::Failure;
 use egret_policy::SandboxId;
 use egret_policy::guard::stands;
 use egret_sandbox::Ports;
+use std::path::Path;
 
 /// Who the gateway is in its container. Nobody else may connect to the agent.
 pub(crate) const GATEWAY_ID: u32 = 65532;
@@ -232,7 +236,26 @@ impl Spec {
     }
 
     /// Runs Egret itself in the workload's place, with these arguments, and all else as it would be.
-    pub(crate) fn run_own(&mut self, own_image: String, arguments: Vec<String>) {
+    ///
+    /// What is mounted over the executable would be run in its place, and say what it likes.
+    pub(crate) fn run_own(
+        &mut self,
+        own_image: String,
+        arguments: Vec<String>,
+    ) -> Result<(), Failure> {
+        let volumes = self.config.volume.iter();
+        let volumes = volumes.map(|text| (text, Mount::of_volume(text)));
+        let long = self.config.mount.iter();
+        let mut mounts = volumes.chain(long.map(|text| (text, Mount::of_mount(text))));
+        let covers = |(_, mount): &(&String, Result<Mount, String>)| {
+            let mount = mount.as_ref();
+            mount.is_ok_and(|mount| mount.covers(Path::new(PROGRAM)))
+        };
+        if let Some((text, _)) = mounts.find(covers) {
+            return Err(Failure::new(format!(
+                "the prober is at {PROGRAM} in a container, and {text} is mounted over it; verify a sandbox without that"
+            )));
+        }
         self.config = RunConfig {
             image: own_image,
             command: arguments,
@@ -248,15 +271,20 @@ impl Spec {
             init: false,
             ..self.config.clone()
         };
+        Ok(())
     }
 
     /// `run …` of Egret itself beside a workload that runs: in its network, confined like it, with its mounts; a container
     /// of its own, which is none of the sandbox's and removed at its end. It is not among the workload's processes: these
     /// could stop it, or have it say what they like.
-    pub(crate) fn prober(mut self, own_image: String, arguments: Vec<String>) -> Vec<String> {
-        self.run_own(own_image, arguments);
+    pub(crate) fn prober(
+        mut self,
+        own_image: String,
+        arguments: Vec<String>,
+    ) -> Result<Vec<String>, Failure> {
+        self.run_own(own_image, arguments)?;
         (self.detach, self.remove, self.beside) = (false, true, true);
-        self.workload()
+        Ok(self.workload())
     }
 
     /// `run …` of a workload that has no network, and so no gateway.

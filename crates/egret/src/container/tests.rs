@@ -51,6 +51,34 @@ const MOUNTED: &str = "--mount type=volume,source=s-egret-0123456789ab,target=/e
 const SHARED: &str = "--volume s-egret-0123456789ab:/egret";
 
 #[test]
+fn nothing_is_run_in_the_probers_place() {
+    for (volume, is_run) in [
+        ("/x:/bin/egret:ro", false),
+        ("/x:/bin/./../bin//egret", false),
+        ("v:/bin", false),
+        ("/bin:/mnt", true),
+        ("/x:/bin/egret2", true),
+    ] {
+        let with = |change: fn(&mut RunConfig, String)| {
+            let mut spec = spec(Kind::Docker, |spec| {
+                change(&mut spec.config, volume.to_owned())
+            });
+            spec.run_own("localhost/egret:d1".into(), vec!["probe".into()])
+        };
+        assert_eq!(
+            with(|config, volume| config.volume.push(volume)).is_ok(),
+            is_run,
+            "{volume}"
+        );
+        let long = with(|config, volume| {
+            let target = volume.split(':').nth(1).unwrap();
+            config.mount.push(format!("type=tmpfs,target={target}"));
+        });
+        assert_eq!(long.is_ok(), is_run, "{volume}");
+    }
+}
+
+#[test]
 fn the_agent_has_no_network_and_one_capability() {
     assert_eq!(
         line(spec(Kind::Docker, |_| {}).agent()),
