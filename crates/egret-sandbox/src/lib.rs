@@ -41,5 +41,5 @@ pub use sys::interfaces::addresses;
 pub use sys::memory::{give_memory_back, share_one_heap};
 pub use sys::process::die_by;
 pub use sys::signals::{Arrived, Signals};
-pub use sys::sockets::peer_user;
+pub use sys::sockets::{peer_is_inside, peer_user};
 pub use syscalls::profile::seccomp_profile;

@@ -12,6 +12,18 @@ use std::os::fd::{AsFd, AsRawFd as _};
 /// # Errors
 /// Whatever the kernel says: `socket` is no unix socket, for one.
 pub fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
+    Ok(peer(socket)?.uid)
+}
+
+/// Whether who made the other end of `socket` is a process of this process's namespace of processes.
+///
+/// # Errors
+/// As [`peer_user`].
+pub fn peer_is_inside(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(peer(socket)?.pid != 0)
+}
+
+fn peer(socket: &impl AsFd) -> io::Result<libc::ucred> {
     let mut peer = libc::ucred {
         pid: 0,
         uid: u32::MAX,
@@ -30,7 +42,7 @@ pub fn peer_user(socket: &impl AsFd) -> io::Result<u32> {
         )
     };
     if done == 0 && length as usize == size_of::<libc::ucred>() {
-        Ok(peer.uid)
+        Ok(peer)
     } else if done == 0 {
         Err(io::ErrorKind::InvalidData.into())
     } else {

@@ -342,6 +342,34 @@ fn nothing_around_it_makes_it_blind() {
     looking.wait().unwrap();
 }
 
+/// A socket where displays have theirs.
+const DISPLAY: &str = "import os, socket, time
+os.makedirs('/tmp/.X11-unix', exist_ok=True)
+display = socket.socket(socket.AF_UNIX)
+display.bind('/tmp/.X11-unix/X0')
+display.listen()
+time.sleep(60)
+";
+
+#[test]
+fn what_a_program_has_in_its_sandbox_is_no_leak() {
+    let world = World::new();
+    let live = world
+        .run_as(User::Alice)
+        .args(&["--name", "box"])
+        .start(&["python3", "-c", DISPLAY]);
+    until("it runs", || {
+        world.egret(User::Alice, &["ps"]).stdout.contains("box")
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let report = verify(&world, User::Alice, &["box"]);
+    report.all_but_what_takes_a_grant_held();
+    let evidence = report.evidence(10);
+    assert!(evidence.contains("a program in here"), "{evidence}");
+    world.egret(User::Alice, &["stop", "box"]);
+    live.finish();
+}
+
 #[test]
 fn what_a_sandbox_that_runs_has_is_tried() {
     let world = World::new();

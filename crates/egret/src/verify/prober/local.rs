@@ -1,11 +1,11 @@
 //! Attempts that take no network: the kernel, processes, descriptors, files, unix sockets.
 
-use super::super::plan::{Around, Attempt, Outcome};
+use super::super::plan::{Around, Attempt, Outcome, Plan};
 use super::super::sinks::GREETING;
 use super::network::outcome;
 use super::{PATIENCE, Told, hear, line, refused, shown};
 use crate::failure::Failure;
-use egret_sandbox::attempts;
+use egret_sandbox::{attempts, peer_is_inside};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, Write as _};
@@ -224,7 +224,10 @@ fn sockets(told: &Told<'_>) {
         told.attempt(class, format!("the abstract socket @{name}"), || {
             let address = SocketAddr::from_abstract_name(name);
             (
-                unix(address.and_then(|address| UnixStream::connect_addr(&address))),
+                unix(
+                    told.plan,
+                    address.and_then(|address| UnixStream::connect_addr(&address)),
+                ),
                 None,
             )
         });
@@ -247,15 +250,20 @@ fn sockets(told: &Told<'_>) {
         .chain(usual.iter().map(Path::new))
     {
         told.attempt(10, path.display().to_string(), || {
-            (unix(UnixStream::connect(path)), None)
+            (unix(told.plan, UnixStream::connect(path)), None)
         });
     }
 }
 
-fn unix(connected: io::Result<UnixStream>) -> Outcome {
-    let Ok(mut stream) = connected else {
-        return connected.map_or_else(|error| refused(&error), |_| Outcome::Sent);
+fn unix(plan: &Plan, connected: io::Result<UnixStream>) -> Outcome {
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) => return refused(&error),
     };
+    // The kernel says so. A display of the program's own is no way out.
+    if plan.around != Around::Nothing && peer_is_inside(&stream).unwrap_or_default() {
+        return Outcome::Refused("a program in here has made one".into());
+    }
     let heard = stream
         .set_read_timeout(Some(PATIENCE / 10))
         .and_then(|()| stream.write_all(b"\n"))
