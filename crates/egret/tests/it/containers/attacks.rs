@@ -157,7 +157,7 @@ fn addresses_that_the_machine_gets_later_are_the_hosts() {
     world.typed("egret rm -f box").ok();
 
     // As long as somebody waits for it, a sandbox need not be started again.
-    let started = format!("egret run --rm --name box {grant} busybox sleep 30 >/dev/null 2>&1 &");
+    let started = format!("egret run --rm --name box {grant} busybox sleep 300 >/dev/null 2>&1 &");
     world.typed(&started);
     until("it runs", || world.typed("egret exec box true").code() == 0);
     world.machine.sh("ip address add 10.77.0.6/24 dev lo");
