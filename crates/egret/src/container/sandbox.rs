@@ -13,6 +13,7 @@ use egret_policy::SandboxId;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 /// What a container is to its sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -414,8 +415,24 @@ pub(crate) fn remove_containers(engine: &Engine, ids: &str) -> Result<(), Compla
     remove_all(engine, command, ids)
 }
 
+/// Removes control volumes. A container that somebody else is removing as well has one for a moment longer.
 fn remove_volumes(engine: &Engine, names: &str) -> Result<(), Complaint> {
-    remove_all(engine, &["volume", "rm", "--force"], names)
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match remove_all(engine, &["volume", "rm", "--force"], names) {
+            Err(complaint) if is_in_use(&complaint) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a volume could not be removed because of a container.
+fn is_in_use(complaint: &Complaint) -> bool {
+    ["in use", "being used"]
+        .iter()
+        .any(|words| complaint.said.contains(words))
 }
 
 fn remove_all(engine: &Engine, command: &[&str], names: &str) -> Result<(), Complaint> {

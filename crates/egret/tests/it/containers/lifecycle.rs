@@ -175,6 +175,23 @@ fn a_start_that_is_broken_off_leaves_nothing() {
 }
 
 #[test]
+fn who_removes_a_sandbox_does_not_mind_others_who_do() {
+    for kind in ROWS {
+        let world = furnished(kind);
+        let before = world.engine_holds();
+        for _ in 0..3 {
+            let live = shell(&world, &["--name", "box"]).start(&["sleep", "300"]);
+            until("it runs", || world.typed("egret exec box true").code() == 0);
+            // And the one that runs it in the foreground removes it, too, once it has ended.
+            let both = world.typed("egret rm -f box & egret rm -f box; wait");
+            assert!(!both.stderr.contains("cannot"), "{kind:?}: {}", both.stderr);
+            live.finish();
+            assert_eq!(world.engine_holds(), before, "{kind:?}");
+        }
+    }
+}
+
+#[test]
 fn what_was_to_be_removed_is_even_if_egret_is_killed() {
     for kind in ROWS {
         let world = furnished(kind);
