@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use egret_gateway::{ResolverConfig, UpstreamProxy};
 use egret_policy::SandboxId;
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,15 @@ pub(crate) fn named_after(program: &Path, sibling: &str) -> Result<SandboxId, Fa
     format!("{word}-{sibling}")
         .parse()
         .map_err(|error| Failure::because("cannot name the sandbox; use --name", &error))
+}
+
+/// So many random octets, as hexadecimal digits: something that nobody else has, and nobody can know.
+pub(crate) fn random_word<const OCTETS: usize>() -> Result<String, Failure> {
+    let mut octets = [0; OCTETS];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut octets))
+        .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
+    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
 }
 
 /// `--resolver ADDR[:PORT]`, any number of times; without any, the system's.

@@ -21,7 +21,7 @@ use crate::{control, settings};
 use egret_policy::SandboxId;
 use egret_sandbox::{Ended, Ports, Signals, seccomp_profile};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -401,11 +401,7 @@ fn tell(gateway: &mut Child, settings: &Settings) -> Result<(), Failure> {
 
 /// Something that no other start has: [`INSTANCE_LENGTH`] hexadecimal digits.
 fn instance() -> Result<String, Failure> {
-    let mut bytes = [0; INSTANCE_LENGTH / 2];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    settings::random_word::<{ INSTANCE_LENGTH / 2 }>()
 }
 
 fn made_up_name(image: &str, instance: &str) -> Result<SandboxId, Failure> {

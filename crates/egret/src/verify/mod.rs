@@ -31,8 +31,6 @@ use report::Report;
 use rustix::process::geteuid;
 use sinks::Sinks;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -56,7 +54,7 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
     }
     let subject = Subject::of(arguments, given)?;
     let place = Place::make()?;
-    let nonce = nonce()?;
+    let nonce = settings::random_word::<NONCE_LENGTH>()?;
     let machine = machine()?;
     let zone = format!("{nonce}.verify.egret.test");
     let own_name = format!("egret-verify/{nonce}");
@@ -127,6 +125,8 @@ pub(crate) fn verify(arguments: &cli::Verify, given: &[OsString]) -> Result<Exit
     Ok(ExitCode::from(u8::from(!report.holds)))
 }
 
+/// How long the word is that tells what a prober sent, in octets.
+const NONCE_LENGTH: usize = 6;
 /// How long a prober may take for all it does.
 const LIMIT: Duration = Duration::from_secs(9);
 /// What the policy of the sandbox under test lets through on purpose.
@@ -137,7 +137,10 @@ struct Place(PathBuf);
 
 impl Place {
     fn make() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("egret-verify-{}", nonce()?));
+        let path = std::env::temp_dir().join(format!(
+            "egret-verify-{}",
+            settings::random_word::<NONCE_LENGTH>()?
+        ));
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
@@ -153,15 +156,6 @@ impl Drop for Place {
         // What is left in a directory for temporary files is removed with the rest of it some time.
         let (Ok(()) | Err(_)) = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// Twelve hexadecimal digits that nobody can know.
-fn nonce() -> Result<String, Failure> {
-    let mut bytes = [0; 6];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|error| Failure::because("cannot read /dev/urandom", &error))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Some of this machine's addresses, those that others can reach first.
