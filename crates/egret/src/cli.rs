@@ -1,5 +1,8 @@
 //! The command line.
 
+#[cfg(test)]
+mod reference;
+
 use crate::container::{ContainerOptions, Kind};
 use crate::failure::Failure;
 use crate::logs::Filter;
