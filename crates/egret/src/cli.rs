@@ -125,9 +125,9 @@ pub(crate) struct Options {
     /// Refuse a destination, whatever else allows it
     #[arg(long, value_name = "HOST[:PORT,…]")]
     pub(crate) deny: Vec<String>,
-    /// Decide by the policy in this file, Egret's own or one of ToolHive, OpenShell or Smokescreen (FILE#SERVICE); the
-    /// profiles `none` and `network` need no file
-    #[arg(long, visible_alias = "permission-profile", value_name = "FILE")]
+    /// Decide by the policy in this file, Egret's own or one of ToolHive, OpenShell or Smokescreen (FILE#SERVICE), or by
+    /// yours of this name (`egret policy list`); the profiles `none` and `network` are built in
+    #[arg(long, visible_alias = "permission-profile", value_name = "FILE|NAME")]
     pub(crate) policy: Option<String>,
     /// Open this machine to the program, as host.docker.internal: on any port, or on these
     #[arg(long, value_name = "PORTS", num_args = 0..=1, require_equals = true, default_missing_value = "")]
@@ -384,8 +384,8 @@ pub(crate) struct Inspect {
 pub(crate) struct SetPolicy {
     /// The sandbox
     pub(crate) name: SandboxId,
-    /// The new policy: a file, FILE#SERVICE, or one of the profiles `none` and `network`
-    #[arg(value_name = "FILE")]
+    /// The new policy: a file, FILE#SERVICE, one of yours by its name, or one of the profiles `none` and `network`
+    #[arg(value_name = "FILE|NAME")]
     pub(crate) policy: String,
 }
 

@@ -74,17 +74,13 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     }
     marks.push((wishes.log_file.to_owned(), Mark::Hide));
     check_directory(wishes.directory, &marks)?;
-    let exposed = wishes.policy_named.and_then(|named| {
-        links(named)
-            .into_iter()
-            .find(|link| is_writable(link, &marks))
-    });
-    if let Some(link) = exposed {
+    if let Some(link) = wishes.policy_named.and_then(|named| exposed(named, &marks)) {
         return Err(Failure::new(format!(
             "the policy is named by way of the link {}, which the program could replace; name the file itself",
             link.display()
         )));
     }
+    let own_directories = own_directories(wishes.home, &mut marks)?;
     // This program itself, if it happens to lie in the project: it is what will be started the next time.
     let own = std::env::current_exe().ok();
     let protected = wishes
@@ -93,8 +89,57 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         .chain(own.as_deref())
         .chain([wishes.log_file])
         .map(Path::to_owned)
+        .chain(own_directories)
         .collect();
     Ok(Files { marks, protected })
+}
+
+/// Where the user's settings and policies are, which a program may not change even where it may write all around them: what
+/// it put there would hold for the next run.
+fn own_directories(
+    home: Option<&Path>,
+    marks: &mut Vec<(PathBuf, Mark)>,
+) -> Result<Vec<PathBuf>, Failure> {
+    let usual = home.map(|home| home.join(".config/egret"));
+    let mut kept = Vec::new();
+    for directory in settings::config_directory().into_iter().chain(usual) {
+        if let Some(link) = exposed(&directory, marks) {
+            return Err(Failure::new(format!(
+                "your settings and policies are found by way of the link {}, which the program could replace; let it write elsewhere",
+                link.display()
+            )));
+        }
+        let nearest = directory
+            .ancestors()
+            .find_map(|path| path.canonicalize().ok());
+        if nearest.is_some_and(|nearest| may_write(&nearest, marks)) {
+            // What is not there cannot be covered.
+            settings::make_private(&directory)?;
+        }
+        let Ok(real) = directory.canonicalize() else {
+            continue;
+        };
+        let inside =
+            |(path, mark): &&(PathBuf, Mark)| *mark == Mark::Write && path.starts_with(&real);
+        if let Some((path, _)) = marks.iter().find(inside) {
+            return Err(Failure::new(format!(
+                "{} cannot be opened for writing: your settings and policies are there, and no program may change these",
+                path.display()
+            )));
+        }
+        if may_write(&real, marks) {
+            marks.push((real.clone(), Mark::Hide));
+        }
+        kept.push(real);
+    }
+    Ok(kept)
+}
+
+/// The link on the way to `path` that a program could put something else in the place of.
+fn exposed(path: &Path, marks: &[(PathBuf, Mark)]) -> Option<PathBuf> {
+    links(path)
+        .into_iter()
+        .find(|link| is_writable(link, marks))
 }
 
 /// The paths of a policy, none of which can be another one inside.

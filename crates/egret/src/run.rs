@@ -101,6 +101,7 @@ impl Plan {
         let directory = directory(arguments.options.workdir.as_deref())?;
 
         let named = arguments.options.policy.as_deref().map(Origin::named);
+        let named = named.transpose()?;
         let mut source = PolicySource::new(
             named.clone().map(Origin::resolved).transpose()?,
             arguments.options.allow,

@@ -117,7 +117,7 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
 }
 
 /// How long ago, in the largest unit that says something.
-fn age(started: &str) -> String {
+pub(crate) fn age(started: &str) -> String {
     let Ok(started) = started.parse::<Timestamp>() else {
         return "?".into();
     };
@@ -186,7 +186,7 @@ fn ends_within(name: &str, time: Duration) -> Result<bool, Failure> {
 /// `egret policy set`
 pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
     let bad_input = |failure: Failure| Failure::bad_input(failure.to_string());
-    let origin = Origin::named(&arguments.policy).resolved();
+    let origin = Origin::named(&arguments.policy).and_then(Origin::resolved);
     let origin = origin.map_err(bad_input)?;
     let text = String::from_utf8(origin.read().map_err(bad_input)?)
         .map_err(|_| Failure::bad_input(format!("the policy {origin} is not UTF-8")))?;

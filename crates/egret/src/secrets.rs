@@ -491,6 +491,8 @@ const SECRETS_AT_HOME: &[&str] = &[
     ".viminfo",
     // Egret's own.
     ".local/state/egret",
+    ".config/egret",
+    ".config/egret/policies",
 ];
 
 /// What only root could read, which is what egret runs as sometimes.

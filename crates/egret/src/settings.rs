@@ -15,6 +15,18 @@ pub(crate) fn home() -> Option<PathBuf> {
         .then(|| home.canonicalize().unwrap_or(home))
 }
 
+/// Where users keep what Egret is to go by: settings, and policies that have names. No sandbox sees it.
+pub(crate) fn config_directory() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    Some(
+        config
+            .or_else(|| Some(home()?.join(".config")))?
+            .join("egret"),
+    )
+}
+
 /// Where Egret keeps what it has to remember.
 pub(crate) fn state_directory() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME")
@@ -38,14 +50,19 @@ pub(crate) fn log_directory() -> Result<PathBuf, Failure> {
 /// Makes the directory of audit logs, for this user only.
 pub(crate) fn make_log_directory() -> Result<PathBuf, Failure> {
     let directory = log_directory()?;
+    make_private(&directory)?;
+    Ok(directory)
+}
+
+/// Makes a directory, with those above it, for this user only.
+pub(crate) fn make_private(directory: &Path) -> Result<(), Failure> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&directory)
+        .create(directory)
         .map_err(|error| {
             Failure::because(format_args!("cannot make {}", directory.display()), &error)
-        })?;
-    Ok(directory)
+        })
 }
 
 /// A name for a sandbox that was not given one: the program's, and something that tells it from its siblings.

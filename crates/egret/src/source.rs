@@ -1,5 +1,7 @@
 //! Where a sandbox's policy comes from, and how it is read again.
 
+pub(crate) mod named;
+
 use crate::failure::Failure;
 use crate::files::{self, is_writable};
 use egret_policy::{HostGatewayPorts, Language, Policy};
@@ -18,34 +20,61 @@ pub(crate) enum Origin {
     File {
         path: PathBuf,
         service: Option<String>,
+        /// What the user calls it, if it is one of the user's own by a name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// A profile that has a name and no file.
     BuiltIn(String),
 }
 
 impl Origin {
-    /// Reads `FILE`, `FILE#SERVICE`, or the name of a built-in profile; a file of that name is `./NAME`. A file that is
-    /// called so, with its `#`, is that file.
-    pub(crate) fn named(text: &str) -> Self {
+    /// Reads `FILE`, `FILE#SERVICE`, the name of a built-in profile, or that of a policy of the user's. A file has a slash or
+    /// a dot in its name, such as `./FILE`: what lies in the working directory, where programs write, never takes the place
+    /// of what has a name. A file that is called so, with its `#`, is that file.
+    pub(crate) fn named(text: &str) -> Result<Self, Failure> {
         if Policy::built_in(text).is_some() {
-            return Self::BuiltIn(text.to_owned());
+            return Ok(Self::BuiltIn(text.to_owned()));
         }
         let (file, service) = match text.rsplit_once('#') {
             Some((file, service)) if !Path::new(text).exists() => (file, Some(service)),
             _ => (text, None),
         };
+        let service = service.map(str::to_owned);
+        let (path, name) = match file.contains(['/', '.']) {
+            true => (file.into(), None),
+            false => (named::path(file)?, Some(file.to_owned())),
+        };
+        Ok(Self::File {
+            path,
+            service,
+            name,
+        })
+    }
+
+    /// A file by its path alone, whatever it is called.
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
         Self::File {
-            path: file.into(),
-            service: service.map(str::to_owned),
+            path: path.into(),
+            service: None,
+            name: None,
         }
     }
 
     /// The same with the file's path as it is whatever the working directory and links.
     pub(crate) fn resolved(self) -> Result<Self, Failure> {
         match self {
-            Self::File { path, service } => match path.canonicalize() {
-                Ok(path) => Ok(Self::File { path, service }),
-                Err(error) => Err(cannot_read(&path, &error)),
+            Self::File {
+                path,
+                service,
+                name,
+            } => match path.canonicalize() {
+                Ok(path) => Ok(Self::File {
+                    path,
+                    service,
+                    name,
+                }),
+                Err(error) => Err(cannot_read(&path, name.as_deref(), &error)),
             },
             built_in => Ok(built_in),
         }
@@ -60,10 +89,10 @@ impl Origin {
 
     /// What is in the file; nothing for what has none.
     pub(crate) fn read(&self) -> Result<Vec<u8>, Failure> {
-        match self.file() {
-            Some(path) => files::read_at_most(path, Policy::MAX_OCTETS)
-                .map_err(|error| cannot_read(path, &error)),
-            None => Ok(Vec::new()),
+        match self {
+            Self::File { path, name, .. } => files::read_at_most(path, Policy::MAX_OCTETS)
+                .map_err(|error| cannot_read(path, name.as_deref(), &error)),
+            Self::BuiltIn(_) => Ok(Vec::new()),
         }
     }
 
@@ -77,9 +106,9 @@ impl Origin {
         let unusable =
             |why: String| Failure::new(format!("the policy {self} cannot be used\n{why}"));
         match self {
-            Self::File { path, service } => {
-                let name = path.display().to_string();
-                let mut parsed = Policy::parse_service(&name, text, service.as_deref())
+            Self::File { path, service, .. } => {
+                let file = path.display().to_string();
+                let mut parsed = Policy::parse_service(&file, text, service.as_deref())
                     .map_err(|errors| unusable(errors.to_string()))?;
                 let warnings = parsed.warnings.len();
                 if warnings > 0 && std::io::stderr().is_terminal() {
@@ -109,8 +138,15 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, service } => {
-                write!(f, "{}", path.display())?;
+            Self::File {
+                path,
+                service,
+                name,
+            } => {
+                match name {
+                    Some(name) => f.write_str(name)?,
+                    None => write!(f, "{}", path.display())?,
+                }
                 service
                     .iter()
                     .try_for_each(|service| write!(f, "#{service}"))
@@ -120,7 +156,10 @@ impl fmt::Display for Origin {
     }
 }
 
-fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+fn cannot_read(path: &Path, name: Option<&str>, error: &std::io::Error) -> Failure {
+    if let (Some(name), std::io::ErrorKind::NotFound) = (name, error.kind()) {
+        return named::unknown(name);
+    }
     Failure::because(
         format_args!("cannot read the policy {}", path.display()),
         error,
@@ -256,13 +295,14 @@ pub(crate) fn end_of_link(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings;
 
     #[test]
     fn a_policy_that_needs_a_look_inside_tls_is_not_run() {
         let source = PolicySource::new(None, Vec::new(), Vec::new(), None);
         let load = |entry: &str| {
             let text = format!("version: 1\nallow:\n- {entry}\n");
-            source.with_text(&Origin::named("p.yaml"), text.as_bytes())
+            source.with_text(&Origin::at("p.yaml"), text.as_bytes())
         };
         assert!(load("{host: a.test, ports: [80, 8080], http: [GET /**]}").is_ok());
         for entry in [
@@ -275,7 +315,7 @@ mod tests {
         let deny = "version: 1\nallow: [a.test]\ndeny: [{host: a.test, http: ['POST /**']}]";
         assert!(
             source
-                .with_text(&Origin::named("p.yaml"), deny.as_bytes())
+                .with_text(&Origin::at("p.yaml"), deny.as_bytes())
                 .is_err()
         );
     }
@@ -285,7 +325,7 @@ mod tests {
         let source = PolicySource::new(None, Vec::new(), Vec::new(), None);
         let load = |privileged: bool| {
             let text = format!("network: {{}}\nprivileged: {privileged}\n");
-            source.with_text(&Origin::named("profile.json"), text.as_bytes())
+            source.with_text(&Origin::at("profile.json"), text.as_bytes())
         };
         assert!(load(false).is_ok());
         let error = load(true).unwrap_err().to_string();
@@ -298,6 +338,7 @@ mod tests {
         let file = |path: &str, service: Option<&str>| Origin::File {
             path: path.into(),
             service: service.map(str::to_owned),
+            name: None,
         };
         #[rustfmt::skip]
         let table = [
@@ -306,13 +347,33 @@ mod tests {
             ("a#b.yaml#web",   file("a#b.yaml", Some("web"))),
             ("network",        Origin::BuiltIn("network".into())),
             ("./network",      file("./network", None)),
-            ("networks",       file("networks", None)),
+            ("conf/networks",  file("conf/networks", None)),
         ];
         for (text, expected) in table {
-            assert_eq!(Origin::named(text), expected);
+            assert_eq!(Origin::named(text).unwrap(), expected);
             assert_eq!(expected.to_string(), text);
         }
-        let source = PolicySource::new(Some(Origin::named("none")), Vec::new(), Vec::new(), None);
+        for (text, service) in [("networks", None), ("networks#web", Some("web"))] {
+            let named = Origin::named(text).unwrap();
+            let path = settings::config_directory()
+                .unwrap()
+                .join("policies/networks.yaml");
+            assert_eq!(named.file(), Some(path.as_path()));
+            assert_eq!(named.to_string(), text);
+            assert!(
+                matches!(&named, Origin::File { service: found, .. } if found.as_deref() == service)
+            );
+        }
+        for text in ["", "-", "a b", "a\nb", "caf\u{e9}", "-x", &"a".repeat(65)] {
+            let error = Origin::named(text).unwrap_err().to_string();
+            assert!(error.contains("cannot be the name of a policy"), "{error}");
+        }
+        let source = PolicySource::new(
+            Some(Origin::named("none").unwrap()),
+            Vec::new(),
+            Vec::new(),
+            None,
+        );
         assert_eq!(source.load().unwrap().entries(), 0);
     }
 }

@@ -161,11 +161,13 @@ fn own_files_at_risk(
     mounts: &Mounts,
 ) -> Result<(), Failure> {
     let state = settings::state_directory();
+    let config_directory = settings::config_directory();
     let executable = std::env::current_exe().ok();
     let own = [
         (policy, "the policy"),
         (file, "the run configuration"),
         (state.as_deref(), "Egret's logs"),
+        (config_directory.as_deref(), "your settings and policies"),
         (executable.as_deref(), "egret itself"),
     ];
     let own = own
@@ -239,13 +241,13 @@ fn policy_text(config: &RunConfig) -> Result<Option<(Origin, String)>, Failure> 
     match &config.policy {
         None => Ok(None),
         Some(PolicyText::Named(name)) => {
-            let origin = Origin::named(name).resolved()?;
+            let origin = Origin::named(name)?.resolved()?;
             let text = String::from_utf8(origin.read()?)
                 .map_err(|_| Failure::new(format!("the policy {origin} is not UTF-8")))?;
             Ok(Some((origin, text)))
         }
         Some(PolicyText::Inline(policy)) => {
-            Ok(Some((Origin::named("run-configuration"), policy.clone())))
+            Ok(Some((Origin::at("run-configuration"), policy.clone())))
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::cli::Output;
 use crate::failure::Failure;
+use crate::source::{self, Origin};
 use clap::Args;
 use egret_policy::format_policy;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -48,7 +49,7 @@ pub(super) fn fmt(args: &Fmt) -> u8 {
     }
     let format = |file: &String| match file.as_str() {
         "-" => standard_input(),
-        path => format_file(path, args.check),
+        named => place_of(named).and_then(|path| format_file(&path, args.check)),
     };
     let done: Vec<_> = args.files.iter().map(|file| (file, format(file))).collect();
     let status = match () {
@@ -100,6 +101,22 @@ fn in_text(file: &str, result: &Result<Formatted, Bad>, check: bool) -> io::Resu
             page.print()
         }
         Err(bad) => bad.tell(),
+    }
+}
+
+/// The file itself, where it is one that has a name.
+fn place_of(named: &str) -> Result<String, Bad> {
+    let bad = |failure: Failure| Bad::File(failure.to_string());
+    match Origin::named(named).map_err(bad)? {
+        Origin::File {
+            path,
+            service: None,
+            name: Some(name),
+        } => match path.exists() {
+            true => Ok(path.to_string_lossy().into_owned()),
+            false => Err(bad(source::named::unknown(&name))),
+        },
+        _ => Ok(named.to_owned()),
     }
 }
 

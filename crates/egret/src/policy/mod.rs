@@ -9,6 +9,7 @@ mod convert;
 mod diff;
 mod explain;
 mod fmt;
+mod list;
 mod page;
 mod schema;
 mod test;
@@ -23,6 +24,7 @@ use diff::{Diff, diff};
 use egret_policy::{Diagnostic, Language, Parsed, Policy, PolicyErrors, visible};
 use explain::{Explain, explain};
 use fmt::{Fmt, fmt};
+use list::{List, list};
 use page::{Page, print_data, print_json};
 use schema::{Schema, schema};
 use serde_json::json;
@@ -46,6 +48,8 @@ pub(crate) enum PolicyCommand {
     Convert(Convert),
     /// Bring policies into the layout of the documentation
     Fmt(Fmt),
+    /// List the policies that have names
+    List(List),
     /// Print the JSON Schema of the policy language, for editors
     Schema(Schema),
 }
@@ -63,6 +67,7 @@ pub(crate) fn run(command: PolicyCommand) -> u8 {
         PolicyCommand::Diff(args) => diff(&args),
         PolicyCommand::Convert(args) => convert(&args),
         PolicyCommand::Fmt(args) => fmt(&args),
+        PolicyCommand::List(args) => list(&args),
         PolicyCommand::Schema(args) => schema(&args),
     }
 }
@@ -153,8 +158,16 @@ fn load_as_run(named: &str) -> Result<Loaded, Bad> {
 
 /// Reads a policy: `FILE`, `FILE#SERVICE`, or a built-in profile.
 fn parse(named: &str) -> Result<Parsed, Bad> {
-    let (path, service) = match Origin::named(named) {
-        Origin::File { path, service } => (path, service),
+    let origin = match named {
+        "-" => Ok(Origin::at(named)),
+        _ => Origin::named(named),
+    };
+    let (path, service, name) = match origin.map_err(|failure| Bad::File(failure.to_string()))? {
+        Origin::File {
+            path,
+            service,
+            name,
+        } => (path, service, name),
         Origin::BuiltIn(name) => {
             let policy = Policy::built_in(&name);
             let parsed = policy.map(|policy| Parsed {
@@ -169,9 +182,12 @@ fn parse(named: &str) -> Result<Parsed, Bad> {
     let file = path.to_str().unwrap_or(named);
     let text = match file {
         "-" => read_limited(file, io::stdin().lock())?,
-        path => match File::open(path) {
-            Ok(open) => read_limited(path, open)?,
-            Err(error) => return Err(cannot_read(path, &error)),
+        path => match (File::open(path), name) {
+            (Ok(open), _) => read_limited(path, open)?,
+            (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Bad::File(source::named::unknown(&name).to_string()));
+            }
+            (Err(error), _) => return Err(cannot_read(path, &error)),
         },
     };
     Ok(Policy::parse_service(

@@ -103,7 +103,7 @@ impl Subject {
         log: PathBuf,
         policy: Option<&str>,
     ) -> Result<(Records, Option<PathBuf>), Failure> {
-        let file = |policy: &str| Origin::named(policy).file().map(Path::to_owned);
+        let file = |policy: &str| Some(Origin::named(policy).ok()?.file()?.to_owned());
         Ok(match self {
             Self::New { .. } | Self::Unconfined => (Records::File(log), policy.and_then(file)),
             Self::Running(name) => match control::ask(name, &Request::Status)? {

@@ -26,5 +26,6 @@ mod policies;
 mod programs;
 mod refusals;
 mod requests;
+mod settings;
 mod verify;
 mod world;

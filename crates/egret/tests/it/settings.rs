@@ -1,0 +1,202 @@
+//! What users keep in Egret's own directory: policies that have names, and settings.
+
+use serde_json::Value;
+
+use crate::files::put;
+use crate::world::servers::Service;
+use crate::world::{User, World, at};
+
+const AGENT: &str = "version: 1\nname: the-agent\nallow: [www.example.com]\n";
+
+#[test]
+fn a_policy_has_a_name_wherever_one_is_asked_for() {
+    let world = World::new();
+    world.dns.answer("www.example.com", &[at::PUBLIC]);
+    world.serve_everywhere(80, Service::Http);
+    for user in User::ALL {
+        let home = user.home();
+        let empty = world.egret(user, &["policy", "list"]).ok();
+        assert!(
+            empty.stdout.contains(&format!(
+                "There are no policies in {home}/.config/egret/policies"
+            )),
+            "{empty:#?}"
+        );
+        let file = format!("{home}/.config/egret/policies/agent.yaml");
+        put(&world, user, &file, AGENT);
+        put(
+            &world,
+            user,
+            &format!("{home}/.config/egret/policies/broken.yaml"),
+            "version: 2\n",
+        );
+        put(
+            &world,
+            user,
+            &format!("{home}/.config/egret/policies/not a name.yaml"),
+            AGENT,
+        );
+        // What lies where programs write never takes its place.
+        for decoy in ["agent", "agent.yaml", "ci"] {
+            put(
+                &world,
+                user,
+                &format!("{home}/project/{decoy}"),
+                "version: 1\ndefault: allow-public\n",
+            );
+        }
+
+        let listed = world.egret(user, &["policy", "list"]).ok();
+        let rows: Vec<Vec<&str>> = listed
+            .stdout
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 3, "{listed:#?}");
+        assert_eq!(rows[0], ["NAME", "ENTRIES", "AGE"]);
+        assert_eq!(
+            (rows[1][0], rows[1][1], rows[1][3]),
+            ("agent", "1", "the-agent")
+        );
+        assert!(
+            rows[2]
+                .join(" ")
+                .ends_with("cannot be used: egret policy check broken"),
+            "{listed:#?}"
+        );
+        let json = world
+            .egret(user, &["policy", "list", "--output", "json"])
+            .ok();
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(json["policies"][0]["file"], file);
+        assert_eq!(json["policies"][1]["valid"], false);
+
+        for (words, code) in [
+            (&["policy", "check", "agent"][..], 0),
+            (&["policy", "check", "broken"], 2),
+            (&["policy", "explain", "agent", "www.example.com:443"], 0),
+            (&["policy", "explain", "agent", "other.example:443"], 1),
+            (&["policy", "test", "agent"], 0),
+            (&["policy", "diff", "agent", "none"], 1),
+            (&["policy", "convert", "agent"], 0),
+            (&["policy", "fmt", "--check", "agent"], 0),
+        ] {
+            let outcome = world.egret(user, words);
+            assert_eq!(outcome.code(), code, "{words:?}: {outcome:#?}");
+        }
+        for words in [
+            &["policy", "check", "ci"][..],
+            &["policy", "fmt", "ci"],
+            &["policy", "set", "x", "ci"],
+            &["run", "--policy", "ci", "--", "true"],
+        ] {
+            let missing = world.egret(user, words);
+            let says = format!(
+                "there is no policy called `ci` in {home}/.config/egret/policies: there are agent, broken; a file is written with a slash, as in ./ci"
+            );
+            assert!(
+                missing.code() != 0 && missing.stderr.contains(&says),
+                "{words:?}: {missing:#?}"
+            );
+        }
+
+        let allowed = world
+            .run_as(user)
+            .args(&["--policy", "agent", "--summary"])
+            .client("curl -sS http://www.example.com/ >/dev/null; curl -s http://other.example/");
+        assert_eq!(
+            allowed.reasons(),
+            ["allowed.rule", "denied.default"],
+            "{allowed:#?}"
+        );
+        let loaded = allowed.events("policy").next().unwrap();
+        assert_eq!(loaded["message"], "agent", "{loaded}");
+    }
+}
+
+#[test]
+fn a_program_that_may_write_everywhere_at_home_cannot_write_settings() {
+    let world = World::new();
+    let script = "
+        for place in ~/.config/egret $XDG_CONFIG_HOME/egret; do
+            (mkdir -p $place/policies) 2>/dev/null
+            for file in settings.yaml policies/agent.yaml policies/new.yaml; do
+                (echo 'version: 1' > $place/$file) 2>/dev/null && echo WROTE $file
+            done
+            mv $place $place.old 2>/dev/null && echo MOVED $place
+            rm -rf $place 2>/dev/null && echo REMOVED $place
+        done
+        mv ~/.config ~/.config.old 2>/dev/null && echo MOVED config
+        cat ~/.config/egret/policies/* 2>/dev/null
+        echo yes > ~/written && echo done";
+    for user in User::ALL {
+        let home = user.home();
+        let config = world.machine.path(format!("{home}/.config"));
+        for (there, xdg) in [
+            (false, None),
+            (true, None),
+            (true, Some(format!("{home}/elsewhere"))),
+        ] {
+            if there {
+                put(
+                    &world,
+                    user,
+                    &format!("{home}/.config/egret/policies/agent.yaml"),
+                    AGENT,
+                );
+            } else {
+                assert!(!config.exists());
+            }
+            if let Some(xdg) = &xdg {
+                world
+                    .machine
+                    .sh(&format!("install -d -o {} {xdg}", user.id()));
+            }
+            let run = world.run_as(user).args(&["--write", home]);
+            let run = match &xdg {
+                Some(xdg) => run.env("XDG_CONFIG_HOME", xdg),
+                None => run.env("XDG_CONFIG_HOME", &format!("{home}/.config")),
+            };
+            let outcome = run.client(script).ok();
+            assert_eq!(
+                outcome.stdout, "done\n",
+                "{user:?} {there} {xdg:?}: {outcome:#?}"
+            );
+            for place in [".config", "elsewhere"] {
+                let found = world.machine.sh(&format!(
+                    "cd {home}; find {place} -path '*egret*' -type f -exec grep -L the-agent {{}} + 2>/dev/null || true"
+                ));
+                assert_eq!(found, "", "{user:?} {there} {xdg:?}");
+            }
+        }
+        // Nor may somebody open them by mistake, or keep them behind a link that could be another.
+        let policies = format!("{home}/.config/egret/policies");
+        let refused = world
+            .run_as(user)
+            .args(&["--write", &policies])
+            .client("true");
+        assert!(
+            refused.stderr.contains("no program may change these"),
+            "{refused:#?}"
+        );
+        let (id, dotfiles) = (user.id(), format!("{home}/project/dotfiles"));
+        world.machine.sh(&format!(
+            "cd {home} && mkdir {dotfiles} && mv .config/egret {dotfiles}/ && ln -s {dotfiles}/egret .config/egret && chown -R {id}:{id} {dotfiles}"
+        ));
+        let outcome = world
+            .run_as(user)
+            .client("echo x > dotfiles/egret/policies/agent.yaml; mv dotfiles d; mv dotfiles/egret d; ls dotfiles/egret; ls ~/.config/egret");
+        assert_eq!(outcome.stdout, "", "{outcome:#?}");
+        assert_eq!(
+            world
+                .machine
+                .read(&format!("{dotfiles}/egret/policies/agent.yaml")),
+            AGENT
+        );
+        let refused = world.run_as(user).args(&["--write", home]).client("true");
+        assert!(
+            refused.stderr.contains("by way of the link"),
+            "{refused:#?}"
+        );
+    }
+}
