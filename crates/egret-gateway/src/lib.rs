@@ -60,7 +60,7 @@ pub use limits::Limits;
 pub use resolve::{ResolverConfig, ResolverError, Servers};
 pub use summary::{Failure, Refusal};
 
-use audit::{Door, Event, Record};
+use audit::{Basis, Door, Event, Record};
 use dial::Dialler;
 use identify::Identifier;
 use inside::Entrance;
@@ -240,15 +240,26 @@ impl Gateway {
     /// anew. Which program made a connection is not looked up again: of those that were opened when no policy asked for it,
     /// it is not known.
     ///
-    /// `source` is recorded: where the policy came from.
-    pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str) {
+    /// `source` is recorded, where the policy came from, and `basis`, what it is.
+    pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str, basis: Basis) {
         self.matcher.store(matcher.clone());
-        let record = Record::new(Event::Policy, self.log.id(), self.sandbox.as_str())
-            .action("replaced")
-            .message(source.to_owned());
-        // A log that cannot be written stops new connections by itself; the new policy applies all the same.
-        let _ = self.log.write_now(&record);
+        self.tell_policy("replaced", source, basis);
         self.sessions.decide_again(&matcher, &self.hosts.load());
+    }
+
+    /// Puts on record what is decided by from the start on, before anything is served. See [`set_policy`](Self::set_policy).
+    pub fn record_policy(&self, source: &str, basis: Basis) {
+        self.tell_policy("loaded", source, basis);
+    }
+
+    /// A log that cannot be written stops new connections by itself; a new policy applies all the same.
+    fn tell_policy(&self, action: &'static str, source: &str, basis: Basis) {
+        let mut record = self
+            .record(Event::Policy, &self.log.id())
+            .action(action)
+            .message(source.to_owned());
+        record.policy = Some(basis.with_hosts(&self.hosts.load()));
+        self.log.write_first(&record);
     }
 
     /// Replaces what counts as the host, for connections made from now on.

@@ -124,6 +124,11 @@ impl HostAddresses {
         self
     }
 
+    /// The host's own addresses, in order.
+    pub fn own(&self) -> &[IpAddr] {
+        &self.own
+    }
+
     /// What the host-gateway names (`host.docker.internal` and its kin) stand for in this runtime.
     pub fn gateway(&self) -> &[IpAddr] {
         &self.gateway

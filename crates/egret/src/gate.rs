@@ -2,14 +2,14 @@
 
 use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
-use crate::source::{Origin, PolicySource};
+use crate::source::{Loaded, Origin, PolicySource};
 use crate::summary::Ending;
 use crate::verify::{self, Opened, Plan};
 use egret_gateway::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Limits, ResolverConfig,
     UpstreamProxy, audit,
 };
-use egret_policy::{HostAddresses, Matcher, Policy, Program, SandboxId};
+use egret_policy::{HostAddresses, Matcher, Program, SandboxId};
 use egret_sandbox::{
     AddressChanges, Killer, Maker, Makers, Notice, PROXY_PORT, Prober, Running, Stray, addresses,
 };
@@ -35,6 +35,7 @@ use tokio::time::{sleep, timeout};
 pub(crate) struct GatePlan {
     pub(crate) policy: PolicySource,
     pub(crate) matcher: Matcher,
+    pub(crate) basis: audit::Basis,
     pub(crate) opened: Opened,
     pub(crate) log: audit::Log,
     pub(crate) log_path: PathBuf,
@@ -76,6 +77,7 @@ impl Gate {
         let GatePlan {
             policy,
             matcher,
+            basis,
             opened,
             log,
             log_path,
@@ -102,18 +104,13 @@ impl Gate {
             audit: log.clone(),
         })
         .map_err(|error| Failure::because("cannot start the gateway", &error))?;
-        let recorded =
-            log.lifecycle(&name, "started", &program)
-                .and_then(|()| match policy.origin() {
-                    Some(origin) => log.policy(&name, "loaded", &origin.to_string()),
-                    None => Ok(()),
-                });
-        recorded.map_err(|error| {
+        log.lifecycle(&name, "started", &program).map_err(|error| {
             Failure::because(
                 format_args!("cannot write the audit log {}", log_path.display()),
                 &error,
             )
         })?;
+        gateway.record_policy(&policy.described(), basis);
 
         let status = Status {
             name: name.as_str().to_owned(),
@@ -204,20 +201,20 @@ impl Shared {
 
     fn replace_policy(
         &self,
-        loaded: Result<Policy, Failure>,
+        loaded: Result<Loaded, Failure>,
         origin: Origin,
     ) -> Result<(), Failure> {
         match loaded {
-            Ok(policy) => {
-                self.gateway
-                    .set_policy(Arc::new(policy.compile()), &origin.to_string());
+            Ok(Loaded { policy, basis }) => {
+                let matcher = Arc::new(policy.compile());
+                self.gateway.set_policy(matcher, &origin.to_string(), basis);
                 *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Opened::by(&policy);
                 self.policy.set_origin(origin);
                 Ok(())
             }
             Err(failure) => {
                 self.log
-                    .policy(&self.name, "rejected", &failure.to_string())
+                    .rejected(&self.name, &failure.to_string())
                     .map_err(|error| Failure::because("cannot write the audit log", &error))?;
                 Err(failure)
             }

@@ -6,7 +6,7 @@ use crate::environment::{self, environment};
 use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
-use crate::source::{Origin, PolicySource};
+use crate::source::{Loaded, Origin, PolicySource};
 use crate::verify::Opened;
 use crate::{container, logs, settings, summary};
 use egret_gateway::audit;
@@ -108,7 +108,7 @@ impl Plan {
             arguments.options.deny,
             arguments.options.allow_docker_gateway,
         );
-        let policy = source.load()?;
+        let Loaded { policy, basis } = source.load()?;
         let resolver = settings::resolver(&arguments.options.resolver)?;
         let upstream_proxy = settings::upstream_proxy(arguments.options.upstream_proxy.as_deref())?;
         let outside = std::env::vars_os().collect();
@@ -167,6 +167,7 @@ impl Plan {
             claim,
             gate: GatePlan {
                 matcher: policy.compile(),
+                basis,
                 opened: Opened::by(&policy),
                 policy: source,
                 log,

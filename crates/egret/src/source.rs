@@ -4,6 +4,7 @@ pub(crate) mod named;
 
 use crate::failure::Failure;
 use crate::files::{self, is_writable};
+use egret_gateway::audit::Basis;
 use egret_policy::{HostGatewayPorts, Language, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,13 @@ fn cannot_read(path: &Path, name: Option<&str>, error: &std::io::Error) -> Failu
     )
 }
 
+/// A policy, and what it was made of.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) policy: Policy,
+    pub(crate) basis: Basis,
+}
+
 /// A file or profile, if there is one, and flags, which go on top of whatever is loaded.
 #[derive(Debug)]
 pub(crate) struct PolicySource {
@@ -201,22 +209,30 @@ impl PolicySource {
             .clone()
     }
 
+    /// The same in words.
+    pub(crate) fn described(&self) -> String {
+        match self.origin() {
+            Some(origin) => origin.to_string(),
+            None => "the options".into(),
+        }
+    }
+
     /// Takes a policy that was read elsewhere; once it is in use, this is where it is from.
     pub(crate) fn set_origin(&self, origin: Origin) {
         *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
     }
 
     /// Reads the policy from where it is from; without that there are the flags.
-    pub(crate) fn load(&self) -> Result<Policy, Failure> {
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let text = self.origin().map(|origin| origin.read()).transpose()?;
         self.load_from(text.as_deref())
     }
 
     /// The policy of a text that was read elsewhere, or, without one, that of the flags.
-    pub(crate) fn load_from(&self, text: Option<&[u8]>) -> Result<Policy, Failure> {
+    pub(crate) fn load_from(&self, text: Option<&[u8]>) -> Result<Loaded, Failure> {
         match (self.origin(), text) {
             (Some(origin), Some(text)) => self.with_text(&origin, text),
-            _ => self.with_flags(Policy::deny_all()),
+            _ => self.with_flags(Policy::deny_all(), self.basis(None)),
         }
     }
 
@@ -224,7 +240,7 @@ impl PolicySource {
     ///
     /// Not from where the program can write: what protects a file there is a mount, and one that ends when somebody outside
     /// puts a new file in its place.
-    pub(crate) fn reload(&self, sandbox: &str) -> Result<Policy, Failure> {
+    pub(crate) fn reload(&self, sandbox: &str) -> Result<Loaded, Failure> {
         let origin = self.origin();
         let file = origin.as_ref().and_then(Origin::file);
         match file.filter(|file| is_writable(file, &self.marks)) {
@@ -237,11 +253,32 @@ impl PolicySource {
     }
 
     /// The policy that `text`, read from `origin`, and the flags make together.
-    pub(crate) fn with_text(&self, origin: &Origin, text: &[u8]) -> Result<Policy, Failure> {
-        self.with_flags(origin.parse(text)?)
+    pub(crate) fn with_text(&self, origin: &Origin, text: &[u8]) -> Result<Loaded, Failure> {
+        self.with_flags(origin.parse(text)?, self.basis(Some((origin, text))))
     }
 
-    fn with_flags(&self, mut policy: Policy) -> Result<Policy, Failure> {
+    fn basis(&self, read: Option<(&Origin, &[u8])>) -> Basis {
+        let basis = Basis {
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
+            ..Basis::default()
+        };
+        let mut basis = basis.with_host_gateway(self.host_gateway.as_ref());
+        match read {
+            Some((Origin::File { path, service, .. }, text)) => {
+                basis.file = Some(path.display().to_string());
+                basis.service.clone_from(service);
+                basis.with_text(text)
+            }
+            Some((Origin::BuiltIn(name), _)) => {
+                basis.file = Some(name.clone());
+                basis
+            }
+            None => basis,
+        }
+    }
+
+    fn with_flags(&self, mut policy: Policy, basis: Basis) -> Result<Loaded, Failure> {
         follow_links(&mut policy);
         for text in &self.allow {
             policy
@@ -267,7 +304,7 @@ impl PolicySource {
                 "{rule}: `http` on port 443 needs a look inside TLS, which this version cannot take; \
                  give the entry `ports: [80]`, or leave `http` out to allow every request"
             ))),
-            None => Ok(policy),
+            None => Ok(Loaded { policy, basis }),
         }
     }
 }
@@ -374,6 +411,6 @@ mod tests {
             Vec::new(),
             None,
         );
-        assert_eq!(source.load().unwrap().entries(), 0);
+        assert_eq!(source.load().unwrap().policy.entries(), 0);
     }
 }

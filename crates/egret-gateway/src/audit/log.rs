@@ -33,8 +33,6 @@ struct Sink {
     line: Vec<u8>,
     /// The rest of a line of which the file took only the beginning. Goes first, always.
     rest: Vec<u8>,
-    /// How often `rest` was filled; tells whose line it is.
-    torn: u64,
     /// Records given up on since the last that could be written.
     lost: u64,
 }
@@ -77,7 +75,6 @@ impl Log {
             file,
             line: Vec::with_capacity(512),
             rest: Vec::new(),
-            torn: 0,
             lost: 0,
         };
         Ok(Self(Arc::new(Inner {
@@ -100,19 +97,14 @@ impl Log {
         self.event(Event::Lifecycle, sandbox, action, message)
     }
 
-    /// Records that a policy was loaded or could not be; `action` is `loaded` or `rejected`, and `message` says where
-    /// the policy came from and what was wrong with it. That one was replaced is recorded by
+    /// Records that a policy could not be loaded; `message` says where it came from and what was wrong with it. That one
+    /// was loaded is recorded by [`Gateway::record_policy`](crate::Gateway::record_policy) and
     /// [`Gateway::set_policy`](crate::Gateway::set_policy).
     ///
     /// # Errors
     /// The record did not get into the file.
-    pub fn policy(
-        &self,
-        sandbox: &SandboxId,
-        action: &'static str,
-        message: &str,
-    ) -> Result<(), AuditError> {
-        self.event(Event::Policy, sandbox, action, message)
+    pub fn rejected(&self, sandbox: &SandboxId, message: &str) -> Result<(), AuditError> {
+        self.event(Event::Policy, sandbox, "rejected", message)
     }
 
     fn event(
@@ -139,21 +131,36 @@ impl Log {
 
     /// Writes `record` at once or not at all.
     pub(crate) fn write_now(&self, record: &Record) -> Result<(), AuditError> {
-        Ok(self.attempt(record, &mut None)?)
+        Ok(self.attempt(record, &mut false)?)
+    }
+
+    /// Writes `record`, if not at once, before anything else is recorded. For what nobody waits for, and without which the
+    /// records behind it could not be understood.
+    pub(crate) fn write_first(&self, record: &Record) {
+        let mut begun = false;
+        if self.attempt(record, &mut begun).is_ok() || begun {
+            return;
+        }
+        let sink = &mut *self.sink();
+        if sink.rest.len() > MOST_WAITING {
+            sink.lost += 1;
+        } else {
+            record.line(&mut sink.rest);
+        }
     }
 
     /// Writes `record`, trying for up to `wait`: once before this returns, and then, should the file not take it, as often as
-    /// the future is given time. When that ends with an error, the record is not in the log as a whole, and what it would
-    /// have recorded must not happen.
+    /// the future is given time. When that ends with an error, the record is not in the log as a whole, and what it
+    /// would have recorded must not happen.
     pub(crate) fn write(
         &self,
         record: Record,
         wait: Duration,
     ) -> impl Future<Output = Result<(), AuditError>> + Send + use<> {
-        let mut torn = None;
-        let tried = self.attempt(&record, &mut torn);
+        let mut begun = false;
+        let tried = self.attempt(&record, &mut begun);
         let again =
-            tried.map_err(|error| Box::pin(self.clone().write_again(record, wait, torn, error)));
+            tried.map_err(|error| Box::pin(self.clone().write_again(record, wait, begun, error)));
         async move {
             match again {
                 Ok(()) => Ok(()),
@@ -166,13 +173,13 @@ impl Log {
         self,
         record: Record,
         wait: Duration,
-        mut torn: Option<u64>,
+        mut begun: bool,
         mut error: io::Error,
     ) -> Result<(), AuditError> {
         let deadline = Instant::now() + wait;
         while Instant::now() < deadline {
             sleep(RETRY).await;
-            match self.attempt(&record, &mut torn) {
+            match self.attempt(&record, &mut begun) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,
             }
@@ -184,17 +191,18 @@ impl Log {
     /// Writes `record` at once, or counts it among those that were lost. For what the sandbox could use to keep
     /// others waiting, and of which nothing passes.
     pub(crate) fn note(&self, record: &Record) {
-        let mut torn = None;
-        if self.attempt(record, &mut torn).is_err() && torn.is_none() {
+        let mut begun = false;
+        if self.attempt(record, &mut begun).is_err() && !begun {
             self.sink().lost += 1;
         }
     }
 
-    /// `torn` remembers, from one attempt to the next, that the file took a part of this very line.
-    fn attempt(&self, record: &Record, torn: &mut Option<u64>) -> io::Result<()> {
+    /// `begun` remembers, from one attempt to the next, that the file took a part of this very line: the rest of it goes
+    /// before all others.
+    fn attempt(&self, record: &Record, begun: &mut bool) -> io::Result<()> {
         let sink = &mut *self.sink();
         sink.finish_rest()?;
-        if *torn == Some(sink.torn) {
+        if *begun {
             return Ok(());
         }
         if sink.lost > 0 {
@@ -202,15 +210,13 @@ impl Log {
                 .action("records_lost")
                 .message("records could not be written; what they would have recorded was refused or had ended");
             finding.count = Some(sink.lost);
-            sink.append(&finding)?;
+            sink.begin(&finding)?;
             sink.lost = 0;
+            sink.finish_rest()?;
         }
-        let before = sink.torn;
-        let outcome = sink.append(record);
-        if sink.torn != before {
-            *torn = Some(sink.torn);
-        }
-        outcome
+        sink.begin(record)?;
+        *begun = true;
+        sink.finish_rest()
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
@@ -220,15 +226,13 @@ impl Log {
 }
 
 impl Sink {
-    fn append(&mut self, record: &Record) -> io::Result<()> {
+    /// Has the file take the beginning of a line, at least; what it leaves is in `rest`.
+    fn begin(&mut self, record: &Record) -> io::Result<()> {
         self.line.clear();
         record.line(&mut self.line);
         let taken = write_some(&mut self.file, &self.line)?;
-        if let Some(rest) = self.line.get(taken..).filter(|rest| !rest.is_empty()) {
-            self.rest.extend_from_slice(rest);
-            self.torn += 1;
-            return self.finish_rest();
-        }
+        self.rest
+            .extend_from_slice(self.line.get(taken..).unwrap_or_default());
         Ok(())
     }
 
@@ -286,6 +290,9 @@ fn base36(mut number: u64, text: &mut String) {
             .map(|&digit| char::from(digit)),
     );
 }
+
+/// Octets of whole records that wait for the file to take them; one more may come on top.
+const MOST_WAITING: usize = 1 << 20;
 
 /// How long to wait between two attempts at a file that refuses.
 const RETRY: Duration = Duration::from_millis(50);

@@ -9,6 +9,7 @@ use egret_policy::{Denial, Destination, Permit, Program, Target, is_hidden};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Basis;
 use crate::refused::{Refused, sentence};
 
 /// The version of the format that this crate writes, in every record's `v`.
@@ -90,6 +91,9 @@ pub struct Record {
     /// What happened, in one word, for `lifecycle`, `policy` and `finding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Cow<'static, str>>,
+    /// The policy that was loaded, for `policy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Basis>,
     /// How many events a `finding` stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
@@ -178,6 +182,7 @@ impl Record {
             duration_ms: None,
             limit: None,
             action: None,
+            policy: None,
             count: None,
             message: None,
             hint: None,
@@ -297,6 +302,7 @@ impl Record {
             duration_ms,
             limit,
             action,
+            policy,
             count,
             message,
             hint,
@@ -335,6 +341,7 @@ impl Record {
         field(line, "duration_ms", duration_ms.as_ref());
         text(line, "limit", limit.as_ref());
         text(line, "action", action.as_ref());
+        field(line, "policy", policy.as_ref());
         field(line, "count", count.as_ref());
         text(line, "message", message.as_ref());
         text(line, "hint", hint.as_ref());

@@ -139,11 +139,13 @@ async fn a_new_policy_is_put_to_the_program_that_made_a_connection() {
     told.is(Some("/usr/bin/wget"));
     let both =
         format!("allow: [{{host: {HOST}, ports: [{port}], by: [/usr/bin/curl, /usr/bin/wget]}}]");
-    world.gateway.set_policy(matcher(&both), "policy.yaml");
+    world
+        .gateway
+        .set_policy(matcher(&both), "policy.yaml", Basis::default());
     let mut lost = world.tunnel(&format!("{HOST}:{port}")).await;
     world
         .gateway
-        .set_policy(matcher(&by_curl(port)), "policy.yaml");
+        .set_policy(matcher(&by_curl(port)), "policy.yaml", Basis::default());
     assert!(until_end(&mut lost).await.1);
     assert_eq!(
         world.close().await.reason.as_deref(),
@@ -162,7 +164,7 @@ async fn a_connection_from_when_nobody_was_asked_about_is_nobodys() {
     let mut lost = world.tunnel(&format!("{HOST}:{port}")).await;
     world
         .gateway
-        .set_policy(matcher(&by_curl(port)), "policy.yaml");
+        .set_policy(matcher(&by_curl(port)), "policy.yaml", Basis::default());
     assert!(until_end(&mut lost).await.1);
     world.tunnel(&format!("{HOST}:{port}")).await;
 }

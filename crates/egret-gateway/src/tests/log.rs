@@ -64,16 +64,17 @@ async fn a_connection_waits_for_the_log_and_no_line_is_torn_or_doubled() {
     let record = |id: &str| {
         crate::audit::Record::new(Event::Lifecycle, id.to_owned(), "test")
             .action("start")
-            .message("m".repeat(3000))
+            .message("m".repeat(6000))
     };
-    let (one, two) = (record("aaaaaa-1"), record("aaaaaa-2"));
+    // Longer than what a pipe takes as a whole or not at all.
     let waiting = tokio::spawn({
         let log = log.clone();
+        let in_time = Duration::from_secs(5);
+        let write = move |id: &str| log.write(record(id), in_time);
         async move {
-            tokio::join!(
-                log.write(one, Duration::from_secs(5)),
-                log.write(two, Duration::from_secs(5))
-            )
+            let (one, two, three) = (write("aaaaaa-1"), write("aaaaaa-2"), write("aaaaaa-3"));
+            // Whoever comes first finishes what the others have begun, and has a line of its own torn.
+            tokio::join!(three, two, one)
         }
     });
     sleep(Duration::from_millis(120)).await;
@@ -88,9 +89,8 @@ async fn a_connection_waits_for_the_log_and_no_line_is_torn_or_doubled() {
         }
         sleep(Duration::from_millis(20)).await;
     }
-    let (first, second) = waiting.await.unwrap();
-    first.unwrap();
-    second.unwrap();
+    let (three, two, one) = waiting.await.unwrap();
+    three.and(two).and(one).unwrap();
     let mut piece = [0; 8192];
     while let Ok(length @ 1..) = read.read(&mut piece) {
         text.extend_from_slice(&piece[..length]);
@@ -101,8 +101,11 @@ async fn a_connection_waits_for_the_log_and_no_line_is_torn_or_doubled() {
         .lines()
         .map(|line| serde_json::from_str::<Record>(line).unwrap().id)
         .collect();
-    assert_eq!(ids.len(), 2, "{ids:?}");
-    assert_ne!(ids[0], ids[1]);
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert_eq!(
+        ids.iter().collect::<std::collections::HashSet<_>>().len(),
+        3
+    );
     let _ = port;
 }
 
@@ -136,6 +139,55 @@ async fn records_that_were_lost_are_told_of_once_there_is_room() {
         (lines[0].event, lines[0].action.as_deref(), lines[0].count),
         (Event::Finding, Some("records_lost"), Some(1))
     );
+}
+
+#[tokio::test]
+async fn a_policy_is_told_before_what_it_decides_and_whole() {
+    let (mut read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
+        .map(|(read, write)| (File::from(read), File::from(write)))
+        .unwrap();
+    rustix::pipe::fcntl_setpipe_size(&write, 4096).unwrap();
+    write.try_clone().unwrap().write_all(&[b' '; 4096]).unwrap();
+    let with = With {
+        file: Some(write),
+        ..With::default()
+    };
+    let world = World::with("default: deny", with).await;
+    let basis = |text: &str| Basis {
+        allow: vec!["a.example".into()],
+        ..Basis::default().with_text(text.as_bytes())
+    };
+    // Nothing of these can be written when they come, and they are longer than the pipe.
+    let texts = ["one: 1\n".repeat(2000), "two: 2\n".repeat(2000)];
+    for text in &texts {
+        world
+            .gateway
+            .set_policy(matcher("default: deny"), "policy.yaml", basis(text));
+    }
+    let world = Arc::new(world);
+    let asking = tokio::spawn({
+        let world = world.clone();
+        async move { world.ask("CONNECT evil.example:1 HTTP/1.1\r\n\r\n").await }
+    });
+    let mut text = Vec::new();
+    while text.split(|&byte| byte == b'\n').count() < 4 {
+        let mut piece = [0; 4096];
+        if let Ok(length) = read.read(&mut piece) {
+            text.extend_from_slice(&piece[..length]);
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    asking.await.unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let records: Vec<_> = text.trim().lines().map(checked_record).collect();
+    let told = records.iter().filter_map(|record| record.policy.as_ref());
+    let told: Vec<_> = told.map(|policy| policy.text.clone().unwrap()).collect();
+    assert_eq!(told, texts);
+    assert_eq!(records[0].policy.as_ref().unwrap().allow, ["a.example"]);
+    assert_eq!(records[2].event, Event::Decision);
+    let long = "#".repeat(Basis::LONGEST_TEXT + 1);
+    assert_eq!(basis(&long).left_out, Some(long.len() as u64));
+    assert_eq!(basis(&long).text, None);
 }
 
 #[tokio::test]

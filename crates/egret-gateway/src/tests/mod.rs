@@ -37,7 +37,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::audit::{Event, Log, Record, Verdict};
+use crate::audit::{Basis, Event, Log, Record, Verdict};
 use crate::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Inside, Limits, Published,
     ResolverConfig, Servers, UpstreamProxy,

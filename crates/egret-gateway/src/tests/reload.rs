@@ -25,6 +25,7 @@ async fn a_new_policy_closes_what_it_would_not_allow_and_leaves_the_rest() {
     world.gateway.set_policy(
         matcher(&format!("host_gateway: [{kept_port}]")),
         "policy.yaml",
+        Basis::default(),
     );
     assert!(until_end(&mut lost).await.1);
     assert!(until_end(&mut idle).await.1);
@@ -54,6 +55,7 @@ async fn a_new_policy_closes_what_it_would_not_allow_and_leaves_the_rest() {
     world.gateway.set_policy(
         matcher(&format!("host_gateway: [{lost_port}]")),
         "policy.yaml",
+        Basis::default(),
     );
     world.tunnel(&format!("{HOST}:{lost_port}")).await;
     assert!(until_end(&mut kept).await.1);
@@ -66,9 +68,11 @@ async fn a_tls_connection_stays_open_while_its_name_is_allowed() {
     let mut stream = world.tunnel(&format!("{HOST}:{port}")).await;
     stream.write_all(&client_hello(HOST)).await.unwrap();
     for _ in 0..100 {
-        world
-            .gateway
-            .set_policy(matcher(&format!("allow: ['{HOST}:{port}']")), "policy.yaml");
+        world.gateway.set_policy(
+            matcher(&format!("allow: ['{HOST}:{port}']")),
+            "policy.yaml",
+            Basis::default(),
+        );
         tokio::task::yield_now().await;
     }
     assert!(
@@ -78,7 +82,7 @@ async fn a_tls_connection_stays_open_while_its_name_is_allowed() {
     );
     world
         .gateway
-        .set_policy(matcher("default: deny"), "policy.yaml");
+        .set_policy(matcher("default: deny"), "policy.yaml", Basis::default());
     assert!(until_end(&mut stream).await.1);
 }
 

@@ -268,6 +268,7 @@ async fn a_request_that_takes_its_time_is_put_to_a_new_policy() {
             "allow: [{{host: {HOST}, ports: [{port}], http: [GET /v1/**]}}]"
         )),
         "policy.yaml",
+        Basis::default(),
     );
     assert!(until_end(&mut forward).await.1);
     assert!(until_end(&mut tunnel).await.1);
@@ -315,6 +316,7 @@ async fn a_policy_that_begins_to_decide_on_requests_applies_to_what_is_open() {
             "allow: [{{host: {HOST}, ports: [{port}, {echoing}], http: [GET /v1/**]}}]"
         )),
         "policy.yaml",
+        Basis::default(),
     );
     assert!(until_end(&mut opaque).await.1);
     let get = head("GET", "/v1/x", port, "");

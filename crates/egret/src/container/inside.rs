@@ -8,9 +8,10 @@ use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::gate::{Shared, give_memory_back, handed_over, limits};
 use crate::settings;
-use crate::source::{Origin, PolicySource};
+use crate::source::{Loaded, Origin, PolicySource};
 use crate::summary::Ending;
 use crate::verify::Opened;
+use egret_gateway::audit::Basis;
 use egret_gateway::{
     Callers, Config, Gateway, HostGateway, InboundHosts, Inside, Protocol, Published, audit,
 };
@@ -182,7 +183,9 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
     let log = audit::Log::from_file(stdout().map_err(|error| failed(&error))?)
         .map_err(|error| failed(&error))?;
     let source = settings.policy_source();
-    let policy = source.load_from(settings.policy.as_ref().map(|(_, text)| text.as_bytes()))?;
+    let text = settings.policy.as_ref().map(|(_, text)| text.as_bytes());
+    let Loaded { policy, basis } = source.load_from(text)?;
+    let mut basis = Some(basis);
 
     // The host's own name for itself is the engine's doing, in a file that nobody in the sandbox can reach.
     let host_name: Option<Host> = settings
@@ -271,7 +274,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         }
     };
     let ended = tokio::select! {
-        failure = carry(&shared, &link, &published) => Err(failure),
+        failure = carry(&shared, &mut basis, &link, &published) => Err(failure),
         never = give_memory_back(&gateway) => match never {},
         ended = claim.serve(answer) => ended.map_err(|error| Failure::because("the control socket has failed", &error)),
         _ = terminate.recv() => Ok(()),
@@ -293,6 +296,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
 /// Serves the sandbox for as long as its agent is there, and again with the next one. Ends only by failing.
 async fn carry(
     shared: &Shared,
+    basis: &mut Option<Basis>,
     link: &Mutex<Option<Arc<Link>>>,
     published: &[(TcpListener, Inbound)],
 ) -> Failure {
@@ -318,6 +322,12 @@ async fn carry(
         }
         if let Err(error) = shared.log.lifecycle(&shared.name, action, "") {
             return failed(&error);
+        }
+        // The first record is the one that somebody waits for.
+        if let Some(basis) = basis.take() {
+            shared
+                .gateway
+                .record_policy(&shared.policy.described(), basis);
         }
         action = "resumed";
         let gone = async {

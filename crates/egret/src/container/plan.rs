@@ -293,7 +293,8 @@ impl Plan {
             config.deny.clone(),
             config.docker_gateway(),
         );
-        let policy = source.load_from(text.as_ref().map(|(_, text)| text.as_bytes()))?;
+        let loaded = source.load_from(text.as_ref().map(|(_, text)| text.as_bytes()))?;
+        let policy = loaded.policy;
         let mounts = mounts(config, &shared(&policy, text.as_ref())?)?;
         let named = text.as_ref().and_then(|(origin, _)| origin.file());
         let inline = matches!(config.policy, Some(PolicyText::Inline(_)));

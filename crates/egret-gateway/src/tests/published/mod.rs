@@ -559,7 +559,7 @@ async fn a_new_policy_leaves_them_alone() {
     ] {
         port.world
             .gateway
-            .set_policy(matcher(policy), "policy.yaml");
+            .set_policy(matcher(policy), "policy.yaml", Basis::default());
         stream.write_all(b"\x01").await.unwrap();
         assert_eq!(in_time(stream.read_u8()).await.unwrap(), 1);
     }

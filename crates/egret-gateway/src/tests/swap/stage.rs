@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::yield_now;
 
 use super::{New, Spoken};
-use crate::audit::{Event, Log, Record, Verdict};
+use crate::audit::{Basis, Event, Log, Record, Verdict};
 use crate::door::connect;
 use crate::tests::{HOST, LOCAL, checked_record, listener, matcher};
 use crate::{Config, Gateway, HostGateway, InboundHosts, Limits, ResolverConfig, Servers, flow};
@@ -229,7 +229,9 @@ impl Stage {
             New::Keeps => matcher(&format!("host_gateway: [{}, 1]", self.port)),
         };
         match self.broken {
-            Broken::Nothing => self.gateway.set_policy(new, "policy.yaml"),
+            Broken::Nothing => self
+                .gateway
+                .set_policy(new, "policy.yaml", Basis::default()),
             Broken::ForgetsConnections => self.gateway.matcher.store(new),
             Broken::ForgetsNewOnes => {
                 let hosts = self.gateway.hosts.load_full();
