@@ -55,6 +55,7 @@ pub use program::Program;
 pub use reason::{Reason, UnknownReason};
 pub use report::{Diagnostic, PolicyErrors, Severity};
 pub use rule::RuleId;
+pub use text::amend::{Addition, AmendError, List, amend};
 pub use text::format::format_policy;
 pub use text::schema::POLICY_SCHEMA;
 pub use visible::{is_hidden, visible, visible_lines};

@@ -550,7 +550,7 @@ fn valid_utf8(text: &[u8]) -> &str {
     }
 }
 
-fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
+pub(crate) fn flag_error(flag: &str, text: &str, bad: &[BadEntry]) -> FlagError {
     let problems = bad.iter().map(|bad| {
         let details = [
             Some(bad.label.as_str()).filter(|label| !label.is_empty()),

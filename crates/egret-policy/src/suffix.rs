@@ -25,6 +25,21 @@ pub(crate) fn public_suffix(name: &str) -> Option<Suffix> {
     }
 }
 
+/// The part of a canonical name, or of the base of a pattern, that somebody registered: a public suffix and one label more.
+/// What is a suffix itself, or has one label, is its own. Of what the list does not know, the last label is the suffix.
+pub(crate) fn registered(name: &str) -> &str {
+    let mut found = name.rsplit('.').next().unwrap_or(name);
+    for (nth, (dot, _)) in name.rmatch_indices('.').enumerate() {
+        let (before, suffix) = name.split_at(dot);
+        let suffix = suffix.trim_start_matches('.');
+        if nth == 0 || public_suffix(suffix).is_some() {
+            let start = before.rfind('.').map_or(0, |dot| dot + 1);
+            found = name.get(start..).unwrap_or(name);
+        }
+    }
+    found
+}
+
 fn is_suffix(list: &str, name: &str) -> bool {
     if has_rule(list, "!", name) {
         return false;
@@ -89,6 +104,30 @@ mod tests {
         ];
         for (name, expected) in table {
             assert_eq!(public_suffix(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_somebody_registered_is_a_label_under_a_suffix() {
+        #[rustfmt::skip]
+        let table = [
+            ("api.github.com",         "github.com"),
+            ("github.com",             "github.com"),
+            ("a.b.example.co.uk",      "example.co.uk"),
+            ("x.someone.github.io",    "someone.github.io"),
+            ("github.io",              "github.io"),
+            ("bucket.s3.amazonaws.com", "bucket.s3.amazonaws.com"),
+            ("sts.amazonaws.com",      "amazonaws.com"),
+            ("a.www.ck",               "www.ck"),
+            ("a.b.foo.ck",             "b.foo.ck"),
+            ("db.corp",                "db.corp"),
+            ("a.db.corp",              "db.corp"),
+            ("corp",                   "corp"),
+            ("com",                    "com"),
+            ("",                       ""),
+        ];
+        for (name, expected) in table {
+            assert_eq!(registered(name), expected, "{name}");
         }
     }
 

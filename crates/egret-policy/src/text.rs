@@ -1,6 +1,7 @@
 //! From policy text to what it says: one module for YAML, one for Egret's own language, one for those of others.
 
 pub(crate) mod advice;
+pub(crate) mod amend;
 pub(crate) mod emit;
 pub(crate) mod entry;
 pub(crate) mod foreign;

@@ -196,7 +196,7 @@ fn entry(entry: &Entry, side: Side) -> Value<'_> {
 }
 
 /// `HOST[:PORT[,PORT…]]`
-fn short(what: &What, ports: &Ports, side: Side) -> String {
+pub(crate) fn short(what: &What, ports: &Ports, side: Side) -> String {
     let host = match what {
         What::Name(pattern) => pattern.as_str().to_owned(),
         What::Net(net) => net_text(net),

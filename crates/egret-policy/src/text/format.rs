@@ -58,30 +58,79 @@ pub fn format_policy(source_name: &str, text: &[u8]) -> Result<String, PolicyErr
 fn laid_out(report: &mut Report<'_>) -> Option<String> {
     let source = report.source();
     let (root, comments) = yaml::parse_with_comments(report)?;
-    let blank_lines: Vec<bool> = source
-        .split('\n')
-        .map(|line| line.trim().is_empty())
-        .collect();
-    let mut reader = Reader {
-        source,
-        comments: remarks(&comments, source, &blank_lines)
-            .into_iter()
-            .peekable(),
-        blank_lines,
-        last: 0,
-        json: comments.is_empty(),
-    };
-    let (header, root_map) = reader.document(&root)?;
-    let formatted = match reader.json {
-        true => write::json(&root_map),
-        false => write::yaml(&header, &root_map),
-    };
+    let formatted = Layout::of(&root, &comments, source)?.write();
     let mut again = Report::new(report.file().clone(), &formatted);
     let (root_again, comments_again) = yaml::parse_with_comments(&mut again)?;
     let same = same(&root, &root_again)
         && !again.has_errors()
         && texts(&comments, source) == texts(&comments_again, &formatted);
     same.then_some(formatted)
+}
+
+/// A policy that is ready to be written in its one layout.
+pub(crate) struct Layout<'a> {
+    header: Vec<Comment<'a>>,
+    root: Map<'a>,
+    /// Whether it is JSON, which has no comments.
+    json: bool,
+}
+
+impl<'a> Layout<'a> {
+    /// From the values of a policy and the places of its comments; none if it is no mapping.
+    pub(crate) fn of(root: &Node<'a>, comments: &[Span], source: &'a str) -> Option<Self> {
+        let blank_lines: Vec<bool> = source
+            .split('\n')
+            .map(|line| line.trim().is_empty())
+            .collect();
+        let mut reader = Reader {
+            source,
+            comments: remarks(comments, source, &blank_lines)
+                .into_iter()
+                .peekable(),
+            blank_lines,
+            last: 0,
+            json: comments.is_empty(),
+        };
+        let (header, root) = reader.document(root)?;
+        let json = reader.json;
+        Some(Self { header, root, json })
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// The items of a list of the policy, which is put in its place if it is not there; none if it is no list.
+    pub(crate) fn list(&mut self, key: &'static str) -> Option<&mut Vec<Item<'a>>> {
+        let items = &mut self.root.items;
+        let at = match items.iter().position(|(name, _)| name == key) {
+            Some(at) => at,
+            None => {
+                let before = |(name, _): &(Cow<'a, str>, Item<'a>)| {
+                    Place::Policy.order(name) <= Place::Policy.order(key)
+                };
+                let at = items.partition_point(before);
+                let list = Collection {
+                    items: Vec::new(),
+                    inline: self.json,
+                    foot: Vec::new(),
+                };
+                items.insert(at, (key.into(), write::Value::List(list).into()));
+                at
+            }
+        };
+        match items.get_mut(at).map(|(_, item)| &mut item.value) {
+            Some(write::Value::List(list)) => Some(&mut list.items),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn write(&self) -> String {
+        match self.json {
+            true => write::json(&self.root),
+            false => write::yaml(&self.header, &self.root),
+        }
+    }
 }
 
 /// Makes values to be written from the tree, and gives each comment to one of them.
@@ -399,12 +448,12 @@ fn remarks<'a>(spans: &[Span], source: &'a str, blank_lines: &[bool]) -> Vec<Rem
     spans.iter().map(remark).collect()
 }
 
-fn comment_text(span: Span, source: &str) -> &str {
+pub(crate) fn comment_text(span: Span, source: &str) -> &str {
     source.get(span.range()).unwrap_or_default().trim_end()
 }
 
 /// The comments in any order, for keys may have changed places.
-fn texts<'s>(spans: &[Span], source: &'s str) -> Vec<&'s str> {
+pub(crate) fn texts<'s>(spans: &[Span], source: &'s str) -> Vec<&'s str> {
     let mut texts: Vec<_> = spans
         .iter()
         .map(|span| comment_text(*span, source))
@@ -419,14 +468,14 @@ fn blank_before(blank_lines: &[bool], span: Span) -> bool {
     before.is_some_and(|line| blank_lines.get(line) == Some(&true))
 }
 
-fn column_of(source: &str, at: u32) -> usize {
+pub(crate) fn column_of(source: &str, at: u32) -> usize {
     let before = source.get(..at as usize).unwrap_or_default();
     let line = before.rsplit(['\n', '\r']).next().unwrap_or_default();
     line.chars().count()
 }
 
 /// Whether two trees have the same values. The keys of a mapping may stand in any order, none stands twice.
-fn same(one: &Node<'_>, other: &Node<'_>) -> bool {
+pub(crate) fn same(one: &Node<'_>, other: &Node<'_>) -> bool {
     match (&one.value, &other.value) {
         (Value::Scalar(one, kind), Value::Scalar(other, other_kind)) => {
             one == other && kind == other_kind
@@ -446,4 +495,4 @@ fn same(one: &Node<'_>, other: &Node<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -71,7 +71,7 @@ pub(crate) struct Comment<'a> {
 const WIDTH: usize = 100;
 /// Folded texts are broken here.
 const FOLDED_WIDTH: usize = 80;
-const STEP: usize = 2;
+pub(crate) const STEP: usize = 2;
 /// What stands at least between a value and the comment behind it.
 pub(crate) const GAP: usize = 2;
 
@@ -378,7 +378,7 @@ fn json_map(map: &Collection<'_, (Cow<'_, str>, Item<'_>)>, indent: usize, out: 
 }
 
 /// A text in one line, with quotes where it needs them; between brackets it needs them more often.
-fn text(text: &str, between_brackets: bool) -> Cow<'_, str> {
+pub(crate) fn text(text: &str, between_brackets: bool) -> Cow<'_, str> {
     if can_be_plain(text, between_brackets) {
         return Cow::Borrowed(text);
     }
@@ -454,7 +454,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Control characters, what else YAML takes for no character, and marks that change the direction of text.
-fn needs_escape(c: char) -> bool {
+pub(crate) fn needs_escape(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }

@@ -202,7 +202,7 @@ fn documentation_and_examples_are_as_they_would_be_formatted() {
 }
 
 /// Parts of policies, with comments and blank lines wherever they may stand.
-fn policy() -> impl Strategy<Value = String> {
+pub(crate) fn policy() -> impl Strategy<Value = String> {
     let noise = || {
         prop_oneof![
             4 => Just(String::new()),
