@@ -15,6 +15,7 @@ use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 
 use crate::Gateway;
+use crate::activity::Traffic;
 use crate::audit::{Door, Event, Record};
 use crate::dial::Dialled;
 use crate::door::{Asked, Client};
@@ -109,13 +110,6 @@ pub(crate) struct Opened {
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-/// What went over a connection.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Traffic {
-    pub(crate) up: u64,
-    pub(crate) down: u64,
-}
-
 /// Everything that has to happen before the first byte may pass. `check` puts to the permit what it is wanted for,
 /// `add` completes the record.
 pub(crate) async fn open(
@@ -149,7 +143,7 @@ pub(crate) async fn open(
     } = dialled;
     // Of several entries only those count by now that let it lead there.
     check(&permit)?;
-    let session = slot.enter(destination, addresses.clone());
+    let session = slot.enter(id, asker.door, destination, addresses.clone());
     session.open.asked_by(asker.shared_program());
     let now = gateway.matcher.load_full();
     if !Arc::ptr_eq(&now, &matcher) {
@@ -238,8 +232,6 @@ pub(crate) struct Journey<G = Permit> {
     tunnel: Tunnel<G>,
     up: Half,
     down: Half,
-    /// What went over it in requests that were read.
-    by_request: Traffic,
 }
 
 impl<G> Journey<G> {
@@ -251,7 +243,6 @@ impl<G> Journey<G> {
             tunnel,
             up: Half::default(),
             down: Half::starting_with(early),
-            by_request: Traffic::default(),
         })
     }
 }
@@ -307,7 +298,6 @@ async fn converse<G: Grant>(gateway: &Gateway, journey: &mut Journey<G>) -> Resu
         tunnel,
         up,
         down,
-        by_request,
     } = journey;
     let Client {
         stream,
@@ -323,40 +313,26 @@ async fn converse<G: Grant>(gateway: &Gateway, journey: &mut Journey<G>) -> Resu
     };
     if !stands("every-request") && matches!(speaks, Speaks::Http) && request.is_none() {
         *up = Half::starting_with(std::mem::take(input).into_bytes());
-        return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
+        let (server, moving) = (&tunnel.server, &tunnel.session.open.moving);
+        return Ok(relay::both(stream, server, up, down, &gateway.pool, moving).await?);
     }
     if let Speaks::Opaque = speaks {
-        return Ok(relay::both(stream, &tunnel.server, up, down, &gateway.pool).await?);
+        let (server, moving) = (&tunnel.server, &tunnel.session.open.moving);
+        return Ok(relay::both(stream, server, up, down, &gateway.pool, moving).await?);
     }
     tunnel.session.open.reads_requests();
     let first = request.take();
     let input = std::mem::take(input);
-    let carried = http::tunnel(
-        gateway,
-        *door,
-        stream,
-        (input, first),
-        tunnel,
-        by_request,
-        id,
-    );
+    let carried = http::tunnel(gateway, *door, stream, (input, first), tunnel, id);
     Box::pin(carried).await
 }
 
 /// Ends a connection, then puts its end on record.
 async fn close<G: Grant>(gateway: &Gateway, journey: Box<Journey<G>>, why: Option<&'static str>) {
     let Journey {
-        id,
-        client,
-        tunnel,
-        up,
-        down,
-        by_request,
+        id, client, tunnel, ..
     } = *journey;
-    let traffic = Traffic {
-        up: up.moved() + by_request.up,
-        down: down.moved() + by_request.down,
-    };
+    let traffic = tunnel.session.open.moving.so_far();
     let door = client.door;
     drop(client);
     let Tunnel {

@@ -393,7 +393,7 @@ impl Harness {
                     request: None,
                 },
                 Tunnel {
-                    session: slot.enter(to.clone(), vec![address]),
+                    session: slot.enter("", Door::Captured, to.clone(), vec![address]),
                     grant,
                     server: theirs,
                     to: SocketAddr::new(address, to.port()),

@@ -13,6 +13,7 @@
 //! environment or arguments (`egret`).
 #![forbid(unsafe_code)]
 
+mod activity;
 pub mod audit;
 mod dial;
 mod door;
@@ -37,6 +38,7 @@ mod summary;
 #[expect(clippy::disallowed_methods, reason = "tests are the clients")]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -51,6 +53,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use activity::{Activity, Connection, Counts, Question, Reply};
 pub use dial::{UpstreamProxy, UpstreamProxyError};
 pub use door::{Callers, Protocol, Published};
 pub use identify::Identify;
@@ -60,6 +63,7 @@ pub use limits::Limits;
 pub use resolve::{ResolverConfig, ResolverError, Servers};
 pub use summary::{Failure, Refusal};
 
+use activity::MOST_TOLD;
 use audit::{Basis, Door, Event, Record};
 use dial::Dialler;
 use identify::Identifier;
@@ -305,6 +309,26 @@ impl Gateway {
     /// What was allowed so far and could not be reached, the most frequent first.
     pub fn failures(&self) -> Vec<Failure> {
         self.summary.failures()
+    }
+
+    /// What goes on right now.
+    pub fn activity(&self) -> Activity {
+        let mut counts = Counts {
+            refused: self.summary.refused(),
+            failed: self.summary.failed(),
+            ..Counts::default()
+        };
+        let mut open = Vec::new();
+        for sessions in [&self.sessions, &self.published] {
+            sessions.tell(&mut counts, &mut open);
+        }
+        open.sort_by_key(|(since, _)| Reverse(*since));
+        open.truncate(MOST_TOLD);
+        Activity {
+            connections: open.into_iter().map(|(_, connection)| connection).collect(),
+            counts,
+            questions: Vec::new(),
+        }
     }
 
     /// Waits until half of a great many connections have ended: a good moment to give memory back to the system, which an

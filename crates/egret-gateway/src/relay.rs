@@ -22,12 +22,12 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 
+use crate::activity::{Count, Moving};
+
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Half {
     held: Held,
-    /// Bytes written to where they were going.
-    moved: u64,
     /// The kernel gave no pipe; do not ask again.
     copy_only: bool,
     /// Nothing more comes; what is held is the rest.
@@ -82,11 +82,6 @@ impl Half {
         self.ended = true;
     }
 
-    /// Bytes that reached the other side.
-    pub(crate) fn moved(&self) -> u64 {
-        self.moved
-    }
-
     /// Whether this direction holds bytes that are still to be written.
     pub(crate) fn holds_some(&self) -> bool {
         match &self.held {
@@ -97,20 +92,21 @@ impl Half {
         }
     }
 
-    /// Moves everything from `from` to `to`, until `from` has ended; passing on that end is the caller's. May be dropped
-    /// at any await and run again.
+    /// Moves everything from `from` to `to`, until `from` has ended; passing on that end is the caller's. `moved` counts
+    /// what was written. May be dropped at any await and run again.
     pub(crate) async fn run(
         &mut self,
         from: &TcpStream,
         to: &TcpStream,
         pool: &Pool,
+        moved: &Count,
     ) -> io::Result<()> {
         loop {
-            self.flush(to).await?;
+            self.flush(to, moved).await?;
             if self.ended {
                 return Ok(());
             }
-            match self.fill(from, pool) {
+            match self.fill(from, pool, moved) {
                 Ok(0) => {
                     self.ended = true;
                     self.release(pool);
@@ -126,11 +122,11 @@ impl Half {
     }
 
     /// Writes all that is held. May be dropped and run again.
-    pub(crate) async fn flush(&mut self, to: &TcpStream) -> io::Result<()> {
+    pub(crate) async fn flush(&mut self, to: &TcpStream, moved: &Count) -> io::Result<()> {
         while self.holds_some() {
             match self.drain(to) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => self.moved += written as u64,
+                Ok(written) => moved.add(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(to).await?,
                 Err(error) => return Err(error),
             }
@@ -142,8 +138,8 @@ impl Half {
     }
 
     /// Reads once; called with nothing held.
-    fn fill(&mut self, from: &TcpStream, pool: &Pool) -> io::Result<usize> {
-        if self.moved >= SPLICE_AFTER && !self.copy_only && !matches!(self.held, Held::Pipe { .. })
+    fn fill(&mut self, from: &TcpStream, pool: &Pool, moved: &Count) -> io::Result<usize> {
+        if moved.get() >= SPLICE_AFTER && !self.copy_only && !matches!(self.held, Held::Pipe { .. })
         {
             match pool.pipe() {
                 Some(pipe) => {
@@ -250,17 +246,18 @@ pub(crate) async fn both(
     up: &mut Half,
     down: &mut Half,
     pool: &Pool,
+    moving: &Moving,
 ) -> io::Result<()> {
     let up_first = tokio::select! {
-        ended = up.run(client, server, pool) => ended.map(|()| true)?,
-        ended = down.run(server, client, pool) => ended.map(|()| false)?,
+        ended = up.run(client, server, pool, &moving.up) => ended.map(|()| true)?,
+        ended = down.run(server, client, pool, &moving.down) => ended.map(|()| false)?,
     };
     if up_first {
         pass_end(server);
-        down.run(server, client, pool).await
+        down.run(server, client, pool, &moving.down).await
     } else {
         pass_end(client);
-        up.run(client, server, pool).await
+        up.run(client, server, pool, &moving.up).await
     }
 }
 

@@ -1,17 +1,22 @@
 //! The connections that are open, so that a new policy can be put to them.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use atomic_waker::AtomicWaker;
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken};
+use egret_policy::{Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken, Target};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use crate::activity::{Connection, Counts, MOST_TOLD, Moving, Traffic};
+use crate::audit::Door;
 use crate::limits::Limit;
 use crate::refused::Refused;
 
@@ -24,6 +29,8 @@ pub(crate) struct Sessions {
     taken: AtomicUsize,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Open>>>,
+    /// What went over those that have ended.
+    past: Mutex<Traffic>,
     /// Told when connections have been put to a new policy.
     again: Notify,
     /// Told when a connection has ended.
@@ -37,6 +44,9 @@ pub(crate) struct Sessions {
 /// One connection that was allowed.
 #[derive(Debug)]
 pub(crate) struct Open {
+    id: Box<str>,
+    door: Door,
+    since: SystemTime,
     destination: Destination,
     addresses: Vec<IpAddr>,
     /// Whose connection it is, if a policy wanted to know when it was made.
@@ -48,6 +58,8 @@ pub(crate) struct Open {
     asked: Mutex<Option<(String, String)>>,
     lost: OnceLock<Lost>,
     wake: AtomicWaker,
+    /// What goes over it is counted here.
+    pub(crate) moving: Moving,
 }
 
 /// Why an open connection is to be closed.
@@ -81,6 +93,7 @@ impl Sessions {
             taken: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             open: Mutex::default(),
+            past: Mutex::default(),
             again: Notify::new(),
             ended: Notify::new(),
             peak: AtomicUsize::new(0),
@@ -143,20 +156,44 @@ impl Sessions {
         self.all().shrink_to_fit();
     }
 
+    /// Adds what goes on here to `counts`, and the newest of the open connections to `connections`, each with the time
+    /// since when it is.
+    pub(crate) fn tell(
+        &self,
+        counts: &mut Counts,
+        connections: &mut Vec<(SystemTime, Connection)>,
+    ) {
+        let all = self.all();
+        let mut traffic = *self.past();
+        all.values()
+            .for_each(|open| traffic += open.moving.so_far());
+        counts.open += all.len() as u64;
+        counts.allowed += self.next.load(Ordering::Relaxed);
+        counts.bytes_up += traffic.up;
+        counts.bytes_down += traffic.down;
+        let mut open: Vec<_> = all.iter().collect();
+        open.sort_unstable_by_key(|(number, _)| Reverse(**number));
+        open.truncate(MOST_TOLD);
+        connections.extend(open.into_iter().map(|(_, open)| (open.since, open.told())));
+    }
+
     fn one_more(&self, number: u64, open: Arc<Open>) {
         let mut all = self.all();
         all.insert(number, open);
         self.peak.fetch_max(all.len(), Ordering::Relaxed);
     }
 
-    fn one_less(&self, number: u64) {
-        let mut all = self.all();
+    fn one_less(&self, all: &mut HashMap<u64, Arc<Open>>, number: u64) {
         all.remove(&number);
         let peak = self.peak.load(Ordering::Relaxed);
         if peak >= MANY && all.len() <= peak / 2 {
             self.peak.store(all.len(), Ordering::Relaxed);
             self.fewer.notify_one();
         }
+    }
+
+    fn past(&self) -> MutexGuard<'_, Traffic> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<u64, Arc<Open>>> {
@@ -166,8 +203,17 @@ impl Sessions {
 
 impl Slot {
     /// Turns the right into an entry among the open connections.
-    pub(crate) fn enter(self, destination: Destination, addresses: Vec<IpAddr>) -> Session {
+    pub(crate) fn enter(
+        self,
+        id: &str,
+        door: Door,
+        destination: Destination,
+        addresses: Vec<IpAddr>,
+    ) -> Session {
         let open = Arc::new(Open {
+            id: id.into(),
+            door,
+            since: SystemTime::now(),
             destination,
             addresses,
             program: ArcSwapOption::empty(),
@@ -176,6 +222,7 @@ impl Slot {
             asked: Mutex::default(),
             lost: OnceLock::new(),
             wake: AtomicWaker::new(),
+            moving: Moving::default(),
         });
         let sessions = self.sessions.clone();
         // The session holds a place of its own; this one's is given back when `self` goes.
@@ -201,7 +248,12 @@ impl Drop for Slot {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.one_less(self.number);
+        let traffic = self.open.moving.so_far();
+        // In one go, so that whoever looks finds it among these or those.
+        let mut all = self.sessions.all();
+        *self.sessions.past() += traffic;
+        self.sessions.one_less(&mut all, self.number);
+        drop(all);
         self.sessions.taken.fetch_sub(1, Ordering::Relaxed);
         self.sessions.ended.notify_waiters();
     }
@@ -270,6 +322,24 @@ impl Open {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    fn told(&self) -> Connection {
+        let Traffic { up, down } = self.moving.so_far();
+        Connection {
+            id: self.id.to_string(),
+            host: match self.destination.target() {
+                Target::Name(name) => name.to_string(),
+                Target::Address(address) => address.to_string(),
+            },
+            port: self.destination.port(),
+            door: self.door,
+            program: self.program().map(|program| program.executable.clone()),
+            // A clock that is out of all bounds is shown as what it begins with.
+            since: format!("{:.3}", Timestamp::try_from(self.since).unwrap_or_default()),
+            bytes_up: up,
+            bytes_down: down,
+        }
+    }
+
     /// What its destination resolved to.
     pub(crate) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
@@ -312,7 +382,7 @@ mod tests {
     fn open(sessions: &Arc<Sessions>, count: usize) -> Vec<Session> {
         let destination = Destination::from_authority("www.example.com:443", None).unwrap();
         let slot = || sessions.slot(&destination).unwrap();
-        let enter = |_| slot().enter(destination.clone(), Vec::new());
+        let enter = |_| slot().enter("id", Door::Captured, destination.clone(), Vec::new());
         (0..count).map(enter).collect()
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use egret_policy::{Denial, Reason};
 use serde::{Deserialize, Serialize};
 
+use crate::activity::Count;
+
 /// All refusals of one destination for one reason, which the same change would allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -37,6 +39,9 @@ pub struct Failure {
 pub(crate) struct Summary {
     refused: Mutex<Groups>,
     failed: Mutex<HashMap<(String, String), u64>>,
+    /// All of them, whatever they are.
+    refusals: Count,
+    failures: Count,
 }
 
 /// How often, for each destination and reason, and what there is to say of it: the hint, or else the cause.
@@ -51,6 +56,7 @@ enum Say {
 
 impl Summary {
     pub(crate) fn count(&self, destination: String, denial: &Denial) {
+        self.refusals.add(1);
         let groups = &mut *self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let say = match denial.hint() {
             Some(hint) => Say::Hint(hint.to_string()),
@@ -69,11 +75,22 @@ impl Summary {
     }
 
     pub(crate) fn count_failure(&self, destination: String, cause: &str) {
+        self.failures.add(1);
         let failed = &mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (destination, cause.to_owned());
         if failed.len() < GROUPS || failed.contains_key(&key) {
             *failed.entry(key).or_insert(0) += 1;
         }
+    }
+
+    /// How many refusals there were.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refusals.get()
+    }
+
+    /// How many failures there were.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.get()
     }
 
     pub(crate) fn failures(&self) -> Vec<Failure> {

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::secrets::{UNIX_SOCKETS, bound_names};
 use crate::source::Origin;
 use crate::verify::Plan;
+use egret_gateway::{Activity, Reply};
 use egret_policy::SandboxId;
 use egret_sandbox::peer_user;
 use rustix::io::Errno;
@@ -37,6 +38,22 @@ pub(crate) enum Request {
         /// What is in the file, if it is from one.
         text: String,
     },
+    /// What goes on right now.
+    Activity,
+    /// Go by these entries, too, as by flags, whatever policy is loaded from now on.
+    Amend {
+        /// As `--allow` takes them.
+        allow: Vec<String>,
+        /// As `--deny` takes them.
+        deny: Vec<String>,
+    },
+    /// Answer a question that it asks.
+    Reply {
+        /// The question's id.
+        question: String,
+        /// The answer.
+        reply: Reply,
+    },
     /// These addresses are the host from now on: of a gateway in a container, which cannot see them.
     SetHosts {
         /// All of them.
@@ -54,6 +71,8 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::Activity`].
+    Activity(Activity),
     /// To [`Request::Probe`]: what the prober told.
     Probed(String),
     /// It is done.
@@ -75,6 +94,9 @@ pub(crate) struct Status {
     pub(crate) program: String,
     /// The policy's file, if it has one.
     pub(crate) policy: Option<String>,
+    /// The same, for whoever wants to change it; absent from an egret that cannot say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<Origin>,
     /// Its audit log.
     pub(crate) log: String,
 }

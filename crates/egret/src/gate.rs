@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) name: SandboxId,
     pub(crate) log: audit::Log,
     pub(crate) policy: PolicySource,
+    /// Held by whoever replaces the policy.
+    pub(crate) replacing: Mutex<()>,
     /// The last thing to use on a sandbox, once it runs.
     pub(crate) killer: Mutex<Option<Killer>>,
     /// What the policy opens, for a prober.
@@ -118,6 +120,7 @@ impl Gate {
             started: jiff::Timestamp::now().to_string(),
             program,
             policy: None,
+            origin: None,
             log: log_path.display().to_string(),
         };
         let shared = Arc::new(Shared {
@@ -125,6 +128,7 @@ impl Gate {
             name,
             log,
             policy,
+            replacing: Mutex::default(),
             killer: Mutex::new(None),
             opened: Mutex::new(opened),
             prober: Mutex::new(None),
@@ -167,8 +171,9 @@ impl Gate {
         let Some(origin) = self.shared.policy.origin() else {
             return;
         };
-        let loaded = self.shared.policy.reload(self.shared.name.as_str());
-        if let Err(failure) = self.shared.replace_policy(loaded, origin) {
+        let name = self.shared.name.as_str();
+        let reload = |policy: &PolicySource| policy.reload(name);
+        if let Err(failure) = self.shared.replace_policy(reload, &origin.to_string()) {
             say!("egret: {failure}\negret: the policy stays as it was");
         }
     }
@@ -199,17 +204,22 @@ impl Shared {
         self.gateway.refused_packet(protocol, address, port);
     }
 
+    /// Goes by what `load` makes of the policy from now on; `source` says on record what that is.
     fn replace_policy(
         &self,
-        loaded: Result<Loaded, Failure>,
-        origin: Origin,
+        load: impl FnOnce(&PolicySource) -> Result<Loaded, Failure>,
+        source: &str,
     ) -> Result<(), Failure> {
-        match loaded {
+        // One after the other, so that none puts back what another has replaced.
+        let _turn = self
+            .replacing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match load(&self.policy) {
             Ok(Loaded { policy, basis }) => {
                 let matcher = Arc::new(policy.compile());
-                self.gateway.set_policy(matcher, &origin.to_string(), basis);
+                self.gateway.set_policy(matcher, source, basis);
                 *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Opened::by(&policy);
-                self.policy.set_origin(origin);
                 Ok(())
             }
             Err(failure) => {
@@ -219,6 +229,17 @@ impl Shared {
                 Err(failure)
             }
         }
+    }
+
+    /// Goes by these entries, too.
+    fn amend(&self, allow: &[String], deny: &[String]) -> Result<(), Failure> {
+        let mut source = format!("{}, and for the rest of this run", self.policy.described());
+        for (flag, entries) in [("--allow", allow), ("--deny", deny)] {
+            for entry in entries {
+                source.extend([" ", flag, " ", entry]);
+            }
+        }
+        self.replace_policy(|policy| policy.amend(allow, deny), &source)
     }
 
     /// Has a prober run beside the program, and returns what it tells.
@@ -255,19 +276,26 @@ impl Shared {
     pub(crate) fn answer(&self, request: Request, status: &Status) -> Answer {
         match request {
             Request::Status => {
-                let policy = self.policy.origin().map(|origin| origin.to_string());
+                let origin = self.policy.origin();
                 Answer::Status(Status {
-                    policy,
+                    policy: origin.as_ref().map(Origin::to_string),
+                    origin,
                     ..status.clone()
                 })
             }
             Request::SetPolicy { origin, text } => {
-                let loaded = self.policy.with_text(&origin, text.as_bytes());
-                match self.replace_policy(loaded, origin) {
+                let load = |policy: &PolicySource| policy.with_text(&origin, text.as_bytes());
+                match self.replace_policy(load, &origin.to_string()) {
                     Ok(()) => Answer::Done,
                     Err(failure) => Answer::Refused(failure.to_string()),
                 }
             }
+            Request::Activity => Answer::Activity(self.gateway.activity()),
+            Request::Amend { allow, deny } => match self.amend(&allow, &deny) {
+                Ok(()) => Answer::Done,
+                Err(failure) => Answer::Refused(failure.to_string()),
+            },
+            Request::Reply { .. } => Answer::Refused("the question is not open any more".into()),
             Request::SetHosts { .. } => {
                 Answer::Refused("this machine's addresses are seen from here".into())
             }

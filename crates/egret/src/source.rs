@@ -5,14 +5,14 @@ pub(crate) mod named;
 use crate::failure::Failure;
 use crate::files::{self, is_writable};
 use egret_gateway::audit::Basis;
-use egret_policy::{HostGatewayPorts, Language, Policy};
+use egret_policy::{HostGatewayPorts, Language, Parsed, Policy};
 use egret_sandbox::Mark;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a policy is from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -104,13 +104,9 @@ impl Origin {
 
     /// The same, and the language that it is in.
     pub(crate) fn parse_with_language(&self, text: &[u8]) -> Result<(Policy, Language), Failure> {
-        let unusable =
-            |why: String| Failure::new(format!("the policy {self} cannot be used\n{why}"));
         match self {
-            Self::File { path, service, .. } => {
-                let file = path.display().to_string();
-                let mut parsed = Policy::parse_service(&file, text, service.as_deref())
-                    .map_err(|errors| unusable(errors.to_string()))?;
+            Self::File { .. } => {
+                let mut parsed = self.parsed(text)?;
                 let warnings = parsed.warnings.len();
                 if warnings > 0 && std::io::stderr().is_terminal() {
                     let warnings = if warnings == 1 {
@@ -129,9 +125,31 @@ impl Origin {
                 }
                 Ok((parsed.policy, parsed.language))
             }
-            Self::BuiltIn(name) => Policy::built_in(name)
-                .map(|policy| (policy, Language::ToolHive))
-                .ok_or_else(|| unusable("there is none of that name".into())),
+            Self::BuiltIn(_) => self
+                .parsed(text)
+                .map(|parsed| (parsed.policy, parsed.language)),
+        }
+    }
+
+    /// What `text`, read from there, is, without a word to anybody.
+    fn parsed(&self, text: &[u8]) -> Result<Parsed, Failure> {
+        let unusable =
+            |why: String| Failure::new(format!("the policy {self} cannot be used\n{why}"));
+        match self {
+            Self::File { path, service, .. } => {
+                let name = path.display().to_string();
+                Policy::parse_service(&name, text, service.as_deref())
+                    .map_err(|errors| unusable(errors.to_string()))
+            }
+            Self::BuiltIn(name) => match Policy::built_in(name) {
+                Some(policy) => Ok(Parsed {
+                    policy,
+                    warnings: Vec::new(),
+                    language: Language::ToolHive,
+                    notes: Vec::new(),
+                }),
+                None => Err(unusable("there is none of that name".into())),
+            },
         }
     }
 }
@@ -177,12 +195,26 @@ pub(crate) struct Loaded {
 /// A file or profile, if there is one, and flags, which go on top of whatever is loaded.
 #[derive(Debug)]
 pub(crate) struct PolicySource {
-    pub(crate) allow: Vec<String>,
-    pub(crate) deny: Vec<String>,
     pub(crate) host_gateway: Option<HostGatewayPorts>,
     /// What the program may do with which files: a policy that it can write to is not read again.
     pub(crate) marks: Vec<(PathBuf, Mark)>,
-    origin: Mutex<Option<Origin>>,
+    current: Mutex<Current>,
+}
+
+/// What the policy was made of that was loaded last.
+#[derive(Clone, Debug, Default)]
+struct Current {
+    origin: Option<Origin>,
+    /// What the file had in it.
+    text: Option<Arc<[u8]>>,
+    flags: Flags,
+}
+
+/// `--allow` and `--deny`, and what was added to them while the sandbox ran.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) allow: Vec<String>,
+    pub(crate) deny: Vec<String>,
 }
 
 impl PolicySource {
@@ -193,20 +225,19 @@ impl PolicySource {
         host_gateway: Option<HostGatewayPorts>,
     ) -> Self {
         Self {
-            allow,
-            deny,
             host_gateway,
             marks: Vec::new(),
-            origin: Mutex::new(origin),
+            current: Mutex::new(Current {
+                origin,
+                text: None,
+                flags: Flags { allow, deny },
+            }),
         }
     }
 
     /// What the policy is from now.
     pub(crate) fn origin(&self) -> Option<Origin> {
-        self.origin
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current().origin.clone()
     }
 
     /// The same in words.
@@ -217,9 +248,9 @@ impl PolicySource {
         }
     }
 
-    /// Takes a policy that was read elsewhere; once it is in use, this is where it is from.
-    pub(crate) fn set_origin(&self, origin: Origin) {
-        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(origin);
+    /// The flags that go on top now.
+    pub(crate) fn flags(&self) -> Flags {
+        self.current().flags.clone()
     }
 
     /// Reads the policy from where it is from; without that there are the flags.
@@ -232,7 +263,7 @@ impl PolicySource {
     pub(crate) fn load_from(&self, text: Option<&[u8]>) -> Result<Loaded, Failure> {
         match (self.origin(), text) {
             (Some(origin), Some(text)) => self.with_text(&origin, text),
-            _ => self.with_flags(Policy::deny_all(), self.basis(None)),
+            _ => self.with_flags(Policy::deny_all(), None, &self.flags()),
         }
     }
 
@@ -252,15 +283,51 @@ impl PolicySource {
         }
     }
 
-    /// The policy that `text`, read from `origin`, and the flags make together.
+    /// The policy that `text`, read from `origin`, and the flags make together. If they do, this is where the policy is
+    /// from now.
     pub(crate) fn with_text(&self, origin: &Origin, text: &[u8]) -> Result<Loaded, Failure> {
-        self.with_flags(origin.parse(text)?, self.basis(Some((origin, text))))
+        let loaded = self.with_flags(origin.parse(text)?, Some((origin, text)), &self.flags())?;
+        let mut current = self.current();
+        current.origin = Some(origin.clone());
+        current.text = Some(text.into());
+        Ok(loaded)
     }
 
-    fn basis(&self, read: Option<(&Origin, &[u8])>) -> Basis {
+    /// The policy as it was loaded last, with these flags on top as well, now and whenever it is loaded again.
+    pub(crate) fn amend(&self, allow: &[String], deny: &[String]) -> Result<Loaded, Failure> {
+        let Current {
+            origin,
+            text,
+            mut flags,
+        } = self.current().clone();
+        let add = |list: &mut Vec<String>, more: &[String]| {
+            for entry in more {
+                if !list.contains(entry) {
+                    list.push(entry.clone());
+                }
+            }
+        };
+        add(&mut flags.allow, allow);
+        add(&mut flags.deny, deny);
+        let read = origin.as_ref().zip(text.as_deref());
+        let policy = match read {
+            // Whatever there is to say about it was said when it was loaded.
+            Some((origin, text)) => origin.parsed(text)?.policy,
+            None => Policy::deny_all(),
+        };
+        let loaded = self.with_flags(policy, read, &flags)?;
+        self.current().flags = flags;
+        Ok(loaded)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn basis(&self, read: Option<(&Origin, &[u8])>, flags: &Flags) -> Basis {
         let basis = Basis {
-            allow: self.allow.clone(),
-            deny: self.deny.clone(),
+            allow: flags.allow.clone(),
+            deny: flags.deny.clone(),
             ..Basis::default()
         };
         let mut basis = basis.with_host_gateway(self.host_gateway.as_ref());
@@ -278,14 +345,19 @@ impl PolicySource {
         }
     }
 
-    fn with_flags(&self, mut policy: Policy, basis: Basis) -> Result<Loaded, Failure> {
+    fn with_flags(
+        &self,
+        mut policy: Policy,
+        read: Option<(&Origin, &[u8])>,
+        flags: &Flags,
+    ) -> Result<Loaded, Failure> {
         follow_links(&mut policy);
-        for text in &self.allow {
+        for text in &flags.allow {
             policy
                 .add_allow_flag(text)
                 .map_err(|error| Failure::new(error.to_string()))?;
         }
-        for text in &self.deny {
+        for text in &flags.deny {
             policy
                 .add_deny_flag(text)
                 .map_err(|error| Failure::new(error.to_string()))?;
@@ -304,7 +376,10 @@ impl PolicySource {
                 "{rule}: `http` on port 443 needs a look inside TLS, which this version cannot take; \
                  give the entry `ports: [80]`, or leave `http` out to allow every request"
             ))),
-            None => Ok(Loaded { policy, basis }),
+            None => Ok(Loaded {
+                policy,
+                basis: self.basis(read, flags),
+            }),
         }
     }
 }
@@ -333,6 +408,7 @@ pub(crate) fn end_of_link(path: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::settings;
+    use egret_policy::{Destination, HostAddresses};
 
     #[test]
     fn a_policy_that_needs_a_look_inside_tls_is_not_run() {
@@ -368,6 +444,39 @@ mod tests {
         let error = load(true).unwrap_err().to_string();
         let expected = "profile.json:2: a privileged program could undo its sandbox";
         assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn what_is_added_while_it_runs_goes_on_top_of_whatever_is_loaded() {
+        let (once, twice) = (["b.test".to_owned()], ["d.test:8443".to_owned()]);
+        let allows = |loaded: &Loaded, to: &str| {
+            let to = Destination::from_authority(to, None).unwrap();
+            let hosts = HostAddresses::new([]);
+            loaded.policy.compile().decide(&to, None, &hosts).is_ok()
+        };
+        let source = PolicySource::new(None, vec!["a.test".into()], Vec::new(), None);
+        let amended = source.amend(&once, &[]).unwrap();
+        assert!(allows(&amended, "a.test:443") && allows(&amended, "b.test:443"));
+        assert_eq!(amended.basis.allow, ["a.test", "b.test"]);
+        // What cannot be understood changes nothing.
+        let error = source.amend(&["c.test".into(), "http://".into()], &[]);
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .starts_with("--allow http://")
+        );
+        assert_eq!(source.flags().allow, ["a.test", "b.test"]);
+        // A policy that comes later is added to as well, and one that is there is not forgotten.
+        let named = Origin::named("p.yaml").unwrap();
+        let loaded = source.with_text(&named, b"version: 1\nallow: [c.test]");
+        assert!(allows(&loaded.unwrap(), "b.test:443"));
+        let amended = source.amend(&twice, &["c.test".into()]).unwrap();
+        assert!(allows(&amended, "d.test:8443") && !allows(&amended, "c.test:443"));
+        assert_eq!(source.origin(), Some(named));
+        // The same once more is not there twice.
+        source.amend(&twice, &[]).unwrap();
+        assert_eq!(source.flags().allow, ["a.test", "b.test", "d.test:8443"]);
     }
 
     #[test]

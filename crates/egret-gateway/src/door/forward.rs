@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use super::{Asked, Client, Reply, part, send};
 use crate::Gateway;
 use crate::audit::{Door, Event};
-use crate::flow::{self, Traffic, Tunnel, record_close, reset};
+use crate::flow::{self, Tunnel, record_close, reset};
 use crate::grant::Grant as _;
 use crate::identify::Asker;
 use crate::inspect::http::head::{BadHead, Framing, Request};
@@ -188,7 +188,7 @@ async fn carry(
             last: upstream.tunnel.grant.inspects() && with_body,
             tells_end: false,
         };
-        let mut traffic = Traffic::default();
+        let before = open.moving.so_far();
         let ends = Ends {
             client,
             input: &mut *input,
@@ -198,7 +198,7 @@ async fn carry(
         let ended = tokio::select! {
             biased;
             lost = upstream.tunnel.session.open.until_lost() => Err(Stopped::Lost(lost)),
-            ended = exchange(ends, request, &line, framing, &gateway.limits, &gateway.pool, &mut traffic) => ended.map_err(Stopped::Broken),
+            ended = exchange(ends, request, &line, framing, &gateway.limits, &gateway.pool, &open.moving) => ended.map_err(Stopped::Broken),
         };
         if let (
             true,
@@ -215,17 +215,16 @@ async fn carry(
                 Door::Forward,
                 &destination,
                 since,
-                traffic,
+                open.moving.so_far() - before,
                 None,
             )
             .await;
             continue;
         }
         if let Ok(After::Upgraded) = ended {
-            let (up, down) = upgraded(gateway, client, input, &mut upstream).await;
-            traffic.up += up;
-            traffic.down += down;
+            upgraded(gateway, client, input, &mut upstream).await;
         }
+        let traffic = upstream.tunnel.session.open.moving.so_far() - before;
         let why = match &ended {
             Err(Stopped::Lost(Lost::Denied(denial))) => Some(denial.reason().code()),
             _ => None,
@@ -361,26 +360,34 @@ impl Upstream {
     }
 }
 
-/// Carries WebSocket frames until the end, and says how many bytes went each way.
+/// Carries WebSocket frames until the end.
 async fn upgraded(
     gateway: &Gateway,
     client: &TcpStream,
     input: &mut Input,
     upstream: &mut Upstream,
-) -> (u64, u64) {
+) {
     let mut up = Half::starting_with(std::mem::take(input).into_bytes());
     let mut down = Half::starting_with(std::mem::take(&mut upstream.input).into_bytes());
     let server = &upstream.tunnel.server;
+    let open = &upstream.tunnel.session.open;
+    let relayed = relay::both(
+        client,
+        server,
+        &mut up,
+        &mut down,
+        &gateway.pool,
+        &open.moving,
+    );
     let whole = tokio::select! {
         biased;
-        _ = upstream.tunnel.session.open.until_lost() => false,
-        ended = relay::both(client, server, &mut up, &mut down, &gateway.pool) => ended.is_ok(),
+        _ = open.until_lost() => false,
+        ended = relayed => ended.is_ok(),
     };
     if !whole {
         reset(client);
         reset(server);
     }
-    (up.moved(), down.moved())
 }
 
 /// The `Host` field that goes with `destination`: without the port that `http:` has anyway.

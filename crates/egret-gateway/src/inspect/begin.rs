@@ -34,9 +34,10 @@ pub(crate) async fn begin<G: Grant>(
     tunnel: &Tunnel<G>,
     (up, down): (&mut Half, &mut Half),
 ) -> Result<Speaks, Ending> {
+    let moved = &tunnel.session.open.moving.down;
     let speaks = {
         let mut answering = true;
-        let answers = down.run(&tunnel.server, client, &gateway.pool);
+        let answers = down.run(&tunnel.server, client, &gateway.pool, moved);
         let sniffed = sniff(gateway, client, input, tunnel, up);
         tokio::pin!(answers, sniffed);
         loop {
@@ -51,7 +52,7 @@ pub(crate) async fn begin<G: Grant>(
         }
     };
     match speaks {
-        Speaks::Http if down.moved() > 0 || down.holds_some() => Err(Refused::protocol(
+        Speaks::Http if moved.get() > 0 || down.holds_some() => Err(Refused::protocol(
             tunnel.grant.destination().to_string(),
             "HTTP was begun on a connection on which the server spoke first",
         )
@@ -109,11 +110,11 @@ async fn sniff<G: Grant>(
                 deadline = deadline.or_else(|| Some(Instant::now() + patience));
             }
             Some(First::Hold | First::Watch) => {
-                pass_on(input, up, &tunnel.server).await?;
+                pass_on(input, up, tunnel).await?;
                 (seen, watched, deadline) = (0, true, None);
             }
             Some(First::Prelude) => {
-                pass_on(input, up, &tunnel.server).await?;
+                pass_on(input, up, tunnel).await?;
                 // What comes next is held back like the first bytes, even if the prelude itself was slow.
                 sniffer = Sniffer::default();
                 (seen, watched, deadline) = (0, false, None);
@@ -150,7 +151,7 @@ async fn sniff<G: Grant>(
                 Err(_) => {
                     // No HTTP client stops within its request line: this is something else that waits for an
                     // answer. Should it turn out to be HTTP after all, it goes no further than that line.
-                    pass_on(input, up, &tunnel.server).await?;
+                    pass_on(input, up, tunnel).await?;
                     (seen, watched, deadline) = (0, true, None);
                     continue;
                 }
@@ -176,10 +177,10 @@ async fn sniff<G: Grant>(
 }
 
 /// Sends on what the client has sent so far.
-async fn pass_on(input: &mut Input, up: &mut Half, server: &TcpStream) -> io::Result<()> {
+async fn pass_on<G>(input: &mut Input, up: &mut Half, tunnel: &Tunnel<G>) -> io::Result<()> {
     up.push(&std::mem::take(input).into_bytes());
-    up.flush(server).await?;
-    Ok(())
+    up.flush(&tunnel.server, &tunnel.session.open.moving.up)
+        .await
 }
 
 fn begins_tls(input: &Input) -> bool {

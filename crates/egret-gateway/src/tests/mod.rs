@@ -3,6 +3,7 @@
 //! Loopback can be reached through the host gateway only, so that is what the test policies open:
 //! `host.docker.internal` stands for 127.0.0.1 here. Names that have to resolve are asked of a stub server.
 
+mod activity;
 mod captured;
 mod connect;
 mod dns;
@@ -37,7 +38,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::audit::{Basis, Event, Log, Record, Verdict};
+use crate::audit::{Basis, Door, Event, Log, Record, Verdict};
 use crate::{
     Config, Doors, Gateway, HostGateway, Identify, InboundHosts, Inside, Limits, Published,
     ResolverConfig, Servers, UpstreamProxy,

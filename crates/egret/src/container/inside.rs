@@ -8,7 +8,7 @@ use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::gate::{Shared, give_memory_back, handed_over, limits};
 use crate::settings;
-use crate::source::{Loaded, Origin, PolicySource};
+use crate::source::{Flags, Loaded, Origin, PolicySource};
 use crate::summary::Ending;
 use crate::verify::Opened;
 use egret_gateway::audit::Basis;
@@ -234,6 +234,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         started: jiff::Timestamp::now().to_string(),
         program: settings.image.clone(),
         policy: None,
+        origin: None,
         log: String::new(),
     };
     let shared = Shared {
@@ -241,6 +242,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         name: settings.sandbox.clone(),
         log,
         policy: source,
+        replacing: Mutex::default(),
         killer: Mutex::new(None),
         opened: Mutex::new(Opened::by(&policy)),
         prober: Mutex::new(None),
@@ -265,6 +267,17 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
                 match shared.answer(Request::SetPolicy { origin, text }, &status) {
                     Answer::Done => {
                         settings.policy = Some(new);
+                        kept(&settings)
+                    }
+                    refused => refused,
+                }
+            }
+            Request::Amend { allow, deny } => {
+                let request = Request::Amend { allow, deny };
+                match shared.answer(request, &status) {
+                    Answer::Done => {
+                        let Flags { allow, deny } = shared.policy.flags();
+                        (settings.allow, settings.deny) = (allow, deny);
                         kept(&settings)
                     }
                     refused => refused,

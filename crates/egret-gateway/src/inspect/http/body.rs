@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use super::head::Framing;
 use super::input::Input;
+use crate::activity::Count;
 use crate::door::send;
 use crate::inspect::first::is_token;
 use crate::relay::{Pool, readable};
@@ -74,14 +75,14 @@ impl Body {
         input: &mut Input,
         to: &TcpStream,
         pool: &Pool,
-        moved: &mut u64,
+        moved: &Count,
     ) -> Result<(), Cut> {
         if !input.bytes().is_empty() {
             let taken = self.take(input.bytes())?;
             send(to, input.bytes().get(..taken).unwrap_or_default())
                 .await
                 .map_err(|_| Cut::To)?;
-            *moved += taken as u64;
+            moved.add(taken);
             input.consume(taken);
         }
         while !self.is_complete() {
@@ -94,7 +95,7 @@ impl Body {
                     let taken = self.take(read)?;
                     let (ours, next) = read.split_at(taken.min(read.len()));
                     send(to, ours).await.map_err(|_| Cut::To)?;
-                    *moved += ours.len() as u64;
+                    moved.add(ours.len());
                     input.push(next);
                     pool.take_back(buffer);
                 }

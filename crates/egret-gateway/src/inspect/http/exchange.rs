@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use super::body::{Body, Cut};
 use super::head::{BadHead, Field, Framing, Request, Response, tokens};
 use super::input::Input;
+use crate::activity::{Count, Moving};
 use crate::door::send;
-use crate::flow::Traffic;
 use crate::limits::Limits;
 use crate::relay::Pool;
 
@@ -71,7 +71,7 @@ pub(crate) async fn exchange(
     framing: Framing,
     limits: &Limits,
     pool: &Pool,
-    traffic: &mut Traffic,
+    moving: &Moving,
 ) -> Result<After, Broken> {
     let Ends {
         client,
@@ -91,7 +91,7 @@ pub(crate) async fn exchange(
         untouched: true,
         why: CLOSED,
     })?;
-    traffic.up += first.len() as u64;
+    moving.up.add(first.len());
     drop(first);
 
     // Shared by the two halves below, which run on one task.
@@ -105,16 +105,14 @@ pub(crate) async fn exchange(
         line,
         limits,
         pool,
-        &mut traffic.down,
+        &moving.down,
         (&sent, &answered),
     );
     tokio::pin!(response);
     let mut after = None;
     if !sent.load(Ordering::Relaxed) {
         let rest = async {
-            let passed = body
-                .pass(client, input, server, pool, &mut traffic.up)
-                .await;
+            let passed = body.pass(client, input, server, pool, &moving.up).await;
             match passed {
                 // A server that has heard enough answers and closes: its answer is what counts.
                 Ok(()) | Err(Cut::To) => Ok(()),
@@ -184,7 +182,7 @@ async fn respond(
     line: &Line<'_>,
     limits: &Limits,
     pool: &Pool,
-    moved: &mut u64,
+    moved: &Count,
     (sent, answered): (&AtomicBool, &AtomicBool),
 ) -> Result<After, Broken> {
     let mut interim = 0;
@@ -197,7 +195,7 @@ async fn respond(
                 if request.minor == 1 {
                     let head = response_head(&response, true, false);
                     send(client, &head).await.map_err(|_| Broken::Off)?;
-                    *moved += head.len() as u64;
+                    moved.add(head.len());
                     answered.store(true, Ordering::Relaxed);
                 }
             }
@@ -219,7 +217,7 @@ async fn respond(
         }
         let head = response_head(&response, true, true);
         send(client, &head).await.map_err(|_| Broken::Off)?;
-        *moved += head.len() as u64;
+        moved.add(head.len());
         return Ok(After::Upgraded);
     }
     let framing = response.framing(request.method()).map_err(bad_answer)?;
@@ -243,7 +241,7 @@ async fn respond(
         input.consume(taken);
     }
     send(client, &first).await.map_err(|_| Broken::Off)?;
-    *moved += first.len() as u64;
+    moved.add(first.len());
     answered.store(true, Ordering::Relaxed);
     drop(first);
     body.pass(server, input, client, pool, moved)

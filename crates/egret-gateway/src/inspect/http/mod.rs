@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::Gateway;
 use crate::audit::{Door, Event, Record};
 use crate::door::{part, send};
-use crate::flow::{Ending, Traffic, Tunnel};
+use crate::flow::{Ending, Tunnel};
 use crate::grant::{Grant, Passing};
 use crate::refused::Refused;
 use crate::relay::{self, Half};
@@ -35,7 +35,6 @@ pub(crate) async fn tunnel<G: Grant>(
     client: &TcpStream,
     (mut input, mut read): (Input, Option<Box<Request>>),
     tunnel: &Tunnel<G>,
-    traffic: &mut Traffic,
     id: &str,
 ) -> Result<(), Ending> {
     let mut server_input = Input::default();
@@ -91,7 +90,7 @@ pub(crate) async fn tunnel<G: Grant>(
             framing,
             &gateway.limits,
             &gateway.pool,
-            traffic,
+            &open.moving,
         )
         .await
         {
@@ -106,11 +105,9 @@ pub(crate) async fn tunnel<G: Grant>(
             Ok(After::Upgraded) => {
                 let mut up = Half::starting_with(input.into_bytes());
                 let mut down = Half::starting_with(server_input.into_bytes());
-                let ended =
-                    relay::both(client, &tunnel.server, &mut up, &mut down, &gateway.pool).await;
-                traffic.up += up.moved();
-                traffic.down += down.moved();
-                return Ok(ended?);
+                let (server, pool) = (&tunnel.server, &gateway.pool);
+                let relayed = relay::both(client, server, &mut up, &mut down, pool, &open.moving);
+                return Ok(relayed.await?);
             }
             Err(Broken::Off) => return Err(Ending::Broken),
             Err(Broken::Server { why, .. }) => {
