@@ -1,8 +1,8 @@
 //! Who asks: which program made a connection, where the policy wants to know.
 //!
 //! Finding out takes a look through the sandbox's processes. [`Identify`] does that for the gateway; here it is seen to
-//! that nobody is asked about unless the policy's entries are about programs, and that the gateway's one thread never waits
-//! for the answer. Somebody of whom nothing can be told is `None`, and what that means is the policy's to say.
+//! that nobody is asked about unless the policy's entries are about programs, or all are to be on record, and that the
+//! gateway's one thread never waits for the answer. Somebody of whom nothing can be told is `None`, and what that means is the policy's to say.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,16 +20,30 @@ use crate::door::original_destination;
 ///
 /// `None` is for what cannot be told for certain.
 #[derive(Clone)]
-pub struct Identify(Arc<Find>);
+pub struct Identify {
+    find: Arc<Find>,
+    everybody: bool,
+}
 
 type Find = dyn Fn(SocketAddr, SocketAddr) -> Option<Program> + Send + Sync;
 
 impl Identify {
-    /// Asks `find`.
+    /// Asks `find`, where the policy has entries about programs.
     pub fn new(
         find: impl Fn(SocketAddr, SocketAddr) -> Option<Program> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(find))
+        Self {
+            find: Arc::new(find),
+            everybody: false,
+        }
+    }
+
+    /// Asks about every connection, whatever the policy, so that its program is on record.
+    pub fn everybody(self) -> Self {
+        Self {
+            everybody: true,
+            ..self
+        }
     }
 }
 
@@ -55,8 +69,14 @@ impl Identifier {
         }
     }
 
+    /// Whether it is to be found out who asks, where `matcher` decides.
+    fn wants_to_know(&self, matcher: &Matcher) -> bool {
+        let everybody = |identify: &Identify| identify.everybody;
+        matcher.asks_for_programs() || self.identify.as_ref().is_some_and(everybody)
+    }
+
     async fn program(&self, client: &TcpStream, door: Door) -> Option<Program> {
-        let Identify(find) = self.identify.clone()?;
+        let find = self.identify.as_ref()?.find.clone();
         let own = client.peer_addr().ok()?;
         let peer = match door {
             Door::Captured => original_destination(client)?,
@@ -68,7 +88,7 @@ impl Identifier {
     }
 }
 
-/// Somebody who asks for a connection, and the program that this is, once the policy has wanted to know.
+/// Somebody who asks for a connection, and the program that this is, once somebody has wanted to know.
 #[derive(Debug)]
 pub(crate) struct Asker<'a> {
     pub(crate) client: &'a TcpStream,
@@ -86,9 +106,9 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Finds out which program this is, if `matcher` asks for programs.
+    /// Finds out which program this is, if `matcher` asks for programs or all are to be on record.
     pub(crate) async fn identify(&mut self, by: &Identifier, matcher: &Matcher) {
-        if matcher.asks_for_programs() {
+        if by.wants_to_know(matcher) {
             self.program = by.program(self.client, self.door).await.map(Arc::new);
         }
     }

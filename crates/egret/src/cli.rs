@@ -239,6 +239,9 @@ pub(crate) struct ProcessOptions {
     /// Let the program make user namespaces, which the sandboxes of browsers and build tools need
     #[arg(long)]
     pub(crate) allow_user_namespaces: bool,
+    /// Find out of every connection which program made it, for the log; else only where the policy asks who it is
+    #[arg(long)]
+    pub(crate) record_programs: bool,
 }
 
 /// An error of clap's, in Egret's voice, and without the advice to pass a mistyped option to the program.

@@ -42,6 +42,8 @@ pub(crate) struct GatePlan {
     pub(crate) resolver: ResolverConfig,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
     pub(crate) program: String,
+    /// Whether it is to be on record of every connection which program made it.
+    pub(crate) record_programs: bool,
 }
 
 /// The gateway at work, in a thread of its own.
@@ -86,6 +88,7 @@ impl Gate {
             resolver,
             upstream_proxy,
             program,
+            record_programs,
         } = plan;
         // First, so that no change is missed.
         let changes = AddressChanges::listen()
@@ -96,7 +99,10 @@ impl Gate {
             hosts: hosts().map_err(|error| {
                 Failure::because("cannot list this machine's addresses", &error)
             })?,
-            identify: Some(identify(makers)),
+            identify: Some(match record_programs {
+                true => identify(makers).everybody(),
+                false => identify(makers),
+            }),
             resolver,
             host_gateway: HostGateway::Known,
             inside: None,

@@ -175,6 +175,7 @@ impl Plan {
                 resolver,
                 upstream_proxy,
                 program: program.to_string_lossy().into_owned(),
+                record_programs: arguments.process.record_programs,
             },
             spec: Spec {
                 // The executable is open in the jail, whatever of the file system is shown.

@@ -110,6 +110,35 @@ async fn nobody_is_asked_about_where_no_entry_is_about_programs() {
 }
 
 #[tokio::test]
+async fn everybody_is_on_record_where_that_is_asked_for_and_it_changes_no_decision() {
+    let port = echo().await;
+    let told = Told::default();
+    let with = With {
+        identify: Some(told.identify().everybody()),
+        ..With::default()
+    };
+    let world = World::with(&format!("allow: ['{HOST}:{port}']"), with).await;
+    for (program, to, reason) in [
+        (Some("/usr/bin/curl"), port, "allowed.host_gateway"),
+        (Some("/usr/bin/wget"), 9, "denied.host_gateway"),
+    ] {
+        told.is(program);
+        let (answer, _stream) = world.ask(&connect(to)).await;
+        assert_eq!(answer.status == 200, to == port, "{answer:?}");
+        let decision = world.decision(reason).await;
+        assert_eq!(decision.executable.as_deref(), program);
+        assert_eq!(decision.ancestors, ["/bin/sh", "/usr/bin/agent"]);
+    }
+    told.is(None);
+    let stream = world.tunnel(&format!("{HOST}:{port}")).await;
+    let open = world.gateway.activity().connections;
+    let programs = open.iter().map(|open| open.program.as_deref());
+    // Of whom nothing can be told nothing is said.
+    assert_eq!(programs.collect::<Vec<_>>()[0], None);
+    drop(stream);
+}
+
+#[tokio::test]
 async fn each_request_of_the_forward_door_may_be_somebody_elses() {
     let (port, _) = mirror().await;
     let told = Told::default();

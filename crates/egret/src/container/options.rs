@@ -231,6 +231,11 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
             )));
         }
     }
+    if process.record_programs {
+        return Err(Failure::new(
+            "--record-programs is about a command's sandbox; programs in a container are not told apart",
+        ));
+    }
     if options.detach {
         for (given, option) in [
             (run.options.log_file.is_some(), "--log-file"),

@@ -104,6 +104,28 @@ fn a_named_program_gets_through_by_every_door_and_is_on_record() {
 }
 
 #[test]
+fn every_program_is_on_record_where_that_is_asked_for() {
+    let world = web();
+    let script =
+        "curl -sS https://www.example.com/x; curl -sS --noproxy '*' http://www.example.com/x;
+        curl -sS https://other.example.com/x; exit 0";
+    for user in User::ALL {
+        let run = || world.run_as(user).allow("www.example.com");
+        let told = run().args(&["--record-programs"]).client(script).ok();
+        let by = |outcome: &Outcome, executable: Option<&str>| {
+            let decisions = outcome.events("decision");
+            let by =
+                decisions.map(|record| (record["reason"].clone(), record["executable"].clone()));
+            let expected = ["allowed.rule", "allowed.rule", "denied.default"];
+            let expected = expected.map(|reason| (reason.into(), executable.into()));
+            assert_eq!(by.collect::<Vec<_>>(), expected, "{outcome:#?}");
+        };
+        by(&told, Some(&real("/usr/bin/curl")));
+        by(&run().client(script).ok(), None);
+    }
+}
+
+#[test]
 fn other_programs_are_refused_at_once_by_every_door() {
     let world = web();
     for user in User::ALL {
