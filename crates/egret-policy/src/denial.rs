@@ -36,6 +36,12 @@ pub(crate) enum Cause {
     Decision,
     /// A deny entry, and what would refuse it otherwise.
     Deny { otherwise: Option<Box<Denial>> },
+    /// A project's file leaves it out: as the host, or because its `only` does not have it. And what would refuse it
+    /// otherwise.
+    LeftOut {
+        as_host: bool,
+        otherwise: Option<Box<Denial>>,
+    },
     /// An address that may not be dialled, and all those of the answer that would have to be granted; none of these if
     /// one of them never can.
     Address {
@@ -139,7 +145,7 @@ impl Denial {
                 let (method, path) = (shortened(method), shortened(path));
                 format!("the policy allows the host, but not {method} {path}")
             }
-            Cause::Decision | Cause::Deny { .. } => meaning(),
+            Cause::Decision | Cause::Deny { .. } | Cause::LeftOut { .. } => meaning(),
         }
     }
 
@@ -307,6 +313,21 @@ fn hint(denial: &Denial) -> Option<Hint> {
                 },
                 Subject::Name(_) | Subject::Text(_) => None,
             }
+        }
+        (Reason::DeniedProject, Cause::LeftOut { as_host, otherwise }) => {
+            let rule = denial.rule.as_ref()?;
+            let change = match as_host {
+                true => format!("take `host_gateway: deny` out of the project's file ({rule})"),
+                false => format!("add `{what}` to the project's `only` ({rule})"),
+            };
+            let also = match otherwise {
+                Some(otherwise) => format!(", and {}", otherwise.hint()?.change),
+                None => String::new(),
+            };
+            Some(Hint {
+                flag: None,
+                change: format!("{change}{also}"),
+            })
         }
         (Reason::DeniedRule, cause) => {
             let rule = denial.rule.as_ref()?;

@@ -51,7 +51,7 @@ pub enum Verdict {
 /// One step of a decision.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedStep {
-    /// Which step: `destination`, `special_name`, `address_class`, `deny`, `host_gateway`, `allow`, `default`,
+    /// Which step: `destination`, `special_name`, `address_class`, `deny`, `project`, `host_gateway`, `allow`, `default`,
     /// `executable`, `resolve`, `spoken` or `request`.
     pub step: &'static str,
     /// `pass` (it had nothing to say), `allow`, `deny`, or `unknown` (it can only be told when connecting).
@@ -349,6 +349,7 @@ fn name_of(step: Step) -> &'static str {
         Step::SpecialName => "special_name",
         Step::AddressClass => "address_class",
         Step::Deny => "deny",
+        Step::Project => "project",
         Step::HostGateway => "host_gateway",
         Step::Allow | Step::AllowOnOtherPort | Step::AllowByOther => "allow",
         Step::Default => "default",
@@ -394,6 +395,8 @@ fn describe(
         (Step::AddressClass, _, _) => return format!("the address is {class}"),
         (Step::Deny, Outcome::Deny, _) => "a deny entry matches, and a deny always wins",
         (Step::Deny, _, _) => "no deny entry matches",
+        (Step::Project, Outcome::Deny, _) => "the project's file leaves it out",
+        (Step::Project, _, _) => "the project's file does not leave it out",
         (Step::HostGateway, Outcome::Allow, true) => "an entry names the host on this port",
         (Step::HostGateway, Outcome::Allow, false) => "the host gateway is open on this port",
         (Step::HostGateway, Outcome::Deny, _) => {

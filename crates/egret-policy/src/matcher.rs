@@ -23,6 +23,7 @@ mod found;
 pub(crate) mod nets;
 pub(crate) mod patterns;
 
+use compiled::LeftOut;
 pub(crate) use compiled::{Compiled, MOST_PROGRAMS};
 use found::Ports;
 pub(crate) use found::{Found, Grant};
@@ -50,6 +51,8 @@ pub(crate) enum Step {
     SpecialName,
     AddressClass,
     Deny,
+    /// What projects' files leave out.
+    Project,
     HostGateway,
     Allow,
     /// The same, where only the port is not the entry's.
@@ -141,6 +144,20 @@ impl Matcher {
             return Err(self.refuse_by_deny(deny, to, otherwise.err()));
         }
         see(Step::Deny, Outcome::Pass, None);
+        if let Some(left_out) = self.compiled.left_out(to, kind) {
+            let (LeftOut::Only(rule) | LeftOut::Host(rule)) = left_out;
+            see(Step::Project, Outcome::Deny, Some(rule));
+            let otherwise = self.grant(kind, to, by, &mut |_, _, _| {}).err();
+            let cause = Cause::LeftOut {
+                as_host: matches!(left_out, LeftOut::Host(_)),
+                otherwise: otherwise.map(Box::new),
+            };
+            let rule = Some(rule.clone());
+            return Err(Denial::of(Reason::DeniedProject, to, rule, cause));
+        }
+        if self.compiled.is_narrowed() {
+            see(Step::Project, Outcome::Pass, None);
+        }
         self.grant(kind, to, by, see)
     }
 
@@ -229,6 +246,10 @@ impl Matcher {
         if let Found::Entry(deny) = compiled.deny.names.find(name.as_str(), 0, denies) {
             let rule = Some(compiled.rule_of(deny.entry).clone());
             return Err(Denial::of_name(Reason::DeniedRule, name, rule));
+        }
+        if let Some(rule) = compiled.leaves_out(name, special.is_some()) {
+            let rule = Some(rule.clone());
+            return Err(Denial::of_name(Reason::DeniedProject, name, rule));
         }
         match special {
             Some(_) => match compiled.host_gateway.is_some()

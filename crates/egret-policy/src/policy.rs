@@ -16,14 +16,16 @@ use crate::filesystem::Filesystem;
 use crate::inbound::InboundHost;
 use crate::matcher::{Compiled, Matcher};
 use crate::names::{Special, special_str};
+use crate::narrowing::Narrowed;
 use crate::pattern::{Pattern, Shape};
 use crate::program::{ProgramPattern, Programs};
-use crate::report::{Diagnostic, PolicyErrors, Report, Span};
+use crate::report::{Diagnostic, PolicyErrors, Report};
 use crate::request::Requests;
 use crate::rule::RuleId;
 use crate::text::entry::{BadEntry, Side, parse_entry, parse_ports, several_hosts};
 use crate::text::yaml::MAX_OCTETS;
-use crate::text::{foreign, lint, native, yaml};
+use crate::text::yaml::Node;
+use crate::text::{foreign, lint, native, source};
 
 /// A validated policy. There is none that parsed but cannot be used.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub struct Policy {
     pub(crate) tests: Vec<Case>,
     /// The forms of wildcards inside patterns. Each costs a look-up in every decision, so they are counted.
     pub(crate) shapes: HashSet<Shape>,
+    /// What projects' files take away.
+    pub(crate) narrowed: Narrowed,
 }
 
 /// The most forms of wildcards inside patterns ([`Shape`]) that a policy may have.
@@ -202,6 +206,14 @@ impl Language {
 #[error("{0}")]
 pub struct FlagError(String);
 
+impl FlagError {
+    pub(crate) fn too_many_shapes(what: &str) -> Self {
+        Self(format!(
+            "{what}: more than {MAX_SHAPES} different forms of wildcards inside patterns"
+        ))
+    }
+}
+
 /// The ports on which the host gateway is opened.
 ///
 /// From the text of `--allow-docker-gateway[=PORTS]`: nothing means any port, otherwise ports with commas between.
@@ -284,42 +296,9 @@ impl Policy {
         text: &[u8],
         service: Option<&str>,
     ) -> Result<Parsed, PolicyErrors> {
-        let file: Arc<str> = source_name.into();
-        let valid = valid_utf8(text);
-        let source = valid.strip_prefix('\u{feff}').unwrap_or(valid);
-        let mut report = Report::new(file, source);
-        let octets = text.len();
-        if octets > MAX_OCTETS {
-            let message = format!(
-                "a policy has at most {} MiB, and this has {octets} octets",
-                MAX_OCTETS >> 20
-            );
-            report.error(Span::START, message, "", None);
-        } else if valid.len() < octets {
-            let at = u32::try_from(source.len()).unwrap_or(u32::MAX);
-            let lines = source.bytes().filter(|&b| b == b'\n').count();
-            let line = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
-            let help = "save the file as UTF-8".to_owned();
-            let span = Span {
-                start: at,
-                end: at,
-                line,
-            };
-            report.error(
-                span,
-                "this is not UTF-8",
-                "the octets after this are not",
-                Some(help),
-            );
-        }
-        let read = match report.has_errors() {
-            true => None,
-            false => Self::read(service, &mut report),
-        };
-        let warnings = report.finish()?;
-        // Without errors there is a policy: an empty text is an error too.
-        let (policy, language, notes) =
-            read.unwrap_or_else(|| (Self::deny_all(), Language::Native, Vec::new()));
+        let read = |root: &Node<'_>, report: &mut Report<'_>| Self::read(root, service, report);
+        let ((policy, language, notes), warnings) =
+            source::read(source_name, text, "policy", MAX_OCTETS, read)?;
         Ok(Parsed {
             policy,
             warnings,
@@ -329,17 +308,11 @@ impl Policy {
     }
 
     fn read(
+        root: &Node<'_>,
         service: Option<&str>,
         report: &mut Report<'_>,
-    ) -> Option<(Self, Language, Vec<String>)> {
-        let Some(root) = yaml::parse(report) else {
-            if !report.has_errors() {
-                let help = "begin with `version: 1`".to_owned();
-                report.error(Span::START, "the policy is empty", "", Some(help));
-            }
-            return None;
-        };
-        let language = foreign::recognise(&root);
+    ) -> (Self, Language, Vec<String>) {
+        let language = foreign::recognise(root);
         if service.is_some() && language != Language::Smokescreen {
             let help = "name the file alone, without `#` and what follows it".to_owned();
             let message = "only a policy of Smokescreen has services to choose from";
@@ -347,15 +320,15 @@ impl Policy {
         }
         let (policy, spans, notes) = match language {
             Language::Native => {
-                let (policy, spans) = native::read(&root, report);
+                let (policy, spans) = native::read(root, report);
                 (policy, spans, Vec::new())
             }
-            foreign => foreign::read(foreign, &root, service, report),
+            foreign => foreign::read(foreign, root, service, report),
         };
         if !report.has_errors() {
             lint::lint(&policy, &spans, report);
         }
-        Some((policy, language, notes))
+        (policy, language, notes)
     }
 
     /// The policy that ToolHive has by this name without a file: `none`, or `network`, which is everything public.
@@ -379,6 +352,7 @@ impl Policy {
             privileged: None,
             tests: Vec::new(),
             shapes: HashSet::new(),
+            narrowed: Narrowed::default(),
         }
     }
 
@@ -411,10 +385,7 @@ impl Policy {
         })?;
         self.count_shape(&what);
         if self.shapes.len() > MAX_SHAPES {
-            let message = format!(
-                "{flag} {text}: more than {MAX_SHAPES} different forms of wildcards inside patterns"
-            );
-            return Err(FlagError(message));
+            return Err(FlagError::too_many_shapes(&format!("{flag} {text}")));
         }
         Ok(Entry::new(what, ports, RuleId::new(flag.into(), 0)))
     }
@@ -467,18 +438,22 @@ impl Policy {
 
     /// Whether anything of the host gateway is opened, by `host_gateway:`, by the flag, or by an entry that names it.
     pub fn opens_host_gateway(&self) -> bool {
-        self.host_gateway.is_some() || self.allow.iter().any(|entry| entry.what.is_host_gateway())
+        let by_entry = |entry: &Entry| entry.what.is_host_gateway();
+        self.narrowed.no_host.is_none()
+            && (self.host_gateway.is_some() || self.allow.iter().any(by_entry))
     }
 
     /// Whether public destinations are allowed that no entry speaks of.
     pub fn opens_by_default(&self) -> bool {
-        self.default != Default::Deny
+        self.default != Default::Deny && self.narrowed.only.is_empty()
     }
 
     /// Whether the host is opened on every port.
     pub fn opens_every_host_port(&self) -> bool {
         let by_entry = |entry: &Entry| entry.what.is_host_gateway() && entry.ports == Ports::Any;
-        self.host_gateway == Some(HostGatewayPorts::ANY) || self.allow.iter().any(by_entry)
+        self.narrowed.no_host.is_none()
+            && self.narrowed.only.is_empty()
+            && (self.host_gateway == Some(HostGatewayPorts::ANY) || self.allow.iter().any(by_entry))
     }
 
     /// Whether anything is opened at all, by an entry, the default or the host gateway, be it only for some programs or
@@ -509,7 +484,7 @@ impl Policy {
     pub fn compile(&self) -> Matcher {
         let host_gateway = self.host_gateway.clone();
         let compiled = Compiled::new(self.default.clone(), host_gateway, &self.allow, &self.deny);
-        Matcher::new(compiled)
+        Matcher::new(compiled.narrowed(&self.narrowed))
     }
 
     /// Where the policy lists requests on port 443, which only a gateway that looks into TLS can tell apart.
@@ -535,17 +510,6 @@ impl Policy {
                 same.then(|| ProgramPattern::plain(executable, named.descendants))
                     .flatten()
             });
-        }
-    }
-}
-
-/// The text up to the first octet that is not UTF-8.
-fn valid_utf8(text: &[u8]) -> &str {
-    match std::str::from_utf8(text) {
-        Ok(text) => text,
-        Err(error) => {
-            let valid = text.get(..error.valid_up_to()).unwrap_or_default();
-            std::str::from_utf8(valid).unwrap_or_default()
         }
     }
 }

@@ -44,6 +44,7 @@ reasons! {
     AllowedDefaultPublic "allowed.default_public" "No entry matches, and the policy allows public destinations by default."
     AllowedHostGateway "allowed.host_gateway" "The destination is the host, and the policy opened the host gateway on this port."
     DeniedRule "denied.rule" "A deny entry matches the destination."
+    DeniedProject "denied.project" "The project's own file leaves the destination out."
     DeniedDefault "denied.default" "No entry of the policy allows the destination."
     DeniedPort "denied.port" "The policy allows the host, but not on this port."
     DeniedExecutable "denied.executable" "The policy allows the destination, but not to the program that asked."

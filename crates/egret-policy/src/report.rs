@@ -288,7 +288,6 @@ impl<'a> Report<'a> {
 
     /// The errors, if there are any; otherwise the warnings.
     pub(crate) fn finish(mut self) -> Result<Vec<Diagnostic>, PolicyErrors> {
-        self.errors.sort_by_key(|error| (error.line, error.column));
         self.warnings
             .sort_by_key(|warning| (warning.line, warning.column));
         if self.warnings_left_out > 0 {
@@ -302,11 +301,17 @@ impl<'a> Report<'a> {
         }
         match self.errors.is_empty() {
             true => Ok(self.warnings),
-            false => Err(PolicyErrors {
-                file: self.file,
-                errors: self.errors,
-                left_out: self.errors_left_out,
-            }),
+            false => Err(self.into_errors()),
+        }
+    }
+
+    /// The errors, of which there are some.
+    pub(crate) fn into_errors(mut self) -> PolicyErrors {
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        PolicyErrors {
+            file: self.file,
+            errors: self.errors,
+            left_out: self.errors_left_out,
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod native;
 pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod shares;
+pub(crate) mod source;
 pub(crate) mod write;
 pub(crate) mod yaml;
 

@@ -8,9 +8,11 @@ use ipnet::IpNet;
 
 use crate::addr::Class;
 use crate::destination::{Destination, Target};
+use crate::host::Host;
 use crate::matcher::nets::NetTable;
 use crate::matcher::patterns::NameTable;
-use crate::matcher::{Found, Grant};
+use crate::matcher::{Found, Grant, Kind};
+use crate::narrowing::{Narrowed, some_host_name};
 use crate::policy::{Default, Entry, HostGatewayPorts, What};
 use crate::program::{Asker, OTHER_PROGRAM, Program, ProgramPattern, Programs};
 use crate::request::Requests;
@@ -28,6 +30,10 @@ pub(crate) struct Compiled {
     /// The deny entries that are about some requests only; they name no addresses.
     pub(super) deny_requests: NameTable,
     pub(super) asks_for_programs: bool,
+    /// Where the host gateway is shut for good.
+    no_host: Option<RuleId>,
+    /// Each of these has to have what is allowed.
+    only: Vec<(RuleId, Tables)>,
 }
 
 /// Entries by what they name.
@@ -52,6 +58,18 @@ impl Tables {
         Self {
             names: NameTable::with_capacity(entries),
             nets: NetTable::default(),
+        }
+    }
+
+    /// Whether some entry names a destination. As in `allow`, only an entry that writes its name out means the host.
+    fn have(&self, to: &Destination, kind: Kind) -> bool {
+        let (names, port) = (&self.names, to.port());
+        let exact = |name: &str| names.find_exact(name, port, |_| true).is_entry();
+        match (kind, to.target()) {
+            (Kind::Host, _) => some_host_name(exact),
+            (Kind::HostName, Target::Name(name)) => exact(name.as_str()),
+            (_, Target::Name(name)) => names.find(name.as_str(), port, |_| true).is_entry(),
+            (_, Target::Address(address)) => self.nets.find(*address, port, |_| true).is_entry(),
         }
     }
 
@@ -80,6 +98,8 @@ impl Compiled {
             deny: Tables::with_capacity(deny.len()),
             deny_requests: NameTable::default(),
             asks_for_programs: false,
+            no_host: None,
+            only: Vec::new(),
         };
         let allow = allow.iter().map(|entry| (entry, Side::Allow));
         let deny = deny.iter().map(|entry| (entry, Side::Deny));
@@ -126,6 +146,56 @@ impl CompiledEntry {
             && self.programs == other.programs
             && self.requests == other.requests
     }
+}
+
+impl Compiled {
+    /// With what is left of it by projects' files.
+    pub(crate) fn narrowed(mut self, by: &Narrowed) -> Self {
+        self.no_host.clone_from(&by.no_host);
+        for only in &by.only {
+            let mut tables = Tables::with_capacity(only.entries.len());
+            // Which of them has a destination makes no difference.
+            for entry in &only.entries {
+                tables.insert(entry, 0, |_, _| true);
+            }
+            self.only.push((only.rule.clone(), tables));
+        }
+        self
+    }
+
+    /// Whether anything is taken away that no entry says.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.no_host.is_some() || !self.only.is_empty()
+    }
+
+    /// Where a destination is left out, if it is.
+    pub(super) fn left_out(&self, to: &Destination, kind: Kind) -> Option<LeftOut<'_>> {
+        let is_host = matches!(kind, Kind::Host | Kind::HostName);
+        if let Some(rule) = self.no_host.as_ref().filter(|_| is_host) {
+            return Some(LeftOut::Host(rule));
+        }
+        let missing = self.only.iter().find(|(_, only)| !only.have(to, kind));
+        missing.map(|(rule, _)| LeftOut::Only(rule))
+    }
+
+    /// The same for a name, on whatever port.
+    pub(super) fn leaves_out(&self, name: &Host, is_host: bool) -> Option<&RuleId> {
+        let no_host = self.no_host.as_ref().filter(|_| is_host);
+        let missing = |(_, only): &&(RuleId, Tables)| match is_host {
+            true => only.names.find_exact(name.as_str(), 0, |_| true) == Found::Nothing,
+            false => !only.names.knows(name.as_str()),
+        };
+        let missing = || self.only.iter().find(missing).map(|(rule, _)| rule);
+        no_host.or_else(missing)
+    }
+}
+
+/// Why a destination is left out.
+pub(super) enum LeftOut<'c> {
+    /// By a list that it is not in.
+    Only(&'c RuleId),
+    /// As the host.
+    Host(&'c RuleId),
 }
 
 /// Programs that are asked about where nobody says which one it is.

@@ -10,7 +10,7 @@ use super::tests::naive_matches;
 use super::*;
 use crate::addr::{DOCKER_BRIDGE, class_of};
 use crate::pattern::Pattern;
-use crate::{Lookup, Policy, Program};
+use crate::{Lookup, Narrowing, Policy, Program};
 
 /// An entry, as a person would tell it.
 #[derive(Clone, Debug)]
@@ -144,13 +144,66 @@ impl ToldPolicy {
         format!("version: 1\ndefault: {default}\n{gateway}{allow}{deny}")
     }
 
-    fn compile(&self) -> Matcher {
+    fn parse(&self) -> Policy {
         let text = self.yaml();
         let parsed = Policy::parse("p.yaml", text.as_bytes());
         parsed
             .unwrap_or_else(|errors| panic!("{text}\n{errors}"))
             .policy
-            .compile()
+    }
+
+    fn compile(&self) -> Matcher {
+        self.parse().compile()
+    }
+
+    /// What a project's file can say: this policy's deny entries, its allow entries as `only`, and the rest shut if it is.
+    fn as_project(&self) -> String {
+        let list = |key: &str, entries: Vec<String>| match entries.as_slice() {
+            [] => String::new(),
+            entries => format!("{key}: [{}]\n", entries.join(",\n  ")),
+        };
+        let only = self.allow.iter().map(|entry| {
+            Told {
+                addresses: vec![],
+                by: None,
+                under: None,
+                http: None,
+                ..entry.clone()
+            }
+            .yaml(true)
+        });
+        let deny = self.deny.iter().map(|entry| entry.yaml(true));
+        format!(
+            "version: 1\n{}{}{}{}",
+            list("only", only.collect()),
+            list("deny", deny.collect()),
+            if self.allow_public {
+                ""
+            } else {
+                "default: deny\n"
+            },
+            if self.host_gateway.is_some() {
+                ""
+            } else {
+                "host_gateway: deny\n"
+            },
+        )
+    }
+
+    /// Whether a project's file that says this leaves a destination in, but for its deny entries, read off its
+    /// description.
+    fn leaves_in(&self, asked: &Asked) -> bool {
+        let literal = asked.host.parse::<IpAddr>().ok();
+        let is_host = asked.host == "host.docker.internal" || literal == Some(DOCKER_BRIDGE);
+        let mut only = self.allow.iter();
+        let named = only.any(|entry| {
+            entry.ports.contains(&asked.port)
+                && match is_host {
+                    true => entry.is_host(),
+                    false => entry.means_host(&asked.host, literal),
+                }
+        });
+        (self.allow.is_empty() || named) && !(is_host && self.host_gateway.is_none())
     }
 
     /// The decision read off the description of the language, entry by entry.
@@ -450,6 +503,37 @@ proptest! {
             if decided(&narrow, &asked).is_ok() {
                 prop_assert!(decided(&wide, &asked).is_ok(), "{:?}\n{}", asked, narrower.yaml());
             }
+        }
+    }
+
+    #[test]
+    fn a_project_s_file_takes_away_and_never_adds(policy in policies(), file in policies(), another in policies(), questions in prop::collection::vec(questions(), 1..12)) {
+        let wide = policy.compile();
+        let narrow = |files: &[&ToldPolicy]| {
+            let mut narrow = policy.parse();
+            for file in files {
+                let (text, name) = (file.as_project(), "egret.yaml");
+                let (read, _) = Narrowing::parse(name, text.as_bytes()).unwrap_or_else(|errors| panic!("{text}\n{errors}"));
+                narrow.narrow(&read).unwrap();
+            }
+            narrow.compile()
+        };
+        let (once, twice) = (narrow(&[&file]), narrow(&[&file, &another]));
+        // The same with deny entries alone, and without a default, is a policy.
+        let mut plain = policy.clone();
+        plain.deny.extend(file.deny.clone());
+        plain.allow_public &= file.allow_public;
+        for asked in questions {
+            let (before, after) = (decided(&wide, &asked), decided(&once, &asked));
+            if let Ok(addresses) = &after {
+                let were = before.clone().unwrap_or_default();
+                prop_assert!(addresses.iter().all(|address| were.contains(address)), "{:?} {:?}\n{}\n{}", asked, before, policy.yaml(), file.as_project());
+            }
+            if let Ok(twice) = decided(&twice, &asked) {
+                prop_assert_eq!(&after, &Ok(twice));
+            }
+            let expected = plain.naive(&asked).is_ok() && file.leaves_in(&asked);
+            prop_assert_eq!(after.is_ok(), expected, "{:?} {:?}\n{}\n{}", asked, after, policy.yaml(), file.as_project());
         }
     }
 

@@ -22,6 +22,9 @@ use crate::text::yaml::{Kind, Node, Value};
 
 mod cases;
 pub(crate) mod meant;
+mod narrowing;
+
+pub(crate) use narrowing::read_narrowing;
 
 /// What stands before ports in `default:`.
 const ALLOW_PUBLIC_ON: &str = "allow-public:";
@@ -122,8 +125,14 @@ impl Reader<'_, '_> {
                 }
                 "name" => self.name(value),
                 "default" => self.default(value),
-                "allow" => self.entries(value, Side::Allow),
-                "deny" => self.entries(value, Side::Deny),
+                "allow" => {
+                    let entries = self.read_entries(value, Side::Allow, "`allow`");
+                    (self.policy.allow, self.spans.allow) = entries.into_iter().unzip();
+                }
+                "deny" => {
+                    let entries = self.read_entries(value, Side::Deny, "`deny`");
+                    (self.policy.deny, self.spans.deny) = entries.into_iter().unzip();
+                }
                 "host_gateway" => self.host_gateway(value),
                 "inbound" => self.inbound(value),
                 "filesystem" => self.filesystem(value),
@@ -202,19 +211,17 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn entries(&mut self, value: &Node<'_>, side: Side) {
-        let what = if side == Side::Allow {
-            "`allow`"
-        } else {
-            "`deny`"
-        };
+    /// The entries of a list, each with where it stands.
+    fn read_entries(&mut self, value: &Node<'_>, side: Side, what: &str) -> Vec<(Entry, Span)> {
+        let mut entries = Vec::new();
         if let Value::Scalar(word, _) = &value.value
             && let Some(help) = advice::hosts(word, side == Side::Allow)
             && !word.is_empty()
         {
             let label = format!("this is {}", value.value.describe());
             let message = format!("{what} has to be a list");
-            return self.report.error(value.span, message, label, Some(help));
+            self.report.error(value.span, message, label, Some(help));
+            return entries;
         }
         for item in self.report.list(value, what) {
             let Some(entry) = self.entry(item, side) else {
@@ -228,13 +235,9 @@ impl Reader<'_, '_> {
                 self.report
                     .error(item.span, message, "one more here", Some(help));
             }
-            let (entries, spans) = match side {
-                Side::Allow => (&mut self.policy.allow, &mut self.spans.allow),
-                Side::Deny => (&mut self.policy.deny, &mut self.spans.deny),
-            };
-            entries.push(entry);
-            spans.push(item.span);
+            entries.push((entry, item.span));
         }
+        entries
     }
 
     fn entry(&mut self, item: &Node<'_>, side: Side) -> Option<Entry> {
@@ -542,16 +545,13 @@ impl Reader<'_, '_> {
         let mut shares: [Vec<(Span, Share)>; 2] = [Vec::new(), Vec::new()];
         let [read, write] = &mut shares;
         for (key, value) in self.report.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
+            if key == "hide" {
+                self.policy.filesystem.hide = self.hidden(value);
+                continue;
+            }
             let items = self.report.list(value, &format!("`{key}`"));
             for item in items {
-                let share = match key {
-                    "hide" => {
-                        let path = self.report.parsed(item, "a path", parse_hidden);
-                        self.policy.filesystem.hide.extend(path);
-                        continue;
-                    }
-                    _ => self.report.parsed(item, "a path", parse_share),
-                };
+                let share = self.report.parsed(item, "a path", parse_share);
                 let list = if key == "read" {
                     &mut *read
                 } else {
@@ -564,5 +564,11 @@ impl Reader<'_, '_> {
         let [read, write] = shares.map(|list| list.into_iter().map(|(_, share)| share).collect());
         self.policy.filesystem.read = read;
         self.policy.filesystem.write = write;
+    }
+
+    fn hidden(&mut self, value: &Node<'_>) -> Vec<String> {
+        let items = self.report.list(value, "`hide`");
+        let path = |item: &Node<'_>| self.report.parsed(item, "a path", parse_hidden);
+        items.iter().filter_map(path).collect()
     }
 }

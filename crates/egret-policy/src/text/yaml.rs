@@ -23,13 +23,13 @@ const MAX_NODES: usize = 8_000_000;
 const MAX_DEPTH: usize = 16;
 
 /// A value and where it stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node<'a> {
     pub(crate) span: Span,
     pub(crate) value: Value<'a>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
     Scalar(Cow<'a, str>, Kind),
     List(Vec<Node<'a>>),
