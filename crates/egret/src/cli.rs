@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Verify(Box<Verify>),
     /// Show what sandboxes tried to reach, and what became of it
     Logs(Logs),
+    /// Say why something was allowed or refused, from the audit log
+    Explain(crate::explain::Explain),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
     /// Start container sandboxes that were stopped

@@ -1,6 +1,7 @@
 //! `egret logs`: audit records, as they stand in the file or as lines for people.
 
 mod filter;
+pub(crate) mod parts;
 
 pub(crate) use filter::Filter;
 
@@ -12,11 +13,11 @@ use crate::settings::log_directory;
 use anstyle::{AnsiColor, Style};
 use egret_gateway::audit::{Event, Record, Verdict};
 use egret_policy::visible;
-use std::fs::File;
+use parts::Parts;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// `egret logs`
 pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
@@ -100,34 +101,33 @@ fn sandbox_of(file_name: &str) -> Option<&str> {
     stem.get(..stem.len().checked_sub(TIME)?)
 }
 
-fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
+/// The logs in Egret's own directory of which the name of the sandbox is wanted, the one that was written to last first.
+pub(crate) fn newest_first(wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Failure> {
     let directory = log_directory()?;
     let failed = |error: io::Error| {
         Failure::because(format_args!("cannot list {}", directory.display()), &error)
     };
-    let mut found = Vec::new();
+    let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
     let entries = match std::fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(failed)?,
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        if entry
-            .file_name()
-            .to_str()
-            .and_then(sandbox_of)
-            .is_some_and(&wanted)
-        {
-            found.push((
-                entry
-                    .metadata()
-                    .and_then(|found| found.modified())
-                    .map_err(failed)?,
-                entry.path(),
-            ));
+        let file_name = entry.file_name();
+        if !file_name.to_str().and_then(sandbox_of).is_some_and(&wanted) {
+            continue;
         }
+        let metadata = entry.metadata();
+        let written = metadata.and_then(|metadata| metadata.modified());
+        found.push((written.map_err(failed)?, entry.path()));
     }
-    Ok(found.into_iter().max().map(|(_, path)| path))
+    found.sort();
+    Ok(found.into_iter().rev().map(|(_, path)| path).collect())
+}
+
+fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
+    Ok(newest_first(wanted)?.into_iter().next())
 }
 
 /// What ended the printing.
@@ -137,7 +137,7 @@ enum Stop {
 }
 
 fn print(path: &Path, arguments: &Logs) -> Result<(), Stop> {
-    let mut file = BufReader::new(File::open(path).map_err(Stop::Input)?);
+    let mut file = Parts::open(path).map_err(Stop::Input)?;
     let mut out = io::stdout().lock();
     let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut line = String::new();
@@ -203,7 +203,7 @@ pub(crate) fn show(
 
 /// A record as a line. Everything in a record that came from a sandbox has been made harmless when it was written, and is
 /// quoted here all the same where it could hold anything.
-fn text(record: &Record, colour: bool) -> String {
+pub(crate) fn text(record: &Record, colour: bool) -> String {
     let style = match record.verdict {
         _ if !colour => Style::new(),
         Some(Verdict::Deny) => AnsiColor::Red.on_default(),

@@ -18,6 +18,7 @@ mod cli;
 mod container;
 mod control;
 mod environment;
+mod explain;
 mod failure;
 mod files;
 #[cfg(fuzzing)]
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         Command::Ps(arguments) => sandboxes::ps(&arguments),
         Command::Stop(arguments) => sandboxes::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
         Command::Start(arguments) => container::start(&arguments),
         Command::Restart(arguments) => container::restart(&arguments),
         Command::Rm(arguments) => container::remove(&arguments),

@@ -384,6 +384,27 @@ impl PolicySource {
     }
 }
 
+/// The policy that a record tells of, once more; links are followed as they are now.
+pub(crate) fn again(basis: &Basis) -> Result<Policy, Failure> {
+    let read = match (&basis.file, &basis.text) {
+        (Some(file), Some(text)) => {
+            let service = basis.service.as_deref();
+            let parsed = Policy::parse_service(file, text.as_bytes(), service);
+            parsed
+                .map_err(|errors| Failure::new(errors.to_string()))?
+                .policy
+        }
+        (Some(name), None) => Policy::built_in(name)
+            .ok_or_else(|| Failure::new(format!("there is no profile {name}")))?,
+        (None, _) => Policy::deny_all(),
+    };
+    let host_gateway = basis.host_gateway.as_deref().map(str::parse).transpose();
+    let host_gateway =
+        host_gateway.map_err(|error| Failure::because("the host gateway", &error))?;
+    let flags = PolicySource::new(None, basis.allow.clone(), basis.deny.clone(), host_gateway);
+    Ok(flags.with_flags(read, None, &flags.flags())?.policy)
+}
+
 /// A process runs what is at the end of a link, and is known by that: `/usr/bin/python3` is `/usr/bin/python3.11`. Links are
 /// followed as they are now; what is not there outside is not there in a sandbox either.
 pub(crate) fn follow_links(policy: &mut Policy) {

@@ -61,29 +61,32 @@ fn path(text: &str) -> Result<String, &'static str> {
     }
 }
 
-impl Explain {
-    /// The method and target of the request that is asked about.
-    fn request(&self) -> Result<Option<(&str, &str)>, Bad> {
-        let of_url = Destination::path_of_url(&self.destination);
-        match (&self.method, &self.path, of_url) {
-            (None, ..) => Ok(None),
-            (Some(method), Some(path), None) => Ok(Some((method, path))),
-            (Some(method), None, Some(path)) => Ok(Some((method, path))),
-            (Some(method), Some(path), Some(other)) if path == other => Ok(Some((method, path))),
-            (Some(_), Some(path), Some(other)) => Err(Bad::File(format!(
-                "the URL's path is {other}, and the request's {path}; write one of them"
-            ))),
-            (Some(method), None, None) => Err(Bad::File(format!(
-                "which path? write it behind the method: {method} /PATH"
-            ))),
-        }
+/// The method and target of the request that is asked about.
+pub(crate) fn request_of<'a>(
+    destination: &'a str,
+    method: Option<&'a str>,
+    path: Option<&'a str>,
+) -> Result<Option<(&'a str, &'a str)>, String> {
+    let of_url = Destination::path_of_url(destination);
+    match (method, path, of_url) {
+        (None, ..) => Ok(None),
+        (Some(method), Some(path), None) => Ok(Some((method, path))),
+        (Some(method), None, Some(path)) => Ok(Some((method, path))),
+        (Some(method), Some(path), Some(other)) if path == other => Ok(Some((method, path))),
+        (Some(_), Some(path), Some(other)) => Err(format!(
+            "the URL's path is {other}, and the request's {path}; write one of them"
+        )),
+        (Some(method), None, None) => Err(format!(
+            "which path? write it behind the method: {method} /PATH"
+        )),
     }
 }
 
 pub(super) fn explain(args: &Explain) -> u8 {
-    let request = match args.request() {
+    let (method, path) = (args.method.as_deref(), args.path.as_deref());
+    let request = match request_of(&args.destination, method, path) {
         Ok(request) => request,
-        Err(bad) => return refuse_input(&bad, args.output),
+        Err(why) => return refuse_input(&Bad::File(why), args.output),
     };
     let Loaded {
         mut policy,
@@ -148,7 +151,7 @@ fn tell_count(warnings: usize, file: &str) -> io::Result<()> {
 }
 
 /// The explanation for a person: the verdict first, then how it came about, then what would change it.
-fn explained(explanation: &Explanation, asked: &str, page: &mut Page) {
+pub(crate) fn explained(explanation: &Explanation, asked: &str, page: &mut Page) {
     let bold = Style::new().bold();
     let dim = Style::new().dimmed();
     let (word, verdict) = match explanation.verdict {

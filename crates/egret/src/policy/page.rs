@@ -10,32 +10,37 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, IsTerminal, Write as _};
 
 /// Text for a person, written with `write!`.
-pub(super) struct Page {
+pub(crate) struct Page {
     text: String,
     colour: bool,
 }
 
 impl Page {
-    pub(super) fn for_stdout() -> Self {
+    pub(crate) fn for_stdout() -> Self {
         Self::new(colour_for(&io::stdout()))
     }
 
-    pub(super) fn for_stderr() -> Self {
+    pub(crate) fn for_stderr() -> Self {
         Self::new(colour_for(&io::stderr()))
     }
 
-    pub(super) fn new(colour: bool) -> Self {
+    pub(crate) fn new(colour: bool) -> Self {
         let text = String::new();
         Self { text, colour }
     }
 
+    /// Whether there are colours.
+    pub(crate) fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// What `write!` calls. Ends of lines in what is written are ends of lines.
-    pub(super) fn write_fmt(&mut self, what: fmt::Arguments<'_>) {
+    pub(crate) fn write_fmt(&mut self, what: fmt::Arguments<'_>) {
         self.text.push_str(&visible_lines(&what.to_string()));
     }
 
     /// Writes something in a style, where there is colour.
-    pub(super) fn paint(&mut self, style: Style, what: impl Display) {
+    pub(crate) fn paint(&mut self, style: Style, what: impl Display) {
         let style = match self.colour {
             true => style,
             false => Style::new(),
@@ -53,7 +58,7 @@ impl Page {
         self.text.push_str(&errors.render(self.colour));
     }
 
-    pub(super) fn print(&self) -> io::Result<()> {
+    pub(crate) fn print(&self) -> io::Result<()> {
         print(&self.text)
     }
 
@@ -62,14 +67,15 @@ impl Page {
         io::stderr().lock().write_all(self.text.as_bytes())
     }
 
+    /// What there is so far.
     #[cfg(test)]
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 }
 
 /// Prints a value for machines, indented. What is hidden in its texts is escaped: JSON means the same by it.
-pub(super) fn print_json(value: &impl Serialize) -> io::Result<()> {
+pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&json(value)?)
 }
 

@@ -18,6 +18,7 @@ mod containers;
 mod costs;
 mod doors;
 mod escapes;
+mod explain;
 mod faults;
 mod files;
 mod harness;

@@ -141,6 +141,24 @@ fn what_machines_read_is_json() {
             records.iter().all(|record| record["sandbox"] == "box"),
             "{kind:?}: {records:#?}"
         );
+        let refused = records
+            .iter()
+            .find(|record| record["reason"] == "denied.default");
+        let id = refused.unwrap()["id"].as_str().unwrap();
+        for line in [
+            format!("egret explain --output json --id {id}"),
+            "egret explain --output json --sandbox box www.example.net:80".to_owned(),
+        ] {
+            let told = world.typed(&line);
+            assert_eq!(told.code(), 1, "{kind:?}: {told:#?}");
+            let told: Value = serde_json::from_str(&told.stdout).unwrap();
+            assert_eq!(told["reason"], "denied.default", "{kind:?}: {told:#}");
+            assert_eq!(told["records"][0]["id"], id, "{kind:?}: {told:#}");
+            assert_eq!(
+                told["policy"]["policy"]["allow"][0], "www.example.com",
+                "{kind:?}: {told:#}"
+            );
+        }
         let inspected = json(&world, "egret inspect box");
         let box_ = &inspected[0];
         let roles: Vec<_> = box_["containers"]
