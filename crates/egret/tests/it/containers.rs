@@ -128,7 +128,7 @@ fn transcript(world: &World, steps: &[Step<'_>]) {
 }
 
 /// Whether a text is as a pattern says, in which `…` stands for anything.
-fn is_like(text: &str, pattern: &str) -> bool {
+pub(crate) fn is_like(text: &str, pattern: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('…') else {
         return text == pattern;
     };

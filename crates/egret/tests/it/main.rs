@@ -21,6 +21,7 @@ mod escapes;
 mod explain;
 mod faults;
 mod files;
+mod guide;
 mod harness;
 mod invisible;
 mod policies;

@@ -20,7 +20,7 @@ pub(crate) struct Image<'a> {
 pub(crate) const BUSYBOX: Image<'_> = Image {
     name: "busybox",
     root: "mkdir -p bin etc root proc sys dev tmp; chmod 1777 tmp; cp /bin/busybox bin/
-           for name in sh cat chmod chown cp cut date dd echo env false grep head hostname id ip kill ln ls mkdir mount \
+           for name in sh cat chmod chown cp cut date dd echo env false grep head hostname httpd id ip kill ln ls mkdir mount \
                        nc nslookup ping ps rm sed seq sleep sort stat tail tee test timeout top touch tr true umount \
                        uname wc wget whoami; do ln -s busybox bin/$name; done
            echo root:x:0:0:root:/root:/bin/sh > etc/passwd; echo root:x:0: > etc/group",

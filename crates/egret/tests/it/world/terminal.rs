@@ -120,6 +120,11 @@ impl Terminal {
             .code()
     }
 
+    /// All that was printed so far.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+    }
+
     fn before(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().unwrap()[..self.read_to]).into_owned()
     }
