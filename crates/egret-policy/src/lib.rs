@@ -23,6 +23,7 @@ mod glob;
 pub mod guard;
 mod host;
 mod inbound;
+mod learn;
 mod matcher;
 mod names;
 mod narrowing;
@@ -49,6 +50,7 @@ pub use explain::{
 pub use filesystem::{Filesystem, Share};
 pub use host::{BadSandboxId, Host, SandboxId};
 pub use inbound::InboundHost;
+pub use learn::{Asked, Learnt, Lesson};
 pub use matcher::{Matcher, Spoken};
 pub use narrowing::Narrowing;
 pub use permit::{Lookup, Permit, Vetted};

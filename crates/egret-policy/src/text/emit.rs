@@ -34,7 +34,7 @@ impl Policy {
                 .to_owned();
             return refused("", message, help);
         }
-        let text = write::yaml(&header(comments), &root(self));
+        let text = write::yaml(&self::comments(comments), &root(self));
         let again = Self::parse(CONVERTED, text.as_bytes())?.policy;
         if says_the_same(self, &again) {
             return Ok(text);
@@ -58,8 +58,8 @@ const CONVERTED: &str = "<converted>";
 type Map<'a> = Collection<'a, (Cow<'a, str>, Item<'a>)>;
 
 /// The lines of comments; those of an item, which begins with `- `, hang.
-fn header(comments: &[String]) -> Vec<Comment<'static>> {
-    let lines = comments.iter().flat_map(|comment| {
+pub(crate) fn comments(sentences: &[String]) -> Vec<Comment<'static>> {
+    let lines = sentences.iter().flat_map(|comment| {
         let hang = if comment.starts_with("- ") { 2 } else { 0 };
         let words: Vec<&str> = comment.split_whitespace().collect();
         let lines = write::folded(&words.join(" "), COMMENT_WIDTH - hang);
