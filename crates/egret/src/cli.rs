@@ -6,6 +6,7 @@ mod reference;
 use crate::container::{ContainerOptions, Kind};
 use crate::failure::Failure;
 use crate::logs::Filter;
+use crate::observe::ObserveOptions;
 use crate::verify::Plan;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -244,6 +245,8 @@ pub(crate) struct ProcessOptions {
     /// Find out of every connection which program made it, for the log; else only where the policy asks who it is
     #[arg(long)]
     pub(crate) record_programs: bool,
+    #[command(flatten)]
+    pub(crate) observe: ObserveOptions,
 }
 
 /// An error of clap's, in Egret's voice, and without the advice to pass a mistyped option to the program.

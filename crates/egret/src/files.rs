@@ -334,6 +334,19 @@ pub(crate) fn may_write(directory: &Path, marks: &[(PathBuf, Mark)]) -> bool {
     matches!(governing(directory, marks), Some((_, Mark::Write)))
 }
 
+/// Whether a program sees nothing of what is in a directory, nor of what will be.
+pub(crate) fn is_hidden(directory: &Path, marks: &[(PathBuf, Mark)]) -> bool {
+    let own = ["/tmp", "/var/tmp", "/run"];
+    let shown_beneath =
+        |(path, mark): &(PathBuf, Mark)| *mark != Mark::Hide && path.starts_with(directory);
+    let hidden = match governing(directory, marks) {
+        Some((_, mark)) => *mark == Mark::Hide,
+        // The sandbox has these for itself.
+        None => own.iter().any(|own| directory.starts_with(own)),
+    };
+    hidden && !marks.iter().any(shown_beneath)
+}
+
 /// Whether a program could replace what is at `path`, going by its directory.
 pub(crate) fn is_writable(path: &Path, marks: &[(PathBuf, Mark)]) -> bool {
     let directory = path

@@ -25,6 +25,7 @@ mod files;
 pub mod fuzz;
 mod gate;
 mod logs;
+mod observe;
 mod policy;
 mod run;
 mod sandboxes;

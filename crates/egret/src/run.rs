@@ -9,13 +9,12 @@ use crate::gate::{Gate, GatePlan};
 use crate::source::{Loaded, Origin, PolicySource};
 use crate::verify::Opened;
 use crate::{container, logs, settings, summary};
-use egret_gateway::audit;
+use egret_gateway::audit::{self, Rotation};
 use egret_policy::SandboxId;
 use egret_sandbox::{Jail, PROXY_PORT, Signals, Spec};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -138,7 +137,8 @@ impl Plan {
             None => settings::make_log_directory()?
                 .join(logs::file_name(name.as_str(), jiff::Timestamp::now())),
         };
-        let (log, log_path) = open_log(&log_path)?;
+        let rotation = arguments.process.observe.rotation();
+        let (log, log_path) = open_log(&log_path, rotation)?;
         let files = files(&files::Wishes {
             directory: &directory,
             home: home.as_deref(),
@@ -155,6 +155,13 @@ impl Plan {
             say!(
                 "egret: {shown} is read-only in the sandbox; start in a project's directory, or add --write for what is to change"
             );
+        }
+        let log_directory = log_path.parent().unwrap_or(&log_path);
+        if rotation.is_some() && !files::is_hidden(log_directory, &files.marks) {
+            return Err(Failure::new(format!(
+                "--log-max-size: the program would see the numbered files in {0}; leave out --log-file, or add --hide {0}",
+                log_directory.display()
+            )));
         }
         source.marks.clone_from(&files.marks);
         if let Some(home) = &home {
@@ -221,14 +228,15 @@ fn directory(chosen: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// Opens the audit log, readable for this user only.
-fn open_log(path: &Path) -> Result<(audit::Log, PathBuf), Failure> {
+fn open_log(path: &Path, rotation: Option<Rotation>) -> Result<(audit::Log, PathBuf), Failure> {
     let open = || {
-        let file = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
-        Ok((audit::Log::from_file(file)?, path.canonicalize()?))
+        let log = audit::Log::to_file(path)?;
+        // A link stays what it is, and what it leads to is what is moved.
+        let path = path.canonicalize()?;
+        Ok(match rotation {
+            Some(rotation) => (audit::Log::to_files(&path, rotation)?, path),
+            None => (log, path),
+        })
     };
     open().map_err(|error: std::io::Error| {
         Failure::because(

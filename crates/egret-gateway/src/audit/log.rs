@@ -1,8 +1,8 @@
 //! The file that records go to.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use egret_policy::SandboxId;
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 
+use super::file::{self, Place, Rotation};
 use super::record::{Event, Record};
 
 /// An open audit log. Clones write to the same file.
@@ -29,6 +30,8 @@ struct Inner {
 #[derive(Debug)]
 struct Sink {
     file: File,
+    /// Where it is, if it is to be continued in others.
+    place: Option<Place>,
     /// The line being made; kept for its memory.
     line: Vec<u8>,
     /// The rest of a line of which the file took only the beginning. Goes first, always.
@@ -51,12 +54,25 @@ impl Log {
     /// # Errors
     /// Whatever opening the file meets.
     pub fn to_file(path: impl AsRef<Path>) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
-        Self::from_file(file)
+        Self::from_file(file::open(path.as_ref())?.0)
+    }
+
+    /// The same, to be continued in new files.
+    ///
+    /// # Errors
+    /// Also that what is at `path` cannot be moved.
+    pub fn to_files(path: impl AsRef<Path>, rotation: Rotation) -> io::Result<Self> {
+        let path = path.as_ref();
+        let (file, can_be_moved) = file::open(path)?;
+        if !can_be_moved {
+            return Err(io::Error::other(
+                "it is no regular file, or its file system has no locks, so that it cannot be split",
+            ));
+        }
+        let place = Place::new(path, &file, rotation)?;
+        let log = Self::from_file(file)?;
+        log.sink().place = Some(place);
+        Ok(log)
     }
 
     /// Writes to `file`, which has to be open for appending if anything else writes to it too.
@@ -73,6 +89,7 @@ impl Log {
         }
         let sink = Sink {
             file,
+            place: None,
             line: Vec::with_capacity(512),
             rest: Vec::new(),
             lost: 0,
@@ -205,6 +222,15 @@ impl Log {
         if *begun {
             return Ok(());
         }
+        if let Some(place) = &mut sink.place
+            && let Some(trouble) = place.turn(&mut sink.file)?
+        {
+            let finding = Record::new(Event::Finding, self.id(), &record.sandbox)
+                .action("log_not_split")
+                .message(trouble);
+            sink.begin(&finding)?;
+            sink.finish_rest()?;
+        }
         if sink.lost > 0 {
             let mut finding = Record::new(Event::Finding, self.id(), &record.sandbox)
                 .action("records_lost")
@@ -231,6 +257,9 @@ impl Sink {
         self.line.clear();
         record.line(&mut self.line);
         let taken = write_some(&mut self.file, &self.line)?;
+        if let Some(place) = &mut self.place {
+            place.grew(self.line.len());
+        }
         self.rest
             .extend_from_slice(self.line.get(taken..).unwrap_or_default());
         Ok(())

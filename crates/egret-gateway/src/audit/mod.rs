@@ -10,10 +10,12 @@
 //! Not here: what is worth recording (the flow and the doors decide that).
 
 mod basis;
+mod file;
 mod log;
 mod record;
 
 pub use basis::Basis;
+pub use file::{Rotation, numbered};
 pub use log::{AuditError, Log};
 pub(crate) use record::inert_json;
 pub use record::{Door, Event, Record, Verdict};

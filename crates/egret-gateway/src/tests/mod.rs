@@ -15,6 +15,7 @@ mod published;
 mod reload;
 mod requests;
 mod resolving;
+mod rotation;
 mod serving;
 mod socks;
 mod spoken;

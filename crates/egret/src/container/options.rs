@@ -236,6 +236,11 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
             "--record-programs is about a command's sandbox; programs in a container are not told apart",
         ));
     }
+    if let Some(option) = process.observe.first_given() {
+        return Err(Failure::new(format!(
+            "{option} is about a command's sandbox; the records of a container are kept by its engine, and by its settings"
+        )));
+    }
     if options.detach {
         for (given, option) in [
             (run.options.log_file.is_some(), "--log-file"),

@@ -3,6 +3,7 @@
 //! What is written goes to the log's own path. A part that is full is renamed: `audit.jsonl.1` is the oldest, and the number grows.
 //! Nothing is written to a part any more once it has its number.
 
+use egret_gateway::audit;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
@@ -23,7 +24,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens a log at its beginning.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        match numbered(path)?.first() {
+        match numbered(path).first() {
             Some((number, part)) => match File::open(part) {
                 // It was removed in between, or given to somebody else.
                 Err(_) => Self::open_at(path, path, *number),
@@ -90,7 +91,7 @@ impl Parts {
     }
 
     fn next(&self) -> io::Result<Self> {
-        let mut parts = numbered(&self.path)?.into_iter();
+        let mut parts = numbered(&self.path).into_iter();
         let own = |part: &Path| fs::metadata(part).is_ok_and(|now| inode(&now) == self.inode);
         let behind = match parts.clone().position(|(_, part)| own(&part)) {
             Some(place) => parts.nth(place + 1),
@@ -107,30 +108,9 @@ fn inode(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// The parts of a log that are full, the oldest first.
-fn numbered(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return Ok(Vec::new());
-    };
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(directory) else {
-        // A log can lie in a directory that cannot be listed.
-        return Ok(found);
-    };
-    for entry in entries {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let number = file_name
-            .to_str()
-            .and_then(|other| other.strip_prefix(name)?.strip_prefix('.')?.parse().ok());
-        found.extend(number.map(|number| (number, entry.path())));
-    }
-    found.sort();
-    Ok(found)
+/// The parts of a log that are full, the oldest first; none where the directory cannot be listed, which a log can lie in.
+fn numbered(path: &Path) -> Vec<(u64, PathBuf)> {
+    audit::numbered(path).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod policies;
 mod programs;
 mod refusals;
 mod requests;
+mod rotation;
 mod settings;
 mod verify;
 mod world;
