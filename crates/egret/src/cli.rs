@@ -159,6 +159,9 @@ pub(crate) struct Options {
     /// Write the audit log to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
+    /// Leave your settings aside, and the project's egret.yaml
+    #[arg(long)]
+    pub(crate) no_settings: bool,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 //! leave here absolute and with symbolic links followed, as the sandbox wants them.
 
 use crate::failure::Failure;
+use crate::project::Project;
 use crate::secrets::{Homes, places, sockets};
 use crate::settings;
 use egret_policy::{Filesystem, Share};
@@ -30,6 +31,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) policy_file: Option<&'a Path>,
     /// The path by which it was named.
     pub(crate) policy_named: Option<&'a Path>,
+    /// The projects' files, which hide some more, and which the program must not change where they are.
+    pub(crate) projects: &'a [Project],
     /// The audit log, which the program must not even see.
     pub(crate) log_file: &'a Path,
 }
@@ -58,7 +61,10 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         marks.push((wishes.directory.to_owned(), Mark::Write));
     }
 
-    let hide = wishes.policy.hide.iter().map(PathBuf::from).collect();
+    let mut hide: Vec<_> = wishes.policy.hide.iter().map(PathBuf::from).collect();
+    for project in wishes.projects {
+        hide.extend(project.hidden()?);
+    }
     for (paths, mark, option) in [
         (same_inside(&wishes.policy.read)?, Mark::Read, None),
         (same_inside(&wishes.policy.write)?, Mark::Write, None),
@@ -88,6 +94,7 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         .into_iter()
         .chain(own.as_deref())
         .chain([wishes.log_file])
+        .chain(wishes.projects.iter().map(|project| project.path.as_path()))
         .map(Path::to_owned)
         .chain(own_directories)
         .collect();

@@ -27,6 +27,7 @@ mod gate;
 mod logs;
 mod observe;
 mod policy;
+mod project;
 mod run;
 mod sandboxes;
 mod secrets;

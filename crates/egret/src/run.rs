@@ -8,7 +8,7 @@ use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
 use crate::source::{Loaded, Origin, PolicySource};
 use crate::verify::Opened;
-use crate::{container, logs, settings, summary};
+use crate::{container, logs, project, settings, summary};
 use egret_gateway::audit::{self, Rotation};
 use egret_policy::SandboxId;
 use egret_sandbox::{Jail, PROXY_PORT, Signals, Spec};
@@ -107,6 +107,11 @@ impl Plan {
             arguments.options.deny,
             arguments.options.allow_docker_gateway,
         );
+        let projects = match arguments.options.no_settings {
+            true => Vec::new(),
+            false => project::find(&directory)?,
+        };
+        source.projects.clone_from(&projects);
         let Loaded { policy, basis } = source.load()?;
         let resolver = settings::resolver(&arguments.options.resolver)?;
         let upstream_proxy = settings::upstream_proxy(arguments.options.upstream_proxy.as_deref())?;
@@ -148,6 +153,7 @@ impl Plan {
             hide: &arguments.process.hide,
             policy_file: source.origin().as_ref().and_then(Origin::file),
             policy_named: named.as_ref().and_then(Origin::file),
+            projects: &projects,
             log_file: &log_path,
         })?;
         if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {

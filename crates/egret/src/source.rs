@@ -4,6 +4,7 @@ pub(crate) mod named;
 
 use crate::failure::Failure;
 use crate::files::{self, is_writable};
+use crate::project::Project;
 use egret_gateway::audit::Basis;
 use egret_policy::{HostGatewayPorts, Language, Parsed, Policy};
 use egret_sandbox::Mark;
@@ -198,6 +199,8 @@ pub(crate) struct PolicySource {
     pub(crate) host_gateway: Option<HostGatewayPorts>,
     /// What the program may do with which files: a policy that it can write to is not read again.
     pub(crate) marks: Vec<(PathBuf, Mark)>,
+    /// What takes away from whatever is loaded.
+    pub(crate) projects: Vec<Project>,
     current: Mutex<Current>,
 }
 
@@ -227,6 +230,7 @@ impl PolicySource {
         Self {
             host_gateway,
             marks: Vec::new(),
+            projects: Vec::new(),
             current: Mutex::new(Current {
                 origin,
                 text: None,
@@ -328,6 +332,7 @@ impl PolicySource {
         let basis = Basis {
             allow: flags.allow.clone(),
             deny: flags.deny.clone(),
+            projects: self.projects.iter().map(Project::basis).collect(),
             ..Basis::default()
         };
         let mut basis = basis.with_host_gateway(self.host_gateway.as_ref());
@@ -365,6 +370,9 @@ impl PolicySource {
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);
         }
+        for project in &self.projects {
+            project.narrow(&mut policy)?;
+        }
         if let Some(rule) = policy.privileged() {
             return Err(Failure::new(format!(
                 "{rule}: a privileged program could undo its sandbox; leave `privileged` out, or run an image with \
@@ -401,7 +409,8 @@ pub(crate) fn again(basis: &Basis) -> Result<Policy, Failure> {
     let host_gateway = basis.host_gateway.as_deref().map(str::parse).transpose();
     let host_gateway =
         host_gateway.map_err(|error| Failure::because("the host gateway", &error))?;
-    let flags = PolicySource::new(None, basis.allow.clone(), basis.deny.clone(), host_gateway);
+    let mut flags = PolicySource::new(None, basis.allow.clone(), basis.deny.clone(), host_gateway);
+    flags.projects = basis.projects.iter().map(Project::of).collect();
     Ok(flags.with_flags(read, None, &flags.flags())?.policy)
 }
 

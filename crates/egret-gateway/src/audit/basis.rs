@@ -29,12 +29,24 @@ pub struct Basis {
     /// What `--allow-docker-gateway` said: ports with commas between; nothing between for all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_gateway: Option<String>,
+    /// The projects' files that took away from all that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub projects: Vec<ProjectFile>,
     /// The host's addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<IpAddr>,
     /// What the host-gateway names stood for, where that was known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateway: Vec<IpAddr>,
+}
+
+/// A project's file, which can only take away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectFile {
+    /// Where it lies.
+    pub file: String,
+    /// What was in it.
+    pub text: String,
 }
 
 impl Basis {

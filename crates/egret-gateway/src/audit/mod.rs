@@ -14,7 +14,7 @@ mod file;
 mod log;
 mod record;
 
-pub use basis::Basis;
+pub use basis::{Basis, ProjectFile};
 pub use file::{Rotation, numbered};
 pub use log::{AuditError, Log};
 pub(crate) use record::inert_json;

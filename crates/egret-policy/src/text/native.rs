@@ -24,6 +24,8 @@ mod cases;
 pub(crate) mod meant;
 mod narrowing;
 
+#[cfg(test)]
+pub(crate) use narrowing::KEYS as NARROWING_KEYS;
 pub(crate) use narrowing::read_narrowing;
 
 /// What stands before ports in `default:`.

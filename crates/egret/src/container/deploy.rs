@@ -16,6 +16,7 @@ use super::spec::{Spec, agent_name, gateway_name};
 use super::{INSTANCE_LENGTH, ending, hosts, image, inside, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
+use crate::project;
 use crate::verify::{self, Around};
 use crate::{control, settings};
 use egret_policy::SandboxId;
@@ -36,6 +37,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         Surroundings::Sealed | Surroundings::NoNetwork => Some(Plan::resolve(
             &config,
             arguments.container.from_config.as_deref(),
+            project::find_here(arguments.options.no_settings)?,
         )?),
     };
     if surroundings != Surroundings::Sealed {
@@ -153,7 +155,7 @@ pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command,
         .rev()
         .find_map(|word| inside::ports(word))
         .ok_or_else(gone)?;
-    let policy = Plan::resolve(&config, None)?.policy;
+    let policy = Plan::resolve(&config, None, Vec::new())?.policy;
     let failed = |error: io::Error| Failure::because("cannot prepare the prober", &error);
     let calls = seccomp_file().map_err(failed)?;
     let spec = Spec {

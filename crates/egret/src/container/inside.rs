@@ -7,6 +7,7 @@ use super::spec::{CONTROL, FIRST_INBOUND, GATEWAY_ID};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::gate::{Shared, give_memory_back, handed_over, limits};
+use crate::project::Project;
 use crate::settings;
 use crate::source::{Flags, Loaded, Origin, PolicySource};
 use crate::summary::Ending;
@@ -84,6 +85,9 @@ pub(crate) struct Settings {
     pub(crate) image: String,
     /// Where the policy is from, and its text.
     pub(crate) policy: Option<(Origin, String)>,
+    /// What takes away from whatever policy there is.
+    #[serde(default)]
+    pub(crate) projects: Vec<Project>,
     pub(crate) allow: Vec<String>,
     pub(crate) deny: Vec<String>,
     #[serde(default)]
@@ -165,7 +169,7 @@ impl Settings {
     }
 
     fn policy_source(&self) -> PolicySource {
-        PolicySource::new(
+        let mut source = PolicySource::new(
             self.policy.as_ref().map(|(origin, _)| origin.clone()),
             self.allow.clone(),
             self.deny.clone(),
@@ -173,7 +177,9 @@ impl Settings {
                 HostAccess::Off => None,
                 HostAccess::On(ports) => Some(ports.clone()),
             },
-        )
+        );
+        source.projects.clone_from(&self.projects);
+        source
     }
 }
 

@@ -10,6 +10,7 @@ use super::publish::Publish;
 use super::spec::Spec;
 use crate::failure::Failure;
 use crate::files;
+use crate::project::Project;
 use crate::settings;
 use crate::source::{Origin, PolicySource};
 use egret_policy::{Filesystem, Language, Policy};
@@ -23,6 +24,7 @@ pub(crate) struct Plan {
     pub(crate) policy: Policy,
     /// Where the policy is from, and its text.
     text: Option<(Origin, String)>,
+    projects: Vec<Project>,
     mounts: Mounts,
     pub(crate) published: Vec<Publish>,
 }
@@ -192,6 +194,29 @@ fn own_files_at_risk(
     Ok(())
 }
 
+/// An engine mounts a directory with all that is in it.
+fn nothing_hidden(projects: &[Project], mounts: &Mounts) -> Result<(), Failure> {
+    for project in projects {
+        for hidden in project.hidden()? {
+            let hidden = hidden.canonicalize().unwrap_or(hidden);
+            let shows = |(mount, _): &&(Mount, String)| {
+                mount
+                    .path()
+                    .is_some_and(|shown| hidden.starts_with(shown) || shown.starts_with(&hidden))
+            };
+            if let Some((_, option)) = mounts.all().find(shows) {
+                return Err(Failure::new(format!(
+                    "{option}: it shows {}, which the project's file {} hides, and a container cannot be shown a part of a directory; \
+                     mount what is needed by itself, or add --no-settings",
+                    hidden.display(),
+                    project.path.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Looks at the mounts of a sandbox once more, before it is started again: what they lead to may have changed.
 pub(crate) fn check_mounts(config: &RunConfig) -> Result<(), Failure> {
     if matches!(Surroundings::of(config)?, Surroundings::Open) {
@@ -284,21 +309,27 @@ pub(crate) fn apply_unsealed(config: &mut RunConfig) -> Result<(), Failure> {
 impl Plan {
     /// Reads and checks everything that the configuration names.
     ///
-    /// `file` is where the configuration is from, if it is from one.
-    pub(crate) fn resolve(config: &RunConfig, file: Option<&Path>) -> Result<Self, Failure> {
+    /// `file` is where the configuration is from, if it is from one; `projects` take away.
+    pub(crate) fn resolve(
+        config: &RunConfig,
+        file: Option<&Path>,
+        projects: Vec<Project>,
+    ) -> Result<Self, Failure> {
         let text = policy_text(config)?;
-        let source = PolicySource::new(
+        let mut source = PolicySource::new(
             text.as_ref().map(|(origin, _)| origin.clone()),
             config.allow.clone(),
             config.deny.clone(),
             config.docker_gateway(),
         );
+        source.projects.clone_from(&projects);
         let loaded = source.load_from(text.as_ref().map(|(_, text)| text.as_bytes()))?;
         let policy = loaded.policy;
         let mounts = mounts(config, &shared(&policy, text.as_ref())?)?;
         let named = text.as_ref().and_then(|(origin, _)| origin.file());
         let inline = matches!(config.policy, Some(PolicyText::Inline(_)));
         own_files_at_risk(config, named.filter(|_| !inline), file, &mounts)?;
+        nothing_hidden(&projects, &mounts)?;
         if let Some(rule) = policy.names_programs() {
             say!(
                 "egret: warning: {rule}: programs in a container are not told apart, so that what `by` and `under` allow is refused"
@@ -308,6 +339,7 @@ impl Plan {
             published: published(config)?,
             policy,
             text,
+            projects,
             mounts,
         })
     }
@@ -356,6 +388,7 @@ impl Plan {
             sandbox: spec.name.clone(),
             image: config.image.clone(),
             policy: self.text.clone(),
+            projects: self.projects.clone(),
             allow: config.allow.clone(),
             deny: config.deny.clone(),
             allow_docker_gateway: config.allow_docker_gateway.clone(),

@@ -4,6 +4,7 @@ use super::{
     Bad, FINE, Loaded, Page, REFUSED, cannot_print, counted, load_as_run, print_json, refuse_input,
 };
 use crate::cli::Output;
+use crate::project;
 use crate::source;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
@@ -49,6 +50,9 @@ pub(crate) struct Explain {
     /// An address of the host, in addition to 172.17.0.1
     #[arg(long, value_name = "IP", num_args = 1.., value_delimiter = ',')]
     host_address: Vec<IpAddr>,
+    /// Leave aside what the egret.yaml of the working directory takes away
+    #[arg(long)]
+    no_settings: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -104,6 +108,15 @@ pub(super) fn explain(args: &Explain) -> u8 {
     }
     if let Some(ports) = &args.allow_docker_gateway {
         policy.grant_host_gateway(ports.clone());
+    }
+    // As a run here would.
+    let narrowed = project::find_here(args.no_settings).and_then(|projects| {
+        projects
+            .iter()
+            .try_for_each(|project| project.narrow(&mut policy))
+    });
+    if let Err(failure) = narrowed {
+        return refuse_input(&Bad::File(failure.to_string()), args.output);
     }
     let hosts = HostAddresses::new(args.host_address.iter().copied());
     let by = args

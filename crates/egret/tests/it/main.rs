@@ -26,6 +26,7 @@ mod harness;
 mod invisible;
 mod policies;
 mod programs;
+mod projects;
 mod refusals;
 mod requests;
 mod rotation;

@@ -8,7 +8,7 @@ use crate::report::{Report, Span};
 use crate::rule::RuleId;
 use crate::text::entry::Side;
 use crate::text::native::{self, FILESYSTEM_KEYS, Reader, Spans};
-use crate::text::reader::text_of;
+use crate::text::reader::{shown, text_of};
 use crate::text::yaml::{Kind, Node, Value};
 
 pub(crate) const KEYS: &[&str] = &[
@@ -88,7 +88,10 @@ impl Reader<'_, '_> {
                     let pairs = self.report.pairs(value, "`filesystem`").unwrap_or_default();
                     for (key, value) in self.report.fields(pairs, FILESYSTEM_KEYS, "`filesystem`") {
                         match key {
-                            "hide" => narrowing.hide = self.hidden(value),
+                            "hide" => {
+                                narrowing.hide = self.hidden(value);
+                                self.stays_in_the_project(value.span, &narrowing.hide);
+                            }
                             _ => self.widens(value.span, key, "shows what is not shown without it"),
                         }
                     }
@@ -108,6 +111,18 @@ impl Reader<'_, '_> {
         let label = "the program in the sandbox may have written this";
         let help = "write it into a policy of yours, outside of the project, or give it to `egret run` as an option";
         self.report.error(at, message, label, Some(help.to_owned()));
+    }
+
+    fn stays_in_the_project(&mut self, at: Span, hidden: &[String]) {
+        let leaves = |path: &&String| {
+            path.starts_with(['/', '~']) || path.split('/').any(|part| part == "..")
+        };
+        if let Some(path) = hidden.iter().find(leaves) {
+            let message = format!("`{}` is not in the project", shown(path));
+            let help =
+                "a project file hides what lies beside it, or below; `--hide` hides anything";
+            self.report.error(at, message, "", Some(help.to_owned()));
+        }
     }
 
     /// An item of `only` is no grant, so there is nothing to say of how it is used.

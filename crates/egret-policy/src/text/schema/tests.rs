@@ -191,3 +191,52 @@ proptest! {
         prop_assert_eq!(errors(&text), [""; 0], "{}", text);
     }
 }
+
+#[test]
+fn the_schema_of_project_files_is_as_they_are_read() {
+    let schema: Json =
+        serde_json::from_str(include_str!("../../../../../docs/project.schema.json")).unwrap();
+    jsonschema::draft202012::meta::validate(&schema).unwrap();
+    let mut keys: Vec<_> = schema["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let mut known = crate::text::native::NARROWING_KEYS.to_vec();
+    keys.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(keys, known);
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let guide = include_str!("../../../../../docs/guide/settings.md");
+    let (_, section) = guide.split_once("## What a project takes away").unwrap();
+    let example = section
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let refused = |text: &str| {
+        let mut report = Report::new("egret.yaml".into(), text);
+        let tree = yaml::parse(&mut report).unwrap();
+        validator.iter_errors(&json(&tree)).next().is_some()
+    };
+    assert!(crate::Narrowing::parse("egret.yaml", example.as_bytes()).is_ok());
+    assert!(!refused(example));
+    for bad in [
+        "allow: [a.example]",
+        "default: allow-public",
+        "host_gateway: [22]",
+        "filesystem: {read: [x]}",
+        "filesystem: {hide: [/x]}",
+        "only: []",
+    ] {
+        let text = format!("version: 1\n{bad}");
+        assert!(refused(&text), "{text}");
+        assert!(
+            crate::Narrowing::parse("egret.yaml", text.as_bytes()).is_err(),
+            "{text}"
+        );
+    }
+}
