@@ -34,6 +34,7 @@ macro_rules! pages {
     };
 }
 
+const PROGRAMS: bool = false;
 const IMAGES: bool = true;
 
 pages! {
@@ -41,6 +42,7 @@ pages! {
     containers "docs/guide/containers.md" IMAGES;
     services_of_this_machine "docs/guide/host-access.md" IMAGES;
     mcp_servers "docs/guide/mcp.md" IMAGES;
+    settings "docs/guide/settings.md" PROGRAMS;
     verification "docs/verify.md" IMAGES;
 }
 
@@ -102,25 +104,27 @@ fn every_example_can_be_read() {
                 }
             } else if language == "yaml" && text.starts_with("version: 1\n") {
                 policies += 1;
-                let mut check = Command::new(EGRET)
-                    .args(["policy", "check", "-"])
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped())
-                    .spawn()
-                    .unwrap();
-                check
-                    .stdin
-                    .take()
-                    .unwrap()
-                    .write_all(text.as_bytes())
-                    .unwrap();
-                let output = check.wait_with_output().unwrap();
-                assert!(output.status.success(), "{place}: {output:?}");
+                policy_is_read(&place, text);
             }
         }
     }
     assert!(policies > 4, "only {policies} policies were found");
+}
+
+#[track_caller]
+fn policy_is_read(place: &str, text: &str) {
+    let mut check = Command::new(EGRET)
+        .args(["policy", "check", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = check.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    let output = check.wait_with_output().unwrap();
+    assert!(output.status.success(), "{place}: {output:?}");
 }
 
 fn repository() -> std::path::PathBuf {

@@ -37,3 +37,17 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "these links lead nowhere: {broken:#?}");
     assert!(followed > 100, "only {followed} links were found");
 }
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let contents = Page::read("docs/SUMMARY.md");
+    let missing: Vec<_> = Page::all()
+        .into_iter()
+        .filter_map(|page| page.path.strip_prefix("docs/").map(str::to_owned))
+        .filter(|path| path != "SUMMARY.md" && !contents.links.iter().any(|(_, link)| link == path))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "docs/SUMMARY.md does not name {missing:?}"
+    );
+}

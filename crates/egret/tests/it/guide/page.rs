@@ -78,8 +78,11 @@ impl Page {
                     };
                     match (comment.take(), language.as_str()) {
                         (Some(("file", name)), _) => {
-                            self.files.push((name.clone(), text.clone()));
-                            self.examples.push((line, language, text));
+                            // What a project takes away is another language, and there are commands that read it.
+                            if !name.ends_with("/egret.yaml") {
+                                self.examples.push((line, language, text.clone()));
+                            }
+                            self.files.push((name, text));
                         }
                         (Some(("not run", reason)), "sh") => {
                             self.not_run.push(reason);

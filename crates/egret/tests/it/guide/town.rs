@@ -22,8 +22,11 @@ pub(super) fn type_in(page: &Page, engine: bool) {
             Some(rest) => format!("{HOME}/{rest}"),
             None => format!("{HOME}/project/{name}"),
         };
+        world.machine.sh(&format!("mkdir -p $(dirname {path})"));
         world.machine.write(&path, text);
-        chown(world.machine.path(&path), Some(YOU.id()), Some(YOU.id())).unwrap();
+        world
+            .machine
+            .sh(&format!("cd {HOME}; chown alice: {path} $(dirname {path})"));
     }
     assert!(!page.blocks.is_empty());
     let mut wrong = Vec::new();
@@ -231,8 +234,9 @@ fn build(engine: bool, page: &Page) -> World {
         real::postgres(&world);
         world.dns.answer("db.example.com", &[real::DATABASE]);
         world.outside.sh(&format!(
-            "for sql in 'create role alice login' 'create role reader login' 'create database alice' 'create database reports'; do
-                 psql -q -h {} -U postgres -c \"$sql\"; done",
+            "cd /; psql='psql -q -h {} -U postgres'; until $psql -c 'select 1' >/dev/null 2>&1; do sleep 0.1; done
+             for role in alice reader; do $psql -c \"create role $role login\"; done
+             for database in alice reports; do $psql -c \"create database $database\"; done",
             real::DATABASE
         ));
         // The machine's own is the same one.
