@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::logs::Filter;
 use crate::observe::ObserveOptions;
 use crate::verify::Plan;
+use crate::watch::Watch;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use egret_policy::{HostGatewayPorts, SandboxId};
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Logs(Logs),
     /// Say why something was allowed or refused, from the audit log
     Explain(crate::explain::Explain),
+    /// Watch sandboxes on a screen: what they try to reach, and a key that allows or denies it
+    Watch(Watch),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
     /// Start container sandboxes that were stopped

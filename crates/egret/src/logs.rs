@@ -201,6 +201,14 @@ pub(crate) fn show(
     Ok(true)
 }
 
+/// A line of a log as one for people, whatever it is.
+pub(crate) fn line_for_people(line: &str, colour: bool) -> String {
+    match serde_json::from_str(line) {
+        Ok(record) => text(&record, colour),
+        Err(_) => format!("not a record: {line:?}"),
+    }
+}
+
 /// A record as a line. Everything in a record that came from a sandbox has been made harmless when it was written, and is
 /// quoted here all the same where it could hold anything.
 pub(crate) fn text(record: &Record, colour: bool) -> String {

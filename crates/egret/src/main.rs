@@ -35,6 +35,7 @@ mod settings;
 mod source;
 mod summary;
 mod verify;
+mod watch;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         Command::Stop(arguments) => sandboxes::stop(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Watch(arguments) => watch::watch(arguments),
         Command::Start(arguments) => container::start(&arguments),
         Command::Restart(arguments) => container::restart(&arguments),
         Command::Rm(arguments) => container::remove(&arguments),

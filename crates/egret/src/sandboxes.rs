@@ -194,7 +194,7 @@ pub(crate) fn set_policy(arguments: &SetPolicy) -> Result<ExitCode, Failure> {
     let name = arguments.name.as_str();
     let answer = match control::ask(name, &request)? {
         None => match container::find(name, None)? {
-            Some(sandbox) => Some(container::set_policy(&sandbox, &request)?),
+            Some(sandbox) => Some(container::ask_gateway(&sandbox, &request)?),
             None => None,
         },
         answer => answer,

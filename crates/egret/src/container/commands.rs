@@ -16,7 +16,7 @@ use egret_sandbox::Signals;
 use serde_json::{Value, json};
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, ExitCode, Stdio};
 
 /// The container sandboxes of all engines that answer. One that does not, and was named, is an error.
 pub(crate) fn listed(named: Option<Kind>) -> Result<Vec<Sandbox>, Failure> {
@@ -459,7 +459,15 @@ pub(crate) fn audit(sandbox: &Sandbox, follow: bool) -> Result<Option<AuditStrea
 }
 
 /// What an engine prints of a gateway's records.
+#[derive(Debug)]
 pub(crate) struct AuditStream(Child);
+
+impl AuditStream {
+    /// What is read from it, for a thread of its own; it goes on for as long as the stream itself is kept.
+    pub(crate) fn output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+}
 
 impl io::Read for AuditStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -476,8 +484,8 @@ impl Drop for AuditStream {
     }
 }
 
-/// `egret policy set` of a container.
-pub(crate) fn set_policy(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
+/// Asks the gateway of a container sandbox, as [`control::ask`](crate::control::ask) asks a process.
+pub(crate) fn ask_gateway(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
     if !sandbox.is_sealed() {
         return Err(Failure::new(format!(
             "{} runs without isolation: no policy is enforced",

@@ -68,7 +68,6 @@ impl Page {
     }
 
     /// What there is so far.
-    #[cfg(test)]
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }

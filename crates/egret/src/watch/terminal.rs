@@ -1,0 +1,78 @@
+//! The terminal: taken, and given back in whatever way this ends.
+
+use ratatui_core::terminal::Terminal;
+use ratatui_crossterm::CrosstermBackend;
+use ratatui_crossterm::crossterm::cursor::{Hide, Show};
+use ratatui_crossterm::crossterm::execute;
+use ratatui_crossterm::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use rustix::process::Signal;
+use std::io::{self, IsTerminal as _, Stdout, stdout};
+use std::sync::Once;
+
+/// A terminal that is ours. It is given back when this is dropped, and when anything panics.
+pub(crate) struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+/// Whether there is a terminal to paint on: both ways, and one that can move its cursor.
+pub(crate) fn is_there() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stdin().is_terminal() && stdout().is_terminal() && !dumb
+}
+
+impl Screen {
+    /// Takes the terminal.
+    pub(crate) fn take() -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                give_back();
+                before(panic);
+            }));
+        });
+        let screen = Self {
+            terminal: Terminal::new(CrosstermBackend::new(stdout()))?,
+        };
+        enter()?;
+        Ok(screen)
+    }
+
+    /// What is drawn on.
+    pub(crate) fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<Stdout>> {
+        &mut self.terminal
+    }
+
+    /// Stops, as a shell expects of who is told so by Ctrl-Z, and goes on once it is continued. Where no shell would
+    /// continue it, the kernel knows, and it does not stop.
+    pub(crate) fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        rustix::process::kill_current_process_group(Signal::TSTP)?;
+        self.resume()
+    }
+
+    /// Takes the terminal again, whoever had it meanwhile.
+    pub(crate) fn resume(&mut self) -> io::Result<()> {
+        enter()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, Hide)
+}
+
+/// Does what can be done: there is nobody to tell if it fails.
+fn give_back() {
+    let (Ok(()) | Err(_)) = execute!(stdout(), Show, LeaveAlternateScreen);
+    let (Ok(()) | Err(_)) = disable_raw_mode();
+}
