@@ -30,6 +30,7 @@ pub(crate) fn serve(port: u16, policy: &Path, log: &Path) -> Result<(), Error> {
             host_gateway: HostGateway::Known,
             inside: None,
             upstream_proxy: None,
+            ask: None,
             limits: Limits::default(),
             audit: audit::Log::to_file(log)?,
         })?;

@@ -75,6 +75,8 @@ pub struct Question {
     pub reason: String,
     /// One sentence for a person.
     pub message: String,
+    /// How many connections wait for the answer.
+    pub waiting: u64,
     /// How long it still waits for an answer, in milliseconds.
     pub left_ms: u64,
 }

@@ -5,12 +5,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use egret_policy::guard::stands;
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Permit};
+use egret_policy::{Askable, Denial, Destination, HostAddresses, Matcher, Permit};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::net::TcpStream;
 
@@ -123,14 +123,26 @@ pub(crate) async fn open(
     let destination = wanted?;
     let since = Instant::now();
     let slot = gateway.sessions.slot(&destination)?;
+    let mut allowed = None;
     let (by, dialled) = loop {
         // First, so that none comes unnoticed.
-        let replaced = gateway.sessions.decided_again();
-        tokio::select! {
+        let mut replaced = pin!(gateway.sessions.decided_again());
+        let refused = tokio::select! {
             biased;
             // Nobody is asked or dialled any more by what a policy before this one allowed.
+            () = &mut replaced => continue,
+            reached = reach(gateway, asker, &destination, id, allowed.as_ref(), &check) => match reached {
+                Ok(reached) => break reached,
+                Err(refused) => refused,
+            },
+        };
+        let Some(asking) = gateway.asking.as_ref().filter(|_| allowed.is_none()) else {
+            return Err(refused);
+        };
+        tokio::select! {
+            biased;
             () = replaced => {}
-            reached = reach(gateway, asker, &destination, id, &check) => break reached?,
+            answered = Box::pin(asking.hold(gateway, asker, id, refused)) => allowed = answered?,
         }
     };
     let (matcher, hosts) = by;
@@ -143,7 +155,7 @@ pub(crate) async fn open(
     } = dialled;
     // Of several entries only those count by now that let it lead there.
     check(&permit)?;
-    let session = slot.enter(id, asker.door, destination, addresses.clone());
+    let session = slot.enter(id, asker.door, destination, addresses.clone(), allowed);
     session.open.asked_by(asker.shared_program());
     let now = gateway.matcher.load_full();
     if !Arc::ptr_eq(&now, &matcher) {
@@ -184,12 +196,13 @@ async fn reach(
     asker: &mut Asker<'_>,
     destination: &Destination,
     id: &str,
+    allowed: Option<&Askable>,
     check: impl Fn(&Permit) -> Result<(), Denial>,
 ) -> Result<(By, Dialled), Refused> {
     let matcher = gateway.matcher.load_full();
     let hosts = gateway.hosts.load_full();
     asker.identify(&gateway.identifier, &matcher).await;
-    let permit = matcher.decide(destination, asker.program(), &hosts)?;
+    let permit = matcher.decide_with(destination, asker.program(), &hosts, allowed)?;
     check(&permit)?;
     if gateway.dialler.asks(&permit) {
         // The question is the first thing that leaves.

@@ -348,6 +348,7 @@ impl Harness {
                 inside: None,
                 inbound: inbound(),
                 upstream_proxy: None,
+                ask: None,
                 limits: Limits {
                     dns_per_second: u32::MAX,
                     ..Limits::default()
@@ -393,7 +394,7 @@ impl Harness {
                     request: None,
                 },
                 Tunnel {
-                    session: slot.enter("", Door::Captured, to.clone(), vec![address]),
+                    session: slot.enter("", Door::Captured, to.clone(), vec![address], None),
                     grant,
                     server: theirs,
                     to: SocketAddr::new(address, to.port()),

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod activity;
+mod asking;
 pub mod audit;
 mod dial;
 mod door;
@@ -64,6 +65,7 @@ pub use resolve::{ResolverConfig, ResolverError, Servers};
 pub use summary::{Failure, Refusal};
 
 use activity::MOST_TOLD;
+use asking::Asking;
 use audit::{Basis, Door, Event, Record};
 use dial::Dialler;
 use identify::Identifier;
@@ -98,6 +100,9 @@ pub struct Config {
     pub inbound: InboundHosts,
     /// A proxy that every connection has to go through, but for those to the host.
     pub upstream_proxy: Option<UpstreamProxy>,
+    /// Whether a person is asked about destinations that are refused and that they may allow, and how long connections wait
+    /// for their answer: see [`Gateway::reply`].
+    pub ask: Option<Duration>,
     /// The bounds.
     pub limits: Limits,
     /// Where everything is recorded.
@@ -156,6 +161,7 @@ pub struct Gateway {
     sessions: Arc<Sessions>,
     /// Those that came in by a published port. A policy has nothing to say about them.
     published: Arc<Sessions>,
+    asking: Option<Asking>,
     summary: Summary,
     handshakes: AtomicUsize,
     recording: Mutex<Recording>,
@@ -193,6 +199,7 @@ impl Gateway {
             inside,
             inbound,
             upstream_proxy,
+            ask,
             limits,
             audit,
         } = config;
@@ -210,6 +217,7 @@ impl Gateway {
             pool: Pool::default(),
             sessions: Sessions::new(limits.connections),
             published: Sessions::new(limits.published),
+            asking: ask.map(Asking::new),
             summary: Summary::default(),
             handshakes: AtomicUsize::new(0),
             recording: Mutex::new(Recording {
@@ -248,7 +256,11 @@ impl Gateway {
     pub fn set_policy(&self, matcher: Arc<Matcher>, source: &str, basis: Basis) {
         self.matcher.store(matcher.clone());
         self.tell_policy("replaced", source, basis);
-        self.sessions.decide_again(&matcher, &self.hosts.load());
+        let hosts = self.hosts.load();
+        if let Some(asking) = &self.asking {
+            asking.decide_again(self, &matcher, &hosts);
+        }
+        self.sessions.decide_again(&matcher, &hosts);
     }
 
     /// Puts on record what is decided by from the start on, before anything is served. See [`set_policy`](Self::set_policy).
@@ -327,8 +339,19 @@ impl Gateway {
         Activity {
             connections: open.into_iter().map(|(_, connection)| connection).collect(),
             counts,
-            questions: Vec::new(),
+            questions: match &self.asking {
+                Some(asking) => asking.questions(self),
+                None => Vec::new(),
+            },
         }
+    }
+
+    /// Answers one of the [questions](Activity::questions), by its id. Whether it was still open.
+    ///
+    /// A yes for more than the connections that wait is a new policy: [`Self::set_policy`].
+    pub fn reply(&self, question: &str, reply: Reply) -> bool {
+        let asking = self.asking.as_ref();
+        asking.is_some_and(|asking| asking.reply(self, question, reply))
     }
 
     /// Waits until half of a great many connections have ended: a good moment to give memory back to the system, which an
@@ -358,9 +381,15 @@ impl Gateway {
     fn open_again(&self) {
         self.sessions.open_again();
         self.published.open_again();
+        if let Some(asking) = &self.asking {
+            asking.open_again();
+        }
     }
 
     fn close_all(&self) {
+        if let Some(asking) = &self.asking {
+            asking.close_all(self);
+        }
         self.sessions.close_all();
         self.published.close_all();
     }

@@ -128,11 +128,11 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(per_second: impl Into<f64>, burst: u32) -> Self {
         Self {
             tokens: f64::from(burst),
             burst: f64::from(burst),
-            per_second: f64::from(per_second),
+            per_second: per_second.into(),
             at: Instant::now(),
         }
     }

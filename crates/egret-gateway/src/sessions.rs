@@ -11,7 +11,9 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use atomic_waker::AtomicWaker;
-use egret_policy::{Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken, Target};
+use egret_policy::{
+    Askable, Denial, Destination, HostAddresses, Matcher, Program, Reason, Spoken, Target,
+};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -49,6 +51,8 @@ pub(crate) struct Open {
     since: SystemTime,
     destination: Destination,
     addresses: Vec<IpAddr>,
+    /// What a person allowed it by who was asked, if the policy does not.
+    allowed: Option<Box<Askable>>,
     /// Whose connection it is, if a policy wanted to know when it was made.
     program: ArcSwapOption<Program>,
     spoken: OnceLock<String>,
@@ -209,6 +213,7 @@ impl Slot {
         door: Door,
         destination: Destination,
         addresses: Vec<IpAddr>,
+        allowed: Option<Askable>,
     ) -> Session {
         let open = Arc::new(Open {
             id: id.into(),
@@ -216,6 +221,7 @@ impl Slot {
             since: SystemTime::now(),
             destination,
             addresses,
+            allowed: allowed.map(Box::new),
             program: ArcSwapOption::empty(),
             spoken: OnceLock::new(),
             reads_requests: AtomicBool::new(false),
@@ -263,7 +269,12 @@ impl Open {
     /// Puts this connection to `matcher`; one that would not be allowed today is told so.
     pub(crate) fn decide_again(&self, matcher: &Matcher, hosts: &HostAddresses) {
         let decided = matcher
-            .decide(&self.destination, self.program().as_deref(), hosts)
+            .decide_with(
+                &self.destination,
+                self.program().as_deref(),
+                hosts,
+                self.allowed(),
+            )
             .and_then(|mut permit| {
                 permit.vet(&self.addresses, hosts)?;
                 // First the flag, which is set after the request is.
@@ -287,6 +298,11 @@ impl Open {
         if let Err(denial) = decided {
             self.lose(Lost::Denied(denial));
         }
+    }
+
+    /// What a person allowed it by, if it was allowed so.
+    pub(crate) fn allowed(&self) -> Option<&Askable> {
+        self.allowed.as_deref()
     }
 
     /// Remembers the program whose connection this is from now on.
@@ -382,7 +398,7 @@ mod tests {
     fn open(sessions: &Arc<Sessions>, count: usize) -> Vec<Session> {
         let destination = Destination::from_authority("www.example.com:443", None).unwrap();
         let slot = || sessions.slot(&destination).unwrap();
-        let enter = |_| slot().enter("id", Door::Captured, destination.clone(), Vec::new());
+        let enter = |_| slot().enter("id", Door::Captured, destination.clone(), Vec::new(), None);
         (0..count).map(enter).collect()
     }
 

@@ -120,6 +120,14 @@ impl Denial {
         }
     }
 
+    /// The destination that was decided on, where the decision itself refused it.
+    pub(crate) fn decided(&self) -> Option<&Destination> {
+        match (&self.subject, &self.cause) {
+            (Subject::Destination(to), Cause::Decision) => Some(to),
+            _ => None,
+        }
+    }
+
     /// The address that was refused, where a name resolved to one that may not be dialled.
     pub fn address(&self) -> Option<IpAddr> {
         match self.cause {

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod askable;
 mod cases;
 mod denial;
 mod destination;
@@ -40,6 +41,7 @@ mod text;
 mod visible;
 
 pub use addr::{Class, HostAddresses, class_of};
+pub use askable::Askable;
 pub use cases::Tested;
 pub use denial::{Denial, Hint};
 pub use destination::{Destination, Malformed, Target};

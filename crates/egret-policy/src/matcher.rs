@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::addr::{Class, HostAddresses};
+use crate::askable::Askable;
 use crate::denial::{Cause, Denial};
 use crate::destination::{Destination, Target, parse_target};
 use crate::guard::stands;
@@ -94,6 +95,27 @@ impl Matcher {
         self.decide_seen(to, by.into(), hosts, &mut |_, _, _| {})
     }
 
+    /// As [`Self::decide`], where a person was asked about a destination and let it pass: what they could still be asked
+    /// about is allowed then, if it is that.
+    ///
+    /// # Errors
+    /// As [`Self::decide`].
+    pub fn decide_with(
+        &self,
+        to: &Destination,
+        by: Option<&Program>,
+        hosts: &HostAddresses,
+        allowed: Option<&Askable>,
+    ) -> Result<Permit, Denial> {
+        let decided = self.decide(to, by, hosts);
+        match (decided, allowed) {
+            (Err(denial), Some(allowed)) if denial.askable().as_ref() == Some(allowed) => {
+                Ok(self.permit(to, by.into(), Reason::AllowedOnce, None))
+            }
+            (decided, _) => decided,
+        }
+    }
+
     /// See [`Compiled::programs_about`].
     pub(crate) fn programs_about(&self, to: &Destination, resolves_to: &[IpAddr]) -> Vec<Program> {
         self.compiled.programs_about(to, resolves_to)
@@ -170,11 +192,7 @@ impl Matcher {
         see: &mut impl FnMut(Step, Outcome, Option<&RuleId>),
     ) -> Result<Permit, Denial> {
         let compiled = &*self.compiled;
-        let permit = |reason, grant| {
-            let refused = compiled.refused_requests(to, by);
-            let compiled = Arc::clone(&self.compiled);
-            Permit::new(to.clone(), by, reason, grant, refused, compiled)
-        };
+        let permit = |reason, grant| self.permit(to, by, reason, grant);
         // No pattern means the host, and no address: only an entry that writes its name out.
         let found = match kind {
             Kind::Host => Found::Nothing,
@@ -228,6 +246,18 @@ impl Matcher {
             _ => Reason::DeniedDefault,
         };
         Err(self.refuse_unnamed(&found, reason, to, by))
+    }
+
+    fn permit(
+        &self,
+        to: &Destination,
+        by: Asker<'_>,
+        reason: Reason,
+        grant: Option<Grant>,
+    ) -> Permit {
+        let refused = self.compiled.refused_requests(to, by);
+        let compiled = Arc::clone(&self.compiled);
+        Permit::new(to.clone(), by, reason, grant, refused, compiled)
     }
 
     /// Whether a name could be reached on any port at all, which is what a DNS question asks.
@@ -312,7 +342,7 @@ impl Matcher {
     }
 
     /// Whether a connection to an address may be meant for this name: not if the name is denied, or may receive certain
-    /// requests only and nothing but the default lets the address be reached.
+    /// requests only and nothing but the default, or a person who was asked, lets the address be reached.
     fn confirm_named(&self, permit: &Permit, name: &Host) -> Result<(), Denial> {
         let (decided, compiled) = (permit.destination(), &*self.compiled);
         let port = decided.port();
@@ -332,7 +362,10 @@ impl Matcher {
         let Target::Address(address) = *decided.target() else {
             return Ok(());
         };
-        if permit.reason() != Reason::AllowedDefaultPublic {
+        if !matches!(
+            permit.reason(),
+            Reason::AllowedDefaultPublic | Reason::AllowedOnce
+        ) {
             return Ok(());
         }
         // By the name, from the same program, at this address: would its requests be looked at?

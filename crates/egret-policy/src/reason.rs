@@ -43,6 +43,7 @@ reasons! {
     AllowedRule "allowed.rule" "An allow entry matches the destination."
     AllowedDefaultPublic "allowed.default_public" "No entry matches, and the policy allows public destinations by default."
     AllowedHostGateway "allowed.host_gateway" "The destination is the host, and the policy opened the host gateway on this port."
+    AllowedOnce "allowed.once" "No entry matches, and a person who was asked let this connection pass."
     DeniedRule "denied.rule" "A deny entry matches the destination."
     DeniedProject "denied.project" "The project's own file leaves the destination out."
     DeniedDefault "denied.default" "No entry of the policy allows the destination."
@@ -71,7 +72,10 @@ impl Reason {
     pub const fn is_allowed(self) -> bool {
         matches!(
             self,
-            Self::AllowedRule | Self::AllowedDefaultPublic | Self::AllowedHostGateway
+            Self::AllowedRule
+                | Self::AllowedDefaultPublic
+                | Self::AllowedHostGateway
+                | Self::AllowedOnce
         )
     }
 }

@@ -108,6 +108,7 @@ impl Gate {
             inside: None,
             inbound: InboundHosts::new(&name, Vec::new()),
             upstream_proxy,
+            ask: None,
             limits: limits(),
             audit: log.clone(),
         })

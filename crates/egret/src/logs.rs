@@ -223,6 +223,7 @@ pub(crate) fn text(record: &Record, colour: bool) -> String {
         (Event::Policy, _) => "policy",
         (Event::Lifecycle, _) => "sandbox",
         (Event::Finding, _) => "finding",
+        (Event::Question, _) => "asking",
         (Event::Dns, Some(Verdict::Allow)) => "lookup",
         (_, Some(Verdict::Allow)) if record.dialled.is_none() => "failed",
         (_, Some(Verdict::Allow)) => "allowed",

@@ -31,6 +31,7 @@ pub(crate) fn serve(port: &str, names: &str) -> Result<(), Error> {
         inside: None,
         inbound: InboundHosts::new(&sandbox, Vec::new()),
         upstream_proxy: None,
+        ask: None,
         limits: Limits::default(),
         audit: audit::Log::to_file("/dev/null")?,
         sandbox,

@@ -121,6 +121,8 @@ pub enum Event {
     Lifecycle,
     /// Something that deserves a look, such as a flood of refusals.
     Finding,
+    /// A person was asked about a destination that was refused, or it was answered.
+    Question,
 }
 
 /// What was decided.

@@ -199,7 +199,11 @@ fn resolve(gateway: &Gateway, query: &Query) -> Result<Option<RData>, (Denial, O
         });
     }
     let matcher = gateway.matcher.load();
-    matcher.knows(&name).map_err(|denial| (denial, None))?;
+    match matcher.knows(&name) {
+        // Somebody is asked about it once it is connected to.
+        Err(denial) if gateway.asking.is_some() && denial.reason() == Reason::DeniedDefault => {}
+        known => known.map_err(|denial| (denial, None))?,
+    }
     match kind {
         RecordType::A => match gateway.names.address_of(&name) {
             Ok(address) => Ok(Some(RData::A(address.into()))),

@@ -327,7 +327,8 @@ async fn reuse(
             .asked_by(asker.shared_program());
         let hosts = gateway.hosts.load_full();
         let matcher = gateway.matcher.load_full();
-        let mut permit = matcher.decide(destination, asker.program(), &hosts)?;
+        let allowed = upstream.tunnel.session.open.allowed();
+        let mut permit = matcher.decide_with(destination, asker.program(), &hosts, allowed)?;
         permit.vet(&upstream.addresses, &hosts)?;
         permitted(&permit, request, path, framing)?;
         let mut record = gateway

@@ -73,6 +73,8 @@ pub(crate) async fn accept(
             Err(_) => sleep(BREATH).await,
         }
     }
+    // Who waited for a person has been told, and gets to say so.
+    tokio::task::yield_now().await;
     gateway.drained().await;
     connections.shutdown().await;
 }

@@ -234,7 +234,13 @@ async fn open(
         let cause = in_words(&error);
         invited.unreachable(format!("port {port} inside the sandbox: {cause}"))
     })?;
-    let session = slot.enter(id, Door::Published, invited.destination.clone(), Vec::new());
+    let session = slot.enter(
+        id,
+        Door::Published,
+        invited.destination.clone(),
+        Vec::new(),
+        None,
+    );
     let record = gateway.record(Event::Decision, id).door(Door::Published);
     let mut record = by(invited.peer, record.destination(&invited.destination));
     record.verdict = Some(Verdict::Allow);

@@ -106,6 +106,7 @@ async fn of_very_many_connections_the_newest_are_told() {
             Door::Captured,
             destination.clone(),
             Vec::new(),
+            None,
         )
     };
     let all: Vec<_> = (0..3_000).map(open).collect();

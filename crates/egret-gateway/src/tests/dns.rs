@@ -9,7 +9,7 @@ use super::*;
 const POLICY: &str = "allow: [api.example.com, '*.wild.example']
 deny: [no.wild.example]";
 
-fn question(name: &str, kind: RecordType) -> Message {
+pub(super) fn question(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name.parse().unwrap(), kind));
@@ -25,14 +25,14 @@ async fn ask_raw(world: &World, bytes: &[u8]) -> Message {
     Message::from_vec(&buffer[..length]).unwrap()
 }
 
-async fn ask(world: &World, message: &Message) -> Message {
+pub(super) async fn ask(world: &World, message: &Message) -> Message {
     let answer = ask_raw(world, &message.to_vec().unwrap()).await;
     assert_eq!(answer.metadata.id, message.metadata.id);
     assert_eq!(answer.queries, message.queries);
     answer
 }
 
-fn addresses(answer: &Message) -> Vec<IpAddr> {
+pub(super) fn addresses(answer: &Message) -> Vec<IpAddr> {
     answer
         .answers
         .iter()

@@ -4,6 +4,7 @@
 //! `host.docker.internal` stands for 127.0.0.1 here. Names that have to resolve are asked of a stub server.
 
 mod activity;
+mod asking;
 mod captured;
 mod connect;
 mod dns;
@@ -67,6 +68,7 @@ pub(crate) struct With {
     pub(crate) log: Option<PathBuf>,
     pub(crate) file: Option<std::fs::File>,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
+    pub(crate) ask: Option<Duration>,
     pub(crate) identify: Option<Identify>,
     pub(crate) hosts: HostAddresses,
     pub(crate) host_gateway: HostGateway,
@@ -84,6 +86,7 @@ impl Default for With {
             log: None,
             file: None,
             upstream_proxy: None,
+            ask: None,
             identify: None,
             hosts: HostAddresses::new([]).with_gateway(vec![Ipv4Addr::LOCALHOST.into()]),
             host_gateway: HostGateway::Known,
@@ -121,6 +124,7 @@ impl World {
             inside: with.inside,
             inbound: with.inbound,
             upstream_proxy: with.upstream_proxy,
+            ask: with.ask,
             limits: with.limits,
             audit: match with.file {
                 Some(file) => Log::from_file(file).unwrap(),

@@ -226,6 +226,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         })),
         inbound: InboundHosts::new(&settings.sandbox, policy.inbound().to_vec()),
         upstream_proxy: settings::upstream_proxy(settings.upstream_proxy.as_deref())?,
+        ask: None,
         limits: limits(),
         audit: log.clone(),
     })

@@ -146,7 +146,8 @@ pub(crate) fn check<'a>(
     // The policy may have been replaced since the connection was opened.
     let program = open.program();
     let hosts = gateway.hosts.load();
-    let mut permit = matcher.decide(destination, program.as_deref(), &hosts)?;
+    let allowed = open.allowed();
+    let mut permit = matcher.decide_with(destination, program.as_deref(), &hosts, allowed)?;
     // With what it resolved to: of several entries, only those that let it lead there count.
     permit.vet(open.addresses(), &hosts)?;
     matcher.confirm(&permit, Spoken::Host(host))?;

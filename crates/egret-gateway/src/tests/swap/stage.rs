@@ -93,6 +93,7 @@ impl Stage {
             inside: None,
             inbound: InboundHosts::new(&"test".parse().unwrap(), Vec::new()),
             upstream_proxy: None,
+            ask: None,
             limits: Limits::default(),
             audit: Log::to_file(log.path()).unwrap(),
         })
