@@ -186,7 +186,8 @@ impl Sandbox {
                     .uncounted
                     .saturating_add(record.count.unwrap_or_default());
             }
-            Event::Lifecycle => {}
+            // What is being asked is seen by who watches, and what was answered by the decision that follows.
+            Event::Lifecycle | Event::Question => {}
             // That a name is about to be looked up is said again by the decision that follows.
             Event::Dns if record.verdict != Some(Verdict::Deny) => {}
             Event::Decision | Event::Dns | Event::Close => {
