@@ -70,6 +70,7 @@ fn question(id: &str) -> Question {
         program: Some("/usr/bin/curl".into()),
         reason: "denied.default".into(),
         message: "no entry allows it".into(),
+        waiting: 1,
         left_ms: 30_000,
     }
 }

@@ -99,6 +99,7 @@ fn question() -> Question {
         program: Some("/usr/bin/curl".into()),
         reason: "denied.default".into(),
         message: "no entry of the policy allows the destination".into(),
+        waiting: 1,
         left_ms: 41_000,
     }
 }
