@@ -288,7 +288,8 @@ impl Process {
         let Some(tasks) = if_there(statat(&self.directory, "task", AtFlags::empty()))? else {
             return Ok(false);
         };
-        if tasks.st_nlink <= LINKS_OF_ONE_THREAD {
+        // It has two links and one for each thread, in a type that differs between architectures.
+        if tasks.st_nlink <= 3 {
             return Ok(false);
         }
         for thread in numbers(&self.directory, "task")? {
@@ -398,9 +399,6 @@ fn if_there<T>(result: rustix::io::Result<T>) -> Known<Option<T>> {
         Err(_) => Err(Unknown::ForGood),
     }
 }
-
-/// `/proc/PID/task` has two links and one for each thread.
-const LINKS_OF_ONE_THREAD: u64 = 3;
 
 // ---- sockets: sock_diag(7), linux/inet_diag.h ----
 
