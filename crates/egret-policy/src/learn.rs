@@ -142,35 +142,40 @@ impl Lesson {
         }
     }
 
-    /// A connection that had been made was cut off, before anything passed, for what was said on it.
+    /// A connection that had been made was cut off for what was said on it.
     pub fn cut(&mut self, asked: Asked<'_>) {
         if let Some(met) = self.met(asked) {
             met.cut += 1;
         }
     }
 
-    /// A connection that had been made has ended, and sent so many octets.
-    pub fn sent(&mut self, asked: Asked<'_>, octets: u64) {
+    /// A connection that had been made has ended, and sent so many octets. What was sent counts, though it was cut off later.
+    pub fn ended(&mut self, asked: Asked<'_>, sent: u64, was_cut: bool) {
         // It has been counted already.
         let destination = destination(asked);
         if let Some(met) = destination.and_then(|to| self.destinations.get_mut(&to)) {
-            met.sent = met.sent.saturating_add(octets);
+            met.sent = met.sent.saturating_add(sent);
+            met.cut = met.cut.saturating_sub(u64::from(was_cut && sent > 0));
         }
+    }
+
+    /// So many events are not on record one by one.
+    pub fn missed(&mut self, events: u64) {
+        self.beyond = self.beyond.saturating_add(events);
     }
 
     /// Something was refused. `reason` is the code of the decision, `hint` the smallest change that would allow it.
     pub fn refused(&mut self, asked: Asked<'_>, reason: &str, hint: Option<&str>) {
-        let text = match destination(asked) {
-            Some(to) => {
-                if let Target::Name(name) = to.target()
-                    && self.refused_names.len() < MOST_DESTINATIONS
-                {
-                    self.refused_names.insert(name.clone());
-                }
-                to.to_string()
-            }
-            None => shortened(asked.host),
+        let to = destination(asked);
+        let name = match (to.as_ref().map(Destination::target), asked.port) {
+            (Some(Target::Name(name)), _) => Some(name.clone()),
+            (None, None) => asked.host.parse().ok(),
+            _ => None,
         };
+        if self.refused_names.len() < MOST_DESTINATIONS {
+            self.refused_names.extend(name);
+        }
+        let text = to.map_or_else(|| shortened(asked.host), |to| to.to_string());
         if self.refused.len() >= MOST_DESTINATIONS && !self.refused.contains_key(&text) {
             self.beyond += 1;
             return;
@@ -183,11 +188,6 @@ impl Lesson {
         });
         refusals.count += 1;
         refusals.programs.add(asked.by);
-    }
-
-    /// What was allowed and made, in all.
-    pub fn connections(&self) -> u64 {
-        self.destinations.values().map(|met| met.reached).sum()
     }
 
     /// The smallest set of entries that allows what was reached and is public. With `generalize`, a wildcard stands for three

@@ -5,6 +5,7 @@ mod reference;
 
 use crate::container::{ContainerOptions, Kind};
 use crate::failure::Failure;
+use crate::learn::{self, Learn, Learner};
 use crate::logs::Filter;
 use crate::observe::ObserveOptions;
 use crate::verify::Plan;
@@ -41,7 +42,25 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a program in a sealed sandbox
+    #[command(
+        override_usage = "egret run [OPTIONS] -- COMMAND [ARG]...\n       egret run [OPTIONS] IMAGE [ARG]...",
+        after_help = "\
+Nothing is reachable until a policy or a flag says so. This machine, private
+networks and cloud metadata stay shut even under `default: allow-public`; the
+machine has its own opt-in, --allow-docker-gateway.
+
+A command sees your files read-only, without those that hold secrets. It can
+write to the working directory and to a /tmp of its own. An image runs on Docker
+or Podman, with options that mean what they mean there. Inside, a name has an
+address of 198.18.0.0/15 that stands for it.
+
+Exit status: the program's own; 125 if egret failed, 126 if the program cannot
+be run, 127 if it is not there."
+    )]
     Run(Box<Run>),
+    /// Run something with everything public open to it, and write the smallest policy that it needed
+    #[command(override_usage = learn::USAGE, after_help = learn::HELP)]
+    Learn(Box<Learn>),
     /// List the sandboxes that are running
     Ps(Ps),
     /// Try the known ways out of a sandbox, from inside, and see what gets through
@@ -82,21 +101,6 @@ pub(crate) enum Policy {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    override_usage = "egret run [OPTIONS] -- COMMAND [ARG]...\n       egret run [OPTIONS] IMAGE [ARG]...",
-    after_help = "\
-Nothing is reachable until a policy or a flag says so. This machine, private
-networks and cloud metadata stay shut even under `default: allow-public`; the
-machine has its own opt-in, --allow-docker-gateway.
-
-A command sees your files read-only, without those that hold secrets. It can
-write to the working directory and to a /tmp of its own. An image runs on Docker
-or Podman, with options that mean what they mean there. Inside, a name has an
-address of 198.18.0.0/15 that stands for it.
-
-Exit status: the program's own; 125 if egret failed, 126 if the program cannot
-be run, 127 if it is not there."
-)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) options: Options,
@@ -110,6 +114,13 @@ pub(crate) struct Run {
     pub(crate) process: ProcessOptions,
     #[command(flatten, next_help_heading = "Options for an image")]
     pub(crate) container: ContainerOptions,
+    /// Let it reach everything public, and write the policy that it needed to this file (see `egret learn`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) learn: Option<PathBuf>,
+    #[arg(skip)]
+    pub(crate) learning: bool,
+    #[arg(skip)]
+    pub(crate) learner: Option<Learner>,
     /// Run `egret verify`'s prober instead: what it is to try, as JSON
     #[arg(long, hide = true, value_name = "PLAN", value_parser = Plan::parse)]
     pub(crate) probe: Option<Plan>,
@@ -229,7 +240,9 @@ impl Run {
 
 /// Whether arguments that have not been parsed look like those of a command to run.
 pub(crate) fn likely_command(arguments: &[OsString]) -> bool {
-    arguments.get(1).is_some_and(|first| first == "run")
+    arguments
+        .get(1)
+        .is_some_and(|first| first == "run" || first == "learn")
         && arguments.iter().any(|word| word == "--")
 }
 

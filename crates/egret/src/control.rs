@@ -97,6 +97,9 @@ pub(crate) struct Status {
     /// The same, for whoever wants to change it; absent from an egret that cannot say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
+    /// Whether everything public is open to it, to learn from what it reaches.
+    #[serde(default)]
+    pub(crate) learning: bool,
     /// Its audit log.
     pub(crate) log: String,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) policy_named: Option<&'a Path>,
     /// The projects' files, which hide some more, and which the program must not change where they are.
     pub(crate) projects: &'a [Project],
+    /// The file to which a policy will be written that is learnt, by the path that it was named by.
+    pub(crate) learnt: Option<&'a Path>,
     /// The audit log, which the program must not even see.
     pub(crate) log_file: &'a Path,
 }
@@ -83,6 +85,12 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     if let Some(link) = wishes.policy_named.and_then(|named| exposed(named, &marks)) {
         return Err(Failure::new(format!(
             "the policy is named by way of the link {}, which the program could replace; name the file itself",
+            link.display()
+        )));
+    }
+    if let Some(link) = wishes.learnt.and_then(|named| exposed(named, &marks)) {
+        return Err(Failure::new(format!(
+            "what is learnt would be written by way of the link {}, which a program could have put there; name the file itself",
             link.display()
         )));
     }

@@ -128,6 +128,7 @@ impl Gate {
             program,
             policy: None,
             origin: None,
+            learning: policy.learning,
             log: log_path.display().to_string(),
         };
         let shared = Arc::new(Shared {

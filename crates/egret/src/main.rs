@@ -24,6 +24,7 @@ mod files;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod gate;
+mod learn;
 mod logs;
 mod observe;
 mod policy;
@@ -78,14 +79,11 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let outcome = match cli.command {
-        Command::Run(arguments) => match arguments.misplaced_ports(&given) {
-            Some(advice) => Err(Failure::new(advice)),
-            None => arguments
-                .is_command(&given)
-                .then(|| jail.unwrap_or_else(Jail::start))
-                .transpose()
-                .map_err(Failure::from)
-                .and_then(|jail| run::run(arguments, jail)),
+        Command::Run(arguments) => start(arguments, &given, jail),
+        Command::Learn(arguments) => match learn::learn(*arguments, &given) {
+            Ok(learn::Next::Run(arguments)) => start(arguments, &given, jail),
+            Ok(learn::Next::Done(code)) => Ok(code),
+            Err(failure) => Err(failure),
         },
         Command::Verify(arguments) => verify::verify(&arguments, &given),
         Command::Ps(arguments) => sandboxes::ps(&arguments),
@@ -104,6 +102,23 @@ fn main() -> ExitCode {
         Command::Policy(cli::Policy::Offline(command)) => return policy::run(command).into(),
     };
     exit(outcome)
+}
+
+/// `egret run`, with the jail if one has been started.
+fn start(
+    mut arguments: Box<cli::Run>,
+    given: &[OsString],
+    jail: Option<Result<Jail, egret_sandbox::Error>>,
+) -> Result<ExitCode, Failure> {
+    if let Some(advice) = arguments.misplaced_ports(given) {
+        return Err(Failure::new(advice));
+    }
+    learn::to_file(&mut arguments, given)?;
+    let jail = arguments
+        .is_command(given)
+        .then(|| jail.unwrap_or_else(Jail::start))
+        .transpose()?;
+    run::run(arguments, jail)
 }
 
 fn exit(outcome: Result<ExitCode, Failure>) -> ExitCode {

@@ -6,6 +6,7 @@ use crate::environment::{self, environment};
 use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
+use crate::learn::Learner;
 use crate::source::{Loaded, Origin, PolicySource};
 use crate::verify::Opened;
 use crate::{container, logs, project, settings, summary};
@@ -29,8 +30,12 @@ pub(crate) fn run(mut arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<Ex
     // Before any thread, so that every thread leaves signals to this one.
     let signals =
         Signals::block().map_err(|error| Failure::because("cannot receive signals", &error))?;
+    let mut learner = arguments.learner.take();
+    if learner.is_some() {
+        say!("egret: everything public is open to this run, which is to be learnt from");
+    }
     let Some(jail) = jail else {
-        return container::run(&arguments, &signals);
+        return container::run(&arguments, learner, &signals);
     };
     let Plan {
         name,
@@ -39,7 +44,10 @@ pub(crate) fn run(mut arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<Ex
         gate,
         summary,
         output,
-    } = Plan::resolve(*arguments)?;
+    } = Plan::resolve(*arguments, learner.as_ref())?;
+    if let Some(learner) = &mut learner {
+        learner.follow(&gate.log_path, &name)?;
+    }
 
     let wanted = spec.directory.join(&spec.program);
     let (doors, sealed) = jail.prepare(spec)?.split();
@@ -54,9 +62,11 @@ pub(crate) fn run(mut arguments: Box<cli::Run>, jail: Option<Jail>) -> Result<Ex
         // The program has ended; that its summary cannot be printed does not change how.
         let (Ok(()) | Err(_)) = summary::print(&ending, output);
     }
-    Ok(container::exit_as(
-        ended.map_err(|error| explained(error, &wanted))?,
-    ))
+    let ended = ended.map_err(|error| explained(error, &wanted))?;
+    if let Some(learner) = learner {
+        learner.finish(&ending.log)?;
+    }
+    Ok(container::exit_as(ended))
 }
 
 /// A program that is not found is worth a word more: it may be there outside.
@@ -86,7 +96,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn resolve(arguments: cli::Run) -> Result<Self, Failure> {
+    fn resolve(arguments: cli::Run, learner: Option<&Learner>) -> Result<Self, Failure> {
         if let Some(option) = arguments.container.first_given() {
             return Err(Failure::new(format!(
                 "{option} is about containers; without `--`, what follows the options is an image"
@@ -112,6 +122,7 @@ impl Plan {
             false => project::find(&directory)?,
         };
         source.projects.clone_from(&projects);
+        source.learning = arguments.learning;
         let Loaded { policy, basis } = source.load()?;
         let resolver = settings::resolver(&arguments.options.resolver)?;
         let upstream_proxy = settings::upstream_proxy(arguments.options.upstream_proxy.as_deref())?;
@@ -154,6 +165,7 @@ impl Plan {
             policy_file: source.origin().as_ref().and_then(Origin::file),
             policy_named: named.as_ref().and_then(Origin::file),
             projects: &projects,
+            learnt: learner.and_then(Learner::path),
             log_file: &log_path,
         })?;
         if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {

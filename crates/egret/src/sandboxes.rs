@@ -62,7 +62,7 @@ fn status(container: &Container) -> String {
 fn described(sandbox: &Sandbox) -> Value {
     let workload = sandbox.container(Role::Workload);
     json!({
-        "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
+        "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(), "learning": sandbox.is_learning(),
         "image": workload.map(|container| &container.image), "state": workload.map(|container| &container.state),
         "started": workload.map(|container| &container.started), "ports": sandbox.ports(),
     })
@@ -76,7 +76,11 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
             format!("process {}", status.pid),
             age(&status.started),
             status.program.clone(),
-            status.policy.clone().unwrap_or_else(|| "-".into()),
+            match (&status.policy, status.learning) {
+                (Some(policy), true) => format!("{policy}, learning"),
+                (None, true) => "learning".into(),
+                (policy, false) => policy.clone().unwrap_or_else(|| "-".into()),
+            },
             String::new(),
         ]
     }));
@@ -89,10 +93,10 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
             workload
                 .map_or("-", |container| &container.image)
                 .to_owned(),
-            if sandbox.is_sealed() {
-                "isolated"
-            } else {
-                "none"
+            match (sandbox.is_sealed(), sandbox.is_learning()) {
+                (true, true) => "isolated, learning",
+                (true, false) => "isolated",
+                (false, _) => "none",
             }
             .to_owned(),
             sandbox.ports(),

@@ -201,6 +201,8 @@ pub(crate) struct PolicySource {
     pub(crate) marks: Vec<(PathBuf, Mark)>,
     /// What takes away from whatever is loaded.
     pub(crate) projects: Vec<Project>,
+    /// Whether everything public is allowed on top of all else, to learn from what is reached.
+    pub(crate) learning: bool,
     current: Mutex<Current>,
 }
 
@@ -231,6 +233,7 @@ impl PolicySource {
             host_gateway,
             marks: Vec::new(),
             projects: Vec::new(),
+            learning: false,
             current: Mutex::new(Current {
                 origin,
                 text: None,
@@ -246,9 +249,13 @@ impl PolicySource {
 
     /// The same in words.
     pub(crate) fn described(&self) -> String {
-        match self.origin() {
+        let described = match self.origin() {
             Some(origin) => origin.to_string(),
             None => "the options".into(),
+        };
+        match self.learning {
+            true => format!("{described}, and everything public, to learn from it"),
+            false => described,
         }
     }
 
@@ -333,6 +340,7 @@ impl PolicySource {
             allow: flags.allow.clone(),
             deny: flags.deny.clone(),
             projects: self.projects.iter().map(Project::basis).collect(),
+            learning: self.learning,
             ..Basis::default()
         };
         let mut basis = basis.with_host_gateway(self.host_gateway.as_ref());
@@ -366,6 +374,9 @@ impl PolicySource {
             policy
                 .add_deny_flag(text)
                 .map_err(|error| Failure::new(error.to_string()))?;
+        }
+        if self.learning {
+            policy.allow_public();
         }
         if let Some(ports) = self.host_gateway.clone() {
             policy.grant_host_gateway(ports);
@@ -411,6 +422,7 @@ pub(crate) fn again(basis: &Basis) -> Result<Policy, Failure> {
         host_gateway.map_err(|error| Failure::because("the host gateway", &error))?;
     let mut flags = PolicySource::new(None, basis.allow.clone(), basis.deny.clone(), host_gateway);
     flags.projects = basis.projects.iter().map(Project::of).collect();
+    flags.learning = basis.learning;
     Ok(flags.with_flags(read, None, &flags.flags())?.policy)
 }
 

@@ -32,6 +32,9 @@ pub struct Basis {
     /// The projects' files that took away from all that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub projects: Vec<ProjectFile>,
+    /// Whether everything public was allowed besides, to learn from what is reached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub learning: bool,
     /// The host's addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host: Vec<IpAddr>,

@@ -343,9 +343,8 @@ fn not_opened(lesson: &Lesson) -> Vec<String> {
     }
     if lesson.beyond > 0 {
         lines.push(format!(
-            "{} attempts at destinations beyond the first {} were not looked at",
-            lesson.beyond,
-            super::MOST_DESTINATIONS
+            "{} attempts more are not told apart: there were too many",
+            lesson.beyond
         ));
     }
     lines

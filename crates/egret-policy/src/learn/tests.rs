@@ -95,7 +95,7 @@ fn what_deserves_a_look_is_marked_and_why() {
         assert_eq!(learnt.marked, usize::from(!expected.is_empty()));
     }
     let mut lesson = Lesson::default().with("a.example.com", 443, 2, "");
-    lesson.sent(asked("a.example.com", 443), 3 << 20);
+    lesson.ended(asked("a.example.com", 443), 3 << 20, false);
     assert!(entries(&lesson, false).contains("LOOK: 3 MiB were sent there"));
 }
 

@@ -339,10 +339,11 @@ pub(crate) fn inspect(arguments: &Inspect) -> Result<ExitCode, Failure> {
             Ok(Answer::Status(status)) => status.policy,
             _ => None,
         };
+        let learning = sandbox.is_learning();
         found.push(json!({
             "name": sandbox.name, "engine": sandbox.engine.kind.program(), "isolated": sandbox.is_sealed(),
             "state": sandbox.container(Role::Workload).map(|container| &container.state),
-            "policy": policy, "ports": sandbox.ports(), "containers": containers, "configuration": configuration,
+            "policy": policy, "learning": learning, "ports": sandbox.ports(), "containers": containers, "configuration": configuration,
         }));
     }
     let text = serde_json::to_string_pretty(&found)

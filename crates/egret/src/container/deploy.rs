@@ -16,6 +16,7 @@ use super::spec::{Spec, agent_name, gateway_name};
 use super::{INSTANCE_LENGTH, ending, hosts, image, inside, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
+use crate::learn::Learner;
 use crate::project;
 use crate::verify::{self, Around};
 use crate::{control, settings};
@@ -29,9 +30,18 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 /// Runs an image with one way out, and ends as it ends.
-pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, Failure> {
+pub(crate) fn run(
+    arguments: &cli::Run,
+    learner: Option<Learner>,
+    signals: &Signals,
+) -> Result<ExitCode, Failure> {
     let mut config = configuration(arguments)?;
     let surroundings = Surroundings::of(&config)?;
+    if learner.is_some() && surroundings != Surroundings::Sealed {
+        return Err(Failure::new(
+            "without isolation nothing is on record, and nothing can be learnt",
+        ));
+    }
     let plan = match surroundings {
         Surroundings::Open => None,
         Surroundings::Sealed | Surroundings::NoNetwork => Some(Plan::resolve(
@@ -55,6 +65,9 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
         None => made_up_name(&config.image, &instance)?,
     };
     config.name = Some(name.clone());
+    if let (Some(plan), Some(file)) = (&plan, learner.as_ref().and_then(Learner::path)) {
+        plan.keeps_off(file)?;
+    }
     let engine = Engine::find(arguments.container.engine)?;
     if engine.kind == Kind::Podman
         && surroundings == Surroundings::Sealed
@@ -86,6 +99,7 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
             .map_err(|error| Failure::because("cannot tell what capabilities there are", &error))?,
         detach: arguments.container.detach,
         remove: arguments.container.rm || arguments.probe.is_some(),
+        learning: arguments.learning,
         beside: false,
     };
     if let (Surroundings::NoNetwork, Some(plan)) = (surroundings, &plan) {
@@ -119,7 +133,9 @@ pub(crate) fn run(arguments: &cli::Run, signals: &Signals) -> Result<ExitCode, F
     }
     match arguments.container.detach {
         true => standing.detach(),
-        false => standing.workload(signals, arguments).map(wait::exit_as),
+        false => standing
+            .workload(signals, arguments, learner)
+            .map(wait::exit_as),
     }
 }
 
@@ -174,6 +190,7 @@ pub(crate) fn prober(sandbox: &Sandbox, plan: &verify::Plan) -> Result<(Command,
         last_capability: last_capability().map_err(failed)?,
         detach: false,
         remove: true,
+        learning: false,
         beside: true,
     };
     let words = plan.arguments_under(&policy, ports.proxy);
@@ -314,7 +331,12 @@ impl<'a> Standing<'a> {
 
     /// Starts the workload and waits for its end. One that could not be started leaves nothing behind; otherwise there is
     /// something to finish.
-    fn workload(mut self, signals: &Signals, arguments: &cli::Run) -> Result<Ended, Failure> {
+    fn workload(
+        mut self,
+        signals: &Signals,
+        arguments: &cli::Run,
+        learner: Option<Learner>,
+    ) -> Result<Ended, Failure> {
         ending::say_where(self.engine, &self.spec);
         let minder = self
             .spec
@@ -328,7 +350,7 @@ impl<'a> Standing<'a> {
         // Whoever broke it off may have been quicker than the engine.
         self.stays = ended == Ended::Status(0) || ending::has_run(self.engine, &self.spec);
         match self.stays {
-            true => ending::finish(self.engine, &self.spec, arguments)?,
+            true => ending::finish(self.engine, &self.spec, arguments, learner)?,
             false => advise(&self.spec.config.image),
         }
         self.stays &= !self.workload_is_left(ended);

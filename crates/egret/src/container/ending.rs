@@ -5,6 +5,7 @@ use super::sandbox;
 use super::spec::{FIRST_INBOUND, Spec, agent_name, gateway_name};
 use crate::cli;
 use crate::failure::Failure;
+use crate::learn::Learner;
 use crate::summary::{self, Ending};
 use crate::{logs, settings};
 use std::io::{IsTerminal as _, Write as _};
@@ -47,7 +48,12 @@ pub(crate) fn has_run(engine: &Engine, spec: &Spec) -> bool {
 }
 
 /// Ends a sandbox whose workload has ended, in the foreground: stopped, or removed where that was asked for.
-pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Result<(), Failure> {
+pub(crate) fn finish(
+    engine: &Engine,
+    spec: &Spec,
+    arguments: &cli::Run,
+    learner: Option<Learner>,
+) -> Result<(), Failure> {
     let name = spec.name.as_str();
     let (agent, gateway) = (agent_name(name), gateway_name(name));
     // Each may have been stopped or removed from elsewhere meanwhile, which is as well.
@@ -80,9 +86,16 @@ pub(crate) fn finish(engine: &Engine, spec: &Spec, arguments: &cli::Run) -> Resu
         || std::io::stderr().is_terminal();
     if let Some(ending) = records.ending.filter(|_| wanted) {
         // The program has ended; that its summary cannot be printed does not change how.
+        let log = log.clone();
         let (Ok(()) | Err(_)) = summary::print(&Ending { log, ..ending }, arguments.output);
     }
-    Ok(())
+    match learner {
+        Some(mut learner) => {
+            learner.read(&records.audit)?;
+            learner.finish(&log)
+        }
+        None => Ok(()),
+    }
 }
 
 /// What a gateway has written.

@@ -98,6 +98,9 @@ pub(crate) struct Settings {
     pub(crate) host_name: Option<String>,
     pub(crate) resolver: Vec<String>,
     pub(crate) upstream_proxy: Option<String>,
+    /// Whether everything public is open, to learn from what is reached.
+    #[serde(default)]
+    pub(crate) learning: bool,
     /// The sandbox's ports that arrive at [`FIRST_INBOUND`] and after.
     pub(crate) published: Vec<Inbound>,
 }
@@ -179,6 +182,7 @@ impl Settings {
             },
         );
         source.projects.clone_from(&self.projects);
+        source.learning = self.learning;
         source
     }
 }
@@ -242,6 +246,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         program: settings.image.clone(),
         policy: None,
         origin: None,
+        learning: settings.learning,
         log: String::new(),
     };
     let shared = Shared {

@@ -180,16 +180,7 @@ fn own_files_at_risk(
         .iter()
         .map(|file| (file.as_path(), "a file of variables"));
     for (path, what) in own.chain(files) {
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let at_risk = mounts.all().find(|(mount, _)| {
-            mount.is_writable() && mount.path().is_some_and(|shown| real.starts_with(shown))
-        });
-        if let Some((_, option)) = at_risk {
-            return Err(Failure::new(format!(
-                "{option}: the container could change {what}, {}, which is in there; mount it read-only, or keep that elsewhere",
-                real.display()
-            )));
-        }
+        at_risk(path, what, mounts)?;
     }
     Ok(())
 }
@@ -215,6 +206,21 @@ fn nothing_hidden(projects: &[Project], mounts: &Mounts) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// Fails if the container could change what is at a path.
+fn at_risk(path: &Path, what: &str, mounts: &Mounts) -> Result<(), Failure> {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let at_risk = mounts.all().find(|(mount, _)| {
+        mount.is_writable() && mount.path().is_some_and(|shown| real.starts_with(shown))
+    });
+    match at_risk {
+        Some((_, option)) => Err(Failure::new(format!(
+            "{option}: the container could change {what}, {}, which is in there; mount it read-only, or keep that elsewhere",
+            real.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Looks at the mounts of a sandbox once more, before it is started again: what they lead to may have changed.
@@ -355,6 +361,18 @@ impl Plan {
         }
     }
 
+    /// Fails if the container could put something in the place of a file that is going to be written.
+    pub(crate) fn keeps_off(&self, file: &Path) -> Result<(), Failure> {
+        let directory = file
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        for path in [file, directory] {
+            at_risk(path, "where what is learnt is written", &self.mounts)?;
+        }
+        Ok(())
+    }
+
     /// Fails if a mount shows files that are the engine's own, wherever it keeps them.
     pub(crate) fn outside_storage(&self, engine: &Engine) -> Result<(), Failure> {
         let mut paths = self
@@ -396,6 +414,7 @@ impl Plan {
             host_name: spec.opens_host.then(|| spec.kind.host_name().to_owned()),
             resolver: config.resolver.clone(),
             upstream_proxy: config.upstream_proxy.clone(),
+            learning: spec.learning,
             published: self
                 .published
                 .iter()

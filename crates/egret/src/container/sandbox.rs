@@ -70,6 +70,8 @@ pub(crate) struct Container {
     has_its_name: bool,
     /// The run configuration, as text.
     run: Option<String>,
+    /// Whether it says that everything public is open.
+    learning: bool,
 }
 
 impl Container {
@@ -119,6 +121,12 @@ impl Sandbox {
         self.containers
             .iter()
             .find(|container| container.role == role)
+    }
+
+    /// Whether everything public is open to it, to learn from what it reaches.
+    pub(crate) fn is_learning(&self) -> bool {
+        let gateway = self.container(Role::Gateway);
+        gateway.is_some_and(|gateway| gateway.learning)
     }
 
     /// Whether it has, or had, agent and gateway.
@@ -295,6 +303,7 @@ fn part(inspected: Inspected) -> Option<(String, Container)> {
         ports: ports.collect(),
         network: inspected.host_config.network_mode,
         run: labels.get(label::RUN).cloned(),
+        learning: labels.contains_key(label::LEARNING),
     };
     Some((sandbox.to_string(), container))
 }

@@ -32,6 +32,8 @@ pub(crate) mod label {
     pub(crate) const INSTANCE: &str = "dev.egret.instance";
     /// The run configuration, on the workload and the gateway.
     pub(crate) const RUN: &str = "dev.egret.run";
+    /// On agent and gateway, that everything public is open to the workload, to learn from what it reaches.
+    pub(crate) const LEARNING: &str = "dev.egret.learning";
     /// The images that Egret makes of itself.
     pub(crate) const IMAGE: &str = "dev.egret.image";
 }
@@ -115,6 +117,8 @@ pub(crate) struct Spec {
     pub(crate) last_capability: usize,
     pub(crate) detach: bool,
     pub(crate) remove: bool,
+    /// Whether everything public is open to it, to learn from what it reaches.
+    pub(crate) learning: bool,
     /// Whether what is run is beside a workload that runs, and no part of the sandbox.
     pub(crate) beside: bool,
 }
@@ -394,6 +398,9 @@ impl Spec {
         words.pair("--label", format!("{}={}", label::SANDBOX, self.name));
         words.pair("--label", format!("{}={role}", label::ROLE));
         words.pair("--label", format!("{}={}", label::INSTANCE, self.instance));
+        if self.learning {
+            words.pair("--label", format!("{}=true", label::LEARNING));
+        }
         words.pair("--pull", "never");
         words.pair("--cap-drop", "ALL");
         words.pair("--security-opt", "no-new-privileges");

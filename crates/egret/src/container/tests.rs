@@ -27,6 +27,7 @@ fn spec(kind: Kind, change: impl FnOnce(&mut Spec)) -> Spec {
         last_capability: 40,
         detach: false,
         remove: false,
+        learning: false,
         beside: false,
     };
     change(&mut spec);

@@ -5,7 +5,7 @@
 
 use egret_gateway::audit;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,13 @@ impl Parts {
             },
             None => Self::open_at(path, path, 1),
         }
+    }
+
+    /// Opens a log behind all that is in it now.
+    pub(crate) fn open_behind(path: &Path) -> io::Result<Self> {
+        let mut parts = Self::open_at(path, path, 1)?;
+        parts.file.seek(SeekFrom::End(0))?;
+        Ok(parts)
     }
 
     fn open_at(path: &Path, part: &Path, number: u64) -> io::Result<Self> {
