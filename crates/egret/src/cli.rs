@@ -85,6 +85,8 @@ be run, 127 if it is not there."
     Inspect(Inspect),
     /// Print the run configuration of a container sandbox, for `egret run --from-config`
     Export(Inspect),
+    /// Show your settings, and what the project takes away
+    Settings(crate::settings::user::Show),
     /// Print what makes a shell complete egret's commands and options
     Completion(Completion),
     /// Check, explain, test, compare and convert policies, or give a running sandbox a new one
@@ -221,10 +223,7 @@ pub(crate) enum Report {
 impl Run {
     /// Whether its words are a command, given the arguments that it was parsed from: whether there is `--` before them.
     pub(crate) fn is_command(&self, arguments: &[OsString]) -> bool {
-        let before = arguments.len().checked_sub(self.words.len() + 1);
-        before
-            .and_then(|before| arguments.get(before))
-            .is_some_and(|before| before == "--")
+        is_command(self.words.len(), arguments)
     }
 
     /// What is wrong with ports that stand after the option and a blank, where they would be the image.
@@ -236,6 +235,14 @@ impl Run {
         misplaced
             .then(|| format!("write --allow-docker-gateway={first}, with `=` and without a blank"))
     }
+}
+
+/// Whether there is `--` before the last so many of the arguments.
+pub(crate) fn is_command(words: usize, arguments: &[OsString]) -> bool {
+    let before = arguments.len().checked_sub(words + 1);
+    before
+        .and_then(|before| arguments.get(before))
+        .is_some_and(|before| before == "--")
 }
 
 /// Whether arguments that have not been parsed look like those of a command to run.

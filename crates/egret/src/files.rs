@@ -298,7 +298,7 @@ pub(crate) fn shares(policy: &Filesystem) -> Result<Vec<String>, Failure> {
     Ok(shares)
 }
 
-fn at_home(path: &Path, home: Option<&Path>) -> Result<PathBuf, Failure> {
+pub(crate) fn at_home(path: &Path, home: Option<&Path>) -> Result<PathBuf, Failure> {
     match (path.strip_prefix("~"), home) {
         (Ok(rest), Some(home)) => Ok(home.join(rest)),
         (Ok(_), None) => Err(Failure::new(format!(

@@ -197,6 +197,7 @@ impl Gate {
             refusals: self.shared.gateway.refusals(),
             failures: self.shared.gateway.failures(),
             log: self.log_path.display().to_string(),
+            policy: self.shared.policy.origin().map(|origin| origin.to_string()),
         }
     }
 }

@@ -38,8 +38,7 @@ mod summary;
 mod verify;
 mod watch;
 
-use clap::Parser as _;
-use cli::{Cli, Command};
+use cli::Command;
 use egret_sandbox::Jail;
 use failure::{EGRET_FAILED, Failure};
 use std::ffi::OsString;
@@ -74,10 +73,12 @@ fn main() -> ExitCode {
     let given: Vec<OsString> = std::env::args_os().collect();
     // It is made while the arguments are read, which tell for certain whether it is needed.
     let jail = cli::likely_command(&given).then(Jail::start);
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let extended = match settings::user::parse(given) {
+        Ok(Ok(extended)) => extended,
+        Ok(Err(failure)) => return exit(Err(failure)),
         Err(error) => return usage(&error),
     };
+    let (given, cli, explain) = extended.split();
     let outcome = match cli.command {
         Command::Run(arguments) => start(arguments, &given, jail),
         Command::Learn(arguments) => match learn::learn(*arguments, &given) {
@@ -97,11 +98,12 @@ fn main() -> ExitCode {
         Command::Exec(arguments) => container::exec(&arguments),
         Command::Inspect(arguments) => container::inspect(&arguments),
         Command::Export(arguments) => container::export(&arguments),
+        Command::Settings(arguments) => settings::user::show(&arguments),
         Command::Completion(arguments) => cli::complete(&arguments),
         Command::Policy(cli::Policy::Set(arguments)) => sandboxes::set_policy(&arguments),
         Command::Policy(cli::Policy::Offline(command)) => return policy::run(command).into(),
     };
-    exit(outcome)
+    exit(outcome.map_err(explain))
 }
 
 /// `egret run`, with the jail if one has been started.

@@ -1,5 +1,7 @@
 //! Where Egret keeps things, and how its words are read that are not policy.
 
+pub(crate) mod user;
+
 use crate::failure::Failure;
 use egret_gateway::{ResolverConfig, UpstreamProxy};
 use egret_policy::SandboxId;

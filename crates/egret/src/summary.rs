@@ -15,6 +15,8 @@ pub(crate) struct Ending {
     pub(crate) failures: Vec<Failure>,
     /// Where all of it can be read.
     pub(crate) log: String,
+    /// What it was decided by at the end, if that was more than options.
+    pub(crate) policy: Option<String>,
 }
 
 /// Prints the summary to standard error. Nothing amiss, nothing printed, unless machines read it.
@@ -50,7 +52,7 @@ fn json(ending: &Ending) -> serde_json::Value {
              }| json!({ "destination": destination, "cause": cause, "count": count }),
         )
         .collect();
-    json!({ "refused": refused, "failed": failed, "log": ending.log })
+    json!({ "refused": refused, "failed": failed, "log": ending.log, "policy": ending.policy })
 }
 
 fn text(ending: &Ending, colour: bool) -> String {
@@ -121,6 +123,9 @@ fn text(ending: &Ending, colour: bool) -> String {
     } in &ending.failures
     {
         let _ = writeln!(text, "  {destination:<width$}  {count:>4}×  {cause}");
+    }
+    if let Some(policy) = &ending.policy {
+        let _ = writeln!(text, "{dim}decided by the policy {policy}{dim:#}");
     }
     let _ = writeln!(text, "{dim}every decision is in {}{dim:#}", ending.log);
     text

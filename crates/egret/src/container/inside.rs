@@ -312,6 +312,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         refusals: gateway.refusals(),
         failures: gateway.failures(),
         log: String::new(),
+        policy: shared.policy.origin().map(|origin| origin.to_string()),
     };
     // For whoever started this, who looks for the last line that reads so.
     say!("{}", serde_json::to_string(&ending).unwrap_or_default());

@@ -200,3 +200,141 @@ fn a_program_that_may_write_everywhere_at_home_cannot_write_settings() {
         );
     }
 }
+
+#[test]
+fn a_setting_is_an_option_that_is_always_given() {
+    let world = World::new();
+    for name in ["www.example.com", "other.example"] {
+        world.dns.answer(name, &[at::PUBLIC]);
+    }
+    world.serve_everywhere(80, Service::Http);
+    let script = "for host in www.example.com other.example; do curl -s -o /dev/null -w '%{http_code} ' http://$host/; done; echo $MINE $(cat ~/shown/it)";
+    for user in User::ALL {
+        let home = user.home();
+        let file = format!("{home}/.config/egret/settings.yaml");
+        let policies = format!("{home}/.config/egret/policies");
+        put(&world, user, &format!("{policies}/agent.yaml"), AGENT);
+        put(
+            &world,
+            user,
+            &format!("{policies}/other.yaml"),
+            "version: 1\nallow: [other.example]\n",
+        );
+        put(&world, user, &format!("{home}/shown/it"), "seen");
+        world.machine.sh(&format!(
+            "ln -sf /bin/sh {home}/project/mysh; ln -sf /bin/sh /usr/local/bin/mysh"
+        ));
+        put(
+            &world,
+            user,
+            &file,
+            &format!(
+                "version: 1\npolicy: agent\nenv: [MINE=a]\nhide: [{home}/shown]\nprograms:\n  mysh: {{policy: other, env: [MINE=b]}}\n"
+            ),
+        );
+        let run = || world.run_as(user).args(&["--summary"]);
+        let outcome = run().client(script);
+        assert_eq!(outcome.stdout, "200 403 a\n", "{outcome:#?}");
+        // Which policy it was is said wherever one looks.
+        assert_eq!(
+            outcome.events("policy").next().unwrap()["message"],
+            "agent",
+            "{outcome:#?}"
+        );
+        assert!(
+            outcome.stderr.contains("decided by the policy agent\n"),
+            "{outcome:#?}"
+        );
+        let outcome = run().program(&["mysh", "-c", script]);
+        assert_eq!(outcome.stdout, "403 200 b\n", "{outcome:#?}");
+        let outcome = run().program(&["./mysh", "-c", script]);
+        assert_eq!(outcome.stdout, "200 403 a\n", "{outcome:#?}");
+        let outcome = run()
+            .args(&["--policy", "other", "-e", "MINE=c"])
+            .client(script);
+        assert_eq!(outcome.stdout, "403 200 c\n", "{outcome:#?}");
+        let outcome = run().args(&["--no-settings"]).client(script);
+        assert_eq!(outcome.stdout, "403 403 seen\n", "{outcome:#?}");
+
+        let shown = world.egret(user, &["settings", "mysh"]).ok();
+        for line in [
+            format!("other  ({file}:6)"),
+            format!("{home}/shown  ({file}:4)"),
+            "MINE=a".into(),
+            "MINE=b".into(),
+        ] {
+            assert!(shown.stdout.contains(&line), "{line}: {shown:#?}");
+        }
+        assert!(!shown.stdout.contains("agent"), "{shown:#?}");
+        let json = world.egret(user, &["settings", "--output", "json"]).ok();
+        let json: Value = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(
+            json["settings"][0],
+            serde_json::json!({ "key": "policy", "values": ["agent"], "line": 2 })
+        );
+
+        for (text, says) in [
+            ("version: 1\npolcy: agent\n", "did you mean `policy`?"),
+            (
+                "version: 1\nallow: [evil.example]\n",
+                "a settings file has no key `allow`",
+            ),
+            (
+                "version: 1\npolicy: policy.yaml\n",
+                "depends on where one stands",
+            ),
+            (
+                "version: 1\npolicy: nowhere\n",
+                "there is no policy called `nowhere`",
+            ),
+            (
+                "version: 1\nresolver: [nowhere]\n",
+                "this is the setting `resolver`",
+            ),
+            (
+                "version: 1\nlog_max_size: huge\n",
+                "this is the setting `log_max_size`",
+            ),
+        ] {
+            put(&world, user, &file, text);
+            let refused = world
+                .run_as(user)
+                .resolver("10.20.0.53:53")
+                .log(None)
+                .client("echo ran");
+            let refused = match text.contains("resolver") {
+                // The option that all tests have would win.
+                true => {
+                    let words = ["/srv/bin/egret", "run", "--", "echo", "ran"].map(str::to_owned);
+                    world.to_its_end(
+                        world.command_as(user, home, &[], &words),
+                        std::time::Duration::from_secs(20),
+                    )
+                }
+                false => refused,
+            };
+            assert!(
+                refused.code() == 125 && refused.stderr.contains(says),
+                "{text}: {refused:#?}"
+            );
+        }
+        put(&world, user, &file, "version: 1\npolicy: agent\n");
+        for mode in ["666", "620"] {
+            world.machine.sh(&format!("chmod {mode} {file}"));
+            let refused = world.run_as(user).client("echo ran");
+            assert!(
+                refused.code() == 125 && refused.stderr.contains("somebody else can write to"),
+                "{mode}: {refused:#?}"
+            );
+        }
+        world
+            .machine
+            .sh(&format!("chmod 600 {file}; chmod 777 $(dirname {file})"));
+        let refused = world.run_as(user).client("echo ran");
+        assert!(
+            refused.code() == 125 && refused.stderr.contains("somebody else can write to"),
+            "{refused:#?}"
+        );
+        world.machine.sh(&format!("rm -rf {home}/.config"));
+    }
+}
