@@ -14,9 +14,9 @@ use crate::control::{Answer, Request};
 use crate::failure::Failure;
 use egret_sandbox::Signals;
 use serde_json::{Value, json};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, ChildStdout, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
 
 /// The container sandboxes of all engines that answer. One that does not, and was named, is an error.
 pub(crate) fn listed(named: Option<Kind>) -> Result<Vec<Sandbox>, Failure> {
@@ -508,10 +508,71 @@ pub(super) fn ask(
     name: &str,
     request: &Request,
 ) -> Result<Answer, Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::because(format_args!("cannot ask the gateway of {name}"), error)
-    };
-    let mut child = engine
+    let failed = |error: &dyn std::error::Error| cannot_ask(name, error);
+    let mut child = beside(engine, gateway, name)?;
+    let mut line = serde_json::to_vec(request).map_err(|error| failed(&error))?;
+    line.push(b'\n');
+    let told = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(&line));
+    let answer =
+        super::engine::printed(child.wait_with_output()).map_err(|complaint| failed(&complaint))?;
+    told.map_err(|error| failed(&error))?;
+    serde_json::from_str(&answer).map_err(|error| failed(&error))
+}
+
+/// A conversation with a gateway, for whoever asks often: starting a process takes longer than any answer. The process ends
+/// with it.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    name: String,
+    child: Child,
+    says: Option<ChildStdin>,
+    hears: Option<BufReader<ChildStdout>>,
+}
+
+impl Conversation {
+    /// Begins one with the gateway of a sandbox.
+    pub(crate) fn begin(sandbox: &Sandbox) -> Result<Self, Failure> {
+        let gateway = id_of(sandbox, Role::Gateway)?;
+        let mut child = beside(&sandbox.engine, gateway, &sandbox.name)?;
+        // Nobody reads what it complains of: that there is no answer says enough.
+        drop(child.stderr.take());
+        Ok(Self {
+            name: sandbox.name.clone(),
+            says: child.stdin.take(),
+            hears: child.stdout.take().map(BufReader::new),
+            child,
+        })
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Answer, Failure> {
+        let mut converse = || -> io::Result<Answer> {
+            let (Some(says), Some(hears)) = (&mut self.says, &mut self.hears) else {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            };
+            let mut line = serde_json::to_vec(request)?;
+            line.push(b'\n');
+            says.write_all(&line)?;
+            let mut answer = String::new();
+            hears.read_line(&mut answer)?;
+            Ok(serde_json::from_str(&answer)?)
+        };
+        converse().map_err(|error| cannot_ask(&self.name, &error))
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        dismiss(&mut self.child);
+    }
+}
+
+/// Starts `egret ask` beside a gateway.
+fn beside(engine: &Engine, gateway: &str, name: &str) -> Result<Child, Failure> {
+    engine
         .command([
             "exec",
             "--interactive",
@@ -524,17 +585,11 @@ pub(super) fn ask(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| failed(&error))?;
-    let mut line = serde_json::to_vec(request).map_err(|error| failed(&error))?;
-    line.push(b'\n');
-    let told = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(&line));
-    let answer =
-        super::engine::printed(child.wait_with_output()).map_err(|complaint| failed(&complaint))?;
-    told.map_err(|error| failed(&error))?;
-    serde_json::from_str(&answer).map_err(|error| failed(&error))
+        .map_err(|error| cannot_ask(name, &error))
+}
+
+fn cannot_ask(name: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::because(format_args!("cannot ask the gateway of {name}"), error)
 }
 
 fn printed(line: &str) -> Result<(), Failure> {

@@ -466,23 +466,21 @@ pub(crate) fn addresses_of(name: &str, hosts: &str) -> Vec<IpAddr> {
         .collect()
 }
 
-/// `egret ask NAME`: passes a request on standard input to the sandbox's gateway, and prints its answer.
+/// `egret ask NAME`: passes requests on standard input, a line each, to the sandbox's gateway, and prints its answers.
 pub(crate) fn ask(arguments: &[String]) -> Result<ExitCode, Failure> {
     let [name] = arguments else {
         return Err(not_for_people("ask"));
     };
-    let mut line = String::new();
     let broken =
         |error: &dyn std::error::Error| Failure::because("cannot pass the request on", error);
-    io::stdin()
-        .lock()
-        .read_line(&mut line)
-        .map_err(|error| broken(&error))?;
-    let request: Request = serde_json::from_str(&line).map_err(|error| broken(&error))?;
-    let answer = control::ask_at(&control_socket(), name, &request)?
-        .ok_or_else(|| Failure::new(format!("the gateway of {name} does not run")))?;
-    let text = serde_json::to_string(&answer).map_err(|error| broken(&error))?;
-    writeln!(io::stdout(), "{text}").map_err(|error| broken(&error))?;
+    for line in io::stdin().lock().lines() {
+        let line = line.map_err(|error| broken(&error))?;
+        let request: Request = serde_json::from_str(&line).map_err(|error| broken(&error))?;
+        let answer = control::ask_at(&control_socket(), name, &request)?
+            .ok_or_else(|| Failure::new(format!("the gateway of {name} does not run")))?;
+        let text = serde_json::to_string(&answer).map_err(|error| broken(&error))?;
+        writeln!(io::stdout(), "{text}").map_err(|error| broken(&error))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -29,8 +29,8 @@ mod wait;
 use crate::failure::Failure;
 
 pub(crate) use commands::{
-    AuditStream, ask_gateway, audit, exec, export, find, inspect, listed, logs, remove, restart,
-    start, stop,
+    AuditStream, Conversation, ask_gateway, audit, exec, export, find, inspect, listed, logs,
+    remove, restart, start, stop,
 };
 pub(crate) use deploy::{prober, run};
 pub(crate) use engine::Kind;

@@ -119,6 +119,16 @@ impl From<News> for Event {
     }
 }
 
+/// What came of something that happened.
+enum Happened {
+    /// The picture is the same.
+    Nothing,
+    /// It may be another.
+    Something,
+    /// Somebody has seen enough, and this is how to end.
+    Enough(ExitCode),
+}
+
 struct Watching {
     screen: Screen,
     app: App,
@@ -146,9 +156,12 @@ impl Watching {
                             Event::Key(_) | Event::Resized => drawn + AT_ONCE,
                             _ => drawn + FRAME,
                         };
-                        due = Some(due.map_or(soon, |due| due.min(soon)));
-                        if let Some(code) = self.happened(event)? {
-                            return Ok(code);
+                        match self.happened(event)? {
+                            Happened::Nothing => {}
+                            Happened::Something => {
+                                due = Some(due.map_or(soon, |due| due.min(soon)));
+                            }
+                            Happened::Enough(code) => return Ok(code),
                         }
                     }
                 }
@@ -188,20 +201,20 @@ impl Watching {
         Ok(())
     }
 
-    /// Takes in what happened; says how to end, if that is it.
-    fn happened(&mut self, event: Event) -> std::io::Result<Option<ExitCode>> {
+    /// Takes in what happened.
+    fn happened(&mut self, event: Event) -> std::io::Result<Happened> {
         let now = Instant::now();
         match event {
-            Event::News(news) => self.heard(news),
+            Event::News(news) => return Ok(self.heard(news)),
             Event::Key(key) => {
                 if let Some(effect) = self.app.press(key, now) {
                     return self.act(effect);
                 }
             }
             Event::Resized => {}
-            Event::End(status) => return Ok(Some(ExitCode::from(status))),
+            Event::End(status) => return Ok(Happened::Enough(ExitCode::from(status))),
             Event::Continued => self.screen.resume()?,
-            Event::NoKeys => return Ok(Some(ExitCode::SUCCESS)),
+            Event::NoKeys => return Ok(Happened::Enough(ExitCode::SUCCESS)),
             Event::Done(Ok(text)) => self.app.say(text, now),
             Event::Done(Err(failure)) => self.app.say(model::short(&failure.to_string()), now),
             Event::Answered(sandbox, question) => self.app.facing.answered(&sandbox, &question),
@@ -210,10 +223,10 @@ impl Watching {
                 self.app.proposed(proposal, now);
             }
         }
-        Ok(None)
+        Ok(Happened::Something)
     }
 
-    fn heard(&mut self, news: News) {
+    fn heard(&mut self, news: News) -> Happened {
         let model = &mut self.app.model;
         match news {
             News::Began(about, peer) => {
@@ -222,8 +235,11 @@ impl Watching {
             }
             News::Line(name, line) => model.line(&name, &line, Timestamp::now()),
             News::Activity(name, activity) => {
-                model.activity(&name, &activity.connections, Timestamp::now());
-                self.app.facing.set(&name, activity.questions);
+                let moved = model.activity(&name, &activity.connections, Timestamp::now());
+                let asked = self.app.facing.set(&name, activity.questions);
+                if !moved && !asked {
+                    return Happened::Nothing;
+                }
             }
             News::Ended(name) => {
                 self.peers.remove(&name);
@@ -231,13 +247,14 @@ impl Watching {
                 self.app.facing.set(&name, Vec::new());
             }
         }
+        Happened::Something
     }
 
-    fn act(&mut self, effect: Effect) -> std::io::Result<Option<ExitCode>> {
+    fn act(&mut self, effect: Effect) -> std::io::Result<Happened> {
         match effect {
-            Effect::Quit => return Ok(Some(ExitCode::SUCCESS)),
+            Effect::Quit => return Ok(Happened::Enough(ExitCode::SUCCESS)),
             Effect::Suspend => self.screen.suspend()?,
-            Effect::Redraw => self.screen.terminal().clear()?,
+            Effect::Redraw => self.screen.paint_anew()?,
             Effect::Amend(change) => self.change(change, change::for_this_run),
             Effect::Write(change, proposal) => self.change(change, move |peer, change| {
                 change::write(peer, change, &proposal)
@@ -246,11 +263,7 @@ impl Watching {
                 let sandbox = self.app.model.sandbox(&change.sandbox);
                 let basis = sandbox.and_then(Sandbox::basis).cloned();
                 self.in_background(&change.sandbox.clone(), move |peer| {
-                    Some(Event::Proposed(change::propose(
-                        peer,
-                        &change,
-                        basis.as_ref(),
-                    )))
+                    Event::Proposed(change::propose(peer, &change, basis.as_ref()))
                 });
             }
             Effect::Reply {
@@ -259,12 +272,12 @@ impl Watching {
                 reply,
             } => self.in_background(&sandbox.clone(), move |peer| {
                 match change::reply(peer, &question, reply) {
-                    Ok(()) => Some(Event::Answered(sandbox, question)),
-                    Err(failure) => Some(Event::Done(Err(failure))),
+                    Ok(()) => Event::Answered(sandbox, question),
+                    Err(failure) => Event::Done(Err(failure)),
                 }
             }),
         }
-        Ok(None)
+        Ok(Happened::Something)
     }
 
     /// Makes a change, and says what came of it.
@@ -274,25 +287,19 @@ impl Watching {
         make: impl FnOnce(&Peer, &Change) -> Result<String, Failure> + Send + 'static,
     ) {
         self.in_background(&change.sandbox.clone(), move |peer| {
-            Some(Event::Done(make(peer, &change)))
+            Event::Done(make(peer, &change))
         });
     }
 
     /// Has a sandbox asked something, which can take a while.
-    fn in_background(
-        &mut self,
-        sandbox: &str,
-        work: impl FnOnce(&Peer) -> Option<Event> + Send + 'static,
-    ) {
+    fn in_background(&mut self, sandbox: &str, work: impl FnOnce(&Peer) -> Event + Send + 'static) {
         let Some(peer) = self.peers.get(sandbox).cloned() else {
             return self.app.say(format!("{sandbox} has ended"), Instant::now());
         };
         let send = self.send.clone();
         std::thread::spawn(move || {
-            if let Some(event) = work(&peer) {
-                // There may be nobody left to tell.
-                let (Ok(()) | Err(_)) = send.send(event);
-            }
+            // There may be nobody left to tell.
+            let (Ok(()) | Err(_)) = send.send(work(&peer));
         });
     }
 }

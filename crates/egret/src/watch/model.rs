@@ -116,13 +116,14 @@ impl Model {
         }
     }
 
-    /// The connections that are open in a sandbox right now.
-    pub(crate) fn activity(&mut self, name: &str, open: &[Connection], now: Timestamp) {
+    /// The connections that are open in a sandbox right now. Says whether any is, or was.
+    pub(crate) fn activity(&mut self, name: &str, open: &[Connection], now: Timestamp) -> bool {
         self.heard += 1;
         let heard = self.heard;
         let Some(sandbox) = self.sandbox_mut(name) else {
-            return;
+            return false;
         };
+        let was_open = sandbox.rows.values().any(|row| row.open() > 0);
         sandbox.rows.values_mut().for_each(Row::look);
         for connection in open {
             // The picture may be older than the record.
@@ -133,6 +134,7 @@ impl Model {
             sandbox.row(destination).connection(connection, heard, now);
         }
         sandbox.forget_the_oldest();
+        was_open || !open.is_empty()
     }
 
     /// A second has gone by.

@@ -1,11 +1,12 @@
 //! Lines, where there is no terminal to paint on: the records of all sandboxes as they come.
 
 use super::source::{News, Source, Wanted};
+use super::terminal;
 use crate::cli::Output;
 use crate::failure::Failure;
 use crate::logs;
 use egret_policy::SandboxId;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::sync::mpsc::sync_channel;
 
 /// Prints records until the named sandboxes have ended; without names, for ever.
@@ -21,7 +22,7 @@ pub(crate) fn follow(names: Vec<SandboxId>, output: Output) -> Result<(), Failur
         send,
     );
     let mut out = io::stdout().lock();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = terminal::is_there() && std::env::var_os("NO_COLOR").is_none();
     for news in receive {
         let printed = match news {
             News::Line(name, line) => print(&mut out, &name, &line, output, colour),

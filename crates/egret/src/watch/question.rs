@@ -16,8 +16,9 @@ pub(crate) struct Facing {
 }
 
 impl Facing {
-    /// The questions of one sandbox are these now.
-    pub(crate) fn set(&mut self, sandbox: &str, questions: Vec<Question>) {
+    /// The questions of one sandbox are these now. Says whether there is any, or was.
+    pub(crate) fn set(&mut self, sandbox: &str, questions: Vec<Question>) -> bool {
+        let was_any = self.is_any();
         let shown = self.named();
         let before = std::mem::take(&mut self.open);
         // Those that were there keep their places.
@@ -36,6 +37,7 @@ impl Facing {
         if self.named() != shown {
             self.quiet = None;
         }
+        was_any || self.is_any()
     }
 
     /// A question has been answered.

@@ -4,7 +4,7 @@
 //! engine's output is a process, which ends with the [`Source`].
 
 use super::model::About;
-use crate::container::{self, AuditStream, Role};
+use crate::container::{self, AuditStream, Conversation, Role};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
 use crate::logs::parts::Parts;
@@ -250,9 +250,9 @@ fn of_container(sandbox: container::Sandbox) -> Option<Found> {
 }
 
 /// Says what a sandbox does, until it ends.
-fn follow<M: From<News>>(
+fn follow<M: From<News> + Send + 'static>(
     found: &Found,
-    ended: &AtomicBool,
+    ended: &Arc<AtomicBool>,
     activity: bool,
     news: &SyncSender<M>,
     streams: &Mutex<Streams>,
@@ -260,9 +260,16 @@ fn follow<M: From<News>>(
     let name = &found.about.name;
     let followed = match (&found.log, &found.peer) {
         (Some(log), _) => follow_file(name, log, &found.peer, ended, activity, news),
-        (None, Peer::Container(sandbox)) => follow_stream(sandbox, news, streams),
+        (None, Peer::Container(sandbox)) => {
+            if activity {
+                let (sandbox, ended, news) = (sandbox.clone(), ended.clone(), news.clone());
+                std::thread::spawn(move || look_into(&sandbox, &ended, &news));
+            }
+            follow_stream(sandbox, news, streams)
+        }
         (None, Peer::Process(_)) => Ok(()),
     };
+    ended.store(true, Ordering::Release);
     // If nobody listens any more, nobody is told.
     let (Ok(()) | Err(_)) = followed.and_then(|()| news.send(News::Ended(name.clone()).into()));
 }
@@ -334,6 +341,30 @@ fn follow_stream<M: From<News>>(
     Ok(())
 }
 
+/// Says what goes on in a container sandbox.
+fn look_into<M: From<News>>(
+    sandbox: &container::Sandbox,
+    ended: &AtomicBool,
+    news: &SyncSender<M>,
+) {
+    // A gateway that was started by an older egret has no answer to that, and one that is removed has none to anything.
+    for _ in 0..MOST_CONVERSATIONS {
+        let Ok(mut conversation) = Conversation::begin(sandbox) else {
+            return;
+        };
+        while let Ok(Answer::Activity(now)) = conversation.ask(&Request::Activity) {
+            let told = news.send(News::Activity(sandbox.name.clone(), now).into());
+            if told.is_err() || ended.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::sleep(GLANCE);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// How often a conversation is begun anew.
+const MOST_CONVERSATIONS: usize = 5;
 /// How often new sandboxes are looked for.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a sandbox is looked at.

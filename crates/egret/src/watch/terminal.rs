@@ -55,8 +55,17 @@ impl Screen {
 
     /// Takes the terminal again, whoever had it meanwhile.
     pub(crate) fn resume(&mut self) -> io::Result<()> {
+        // Modes that are in force already, as far as anybody here knows, would not be set again.
+        disable_raw_mode()?;
         enter()?;
-        self.terminal.clear()
+        self.paint_anew()
+    }
+
+    /// Has everything painted, whatever is on the screen.
+    pub(crate) fn paint_anew(&mut self) -> io::Result<()> {
+        // Clearing would ask the terminal where its cursor is, and the answer go to whoever reads keys.
+        let size = self.terminal.size()?;
+        self.terminal.resize(size.into())
     }
 }
 

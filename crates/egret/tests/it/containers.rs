@@ -87,7 +87,7 @@ const ROWS: [Kind; 2] = [Kind::Docker, Kind::RootlessPodman];
 
 /// A world with an engine that has Busybox, and Egret's own image, so that what is there can be compared.
 #[track_caller]
-fn furnished(kind: Kind) -> World {
+pub(crate) fn furnished(kind: Kind) -> World {
     let world = World::with_engine(kind);
     world.import(&BUSYBOX);
     world.typed("egret run --rm busybox true").ok();

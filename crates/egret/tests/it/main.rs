@@ -33,4 +33,5 @@ mod requests;
 mod rotation;
 mod settings;
 mod verify;
+mod watch;
 mod world;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::machine::wait_at_most;
 use super::{User, World};
@@ -110,6 +110,12 @@ impl Terminal {
             ws_ypixel: 0,
         };
         tcsetwinsize(self.keyboard.as_fd(), size).unwrap();
+    }
+
+    /// Whether it edits lines and makes signals of keys, as terminals do that nobody has changed.
+    pub(crate) fn is_cooked(&self) -> bool {
+        let modes = tcgetattr(self.keyboard.as_fd()).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
     }
 
     /// Waits for the program to end, and gives its exit code.
