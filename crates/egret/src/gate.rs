@@ -2,6 +2,7 @@
 
 use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
+use crate::observe::{Observing, Prepared};
 use crate::source::{Loaded, Origin, PolicySource};
 use crate::summary::Ending;
 use crate::verify::{self, Opened, Plan};
@@ -39,6 +40,7 @@ pub(crate) struct GatePlan {
     pub(crate) opened: Opened,
     pub(crate) log: audit::Log,
     pub(crate) log_path: PathBuf,
+    pub(crate) observe: Option<Prepared>,
     pub(crate) resolver: ResolverConfig,
     pub(crate) upstream_proxy: Option<UpstreamProxy>,
     pub(crate) program: String,
@@ -50,6 +52,7 @@ pub(crate) struct GatePlan {
 pub(crate) struct Gate {
     shared: Arc<Shared>,
     log_path: PathBuf,
+    observing: Option<Observing>,
     close: tokio::sync::oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
@@ -85,6 +88,7 @@ impl Gate {
             opened,
             log,
             log_path,
+            observe,
             resolver,
             upstream_proxy,
             program,
@@ -113,6 +117,10 @@ impl Gate {
             audit: log.clone(),
         })
         .map_err(|error| Failure::because("cannot start the gateway", &error))?;
+        let observing = observe
+            .map(|observe| observe.start(name.as_str(), &log, gateway.clone()))
+            .transpose()
+            .map_err(|error| Failure::because("cannot start telling metrics", &error))?;
         log.lifecycle(&name, "started", &program).map_err(|error| {
             Failure::because(
                 format_args!("cannot write the audit log {}", log_path.display()),
@@ -155,6 +163,7 @@ impl Gate {
         Ok(Self {
             shared,
             log_path,
+            observing,
             close,
             thread,
         })
@@ -193,6 +202,9 @@ impl Gate {
         let (Ok(()) | Err(_)) = self.thread.join();
         // The program has ended whether or not this can still be written.
         let (Ok(()) | Err(_)) = self.shared.log.lifecycle(&self.shared.name, "ended", "");
+        if let Some(observing) = self.observing {
+            observing.finish();
+        }
         Ending {
             refusals: self.shared.gateway.refusals(),
             failures: self.shared.gateway.failures(),

@@ -1,9 +1,22 @@
 //! What a sandbox tells while it runs, beside its audit log: options, and who listens to the records.
 
+mod metrics;
+mod otlp;
+mod totals;
+
+use crate::failure::Failure;
 use clap::Args;
-use egret_gateway::audit::Rotation;
+use egret_gateway::Gateway;
+use egret_gateway::audit::{self, Rotation};
+use metrics::Listener;
+use otlp::{Endpoint, Exporter, OtlpSettings, Queue};
+use std::convert::Infallible;
 use std::num::NonZeroU64;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+use totals::Totals;
 
 /// How a command's sandbox is observed.
 #[derive(Debug, Args)]
@@ -14,6 +27,13 @@ pub(crate) struct ObserveOptions {
     /// Keep so many of the numbered files, and remove older ones; without this, all are kept
     #[arg(long, value_name = "NUMBER", requires = "log_max_size")]
     pub(crate) log_keep: Option<usize>,
+    /// Tell metrics for Prometheus at unix:PATH, 127.0.0.1:PORT or [::1]:PORT; port 0 takes a free one and says which
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) metrics: Option<metrics::Place>,
+    /// Send spans and metrics to the OpenTelemetry collector at this URL, http://127.0.0.1:4318 for one; without this, to that of
+    /// OTEL_EXPORTER_OTLP_ENDPOINT, if it is set
+    #[arg(long, value_name = "URL")]
+    pub(crate) otlp: Option<Endpoint>,
 }
 
 impl ObserveOptions {
@@ -22,6 +42,8 @@ impl ObserveOptions {
         let given = [
             (self.log_max_size.is_some(), "--log-max-size"),
             (self.log_keep.is_some(), "--log-keep"),
+            (self.metrics.is_some(), "--metrics"),
+            (self.otlp.is_some(), "--otlp"),
         ];
         given
             .into_iter()
@@ -35,6 +57,106 @@ impl ObserveOptions {
             at: at.get(),
             keep: self.log_keep,
         })
+    }
+}
+
+/// Who will listen to a sandbox's records. Its sockets are there already.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    listener: Option<Listener>,
+    exporter: Option<(Queue, Exporter)>,
+}
+
+impl Prepared {
+    /// What the options and the environment want; nothing if they want nothing.
+    pub(crate) fn new(options: &ObserveOptions) -> Result<Option<Self>, Failure> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let settings = OtlpSettings::find(options.otlp.as_ref(), variable)?;
+        let listener = options.metrics.as_ref().map(Listener::bind).transpose()?;
+        if settings.is_none() && listener.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            listener,
+            exporter: settings.map(otlp::exporter),
+        }))
+    }
+
+    /// Begins to listen. The rest is done in a thread of its own, so that nothing of it keeps the gateway waiting.
+    pub(crate) fn start(
+        self,
+        sandbox: &str,
+        log: &audit::Log,
+        gateway: Arc<Gateway>,
+    ) -> std::io::Result<Observing> {
+        let Self { listener, exporter } = self;
+        let totals = Arc::new(Totals::new(sandbox));
+        let (queue, exporter) = exporter.unzip();
+        log.observe(Box::new({
+            let (totals, queue) = (totals.clone(), queue.clone());
+            move |record| {
+                totals.see(record);
+                if let Some(queue) = &queue {
+                    queue.see(record);
+                }
+            }
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (end, ended) = oneshot::channel();
+        let sandbox = sandbox.to_owned();
+        let work = async move {
+            let told = {
+                let (totals, gateway) = (totals.clone(), gateway.clone());
+                move || {
+                    let dropped = queue.as_ref().map_or(0, Queue::dropped);
+                    totals.metrics(&gateway.activity().counts, dropped)
+                }
+            };
+            let serving = async {
+                match listener {
+                    Some(listener) => {
+                        let error = listener.serve(told).await;
+                        say!("egret: metrics are not told any more: {error}");
+                        std::future::pending::<Infallible>().await
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let exporting = async {
+                match exporter {
+                    Some(exporter) => exporter.run(&sandbox, &totals, &gateway, ended).await,
+                    None => {
+                        let (Ok(()) | Err(_)) = ended.await;
+                    }
+                }
+            };
+            tokio::select! {
+                never = serving => match never {},
+                () = exporting => {}
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("observe".into())
+            .spawn(move || runtime.block_on(work))?;
+        Ok(Observing { end, thread })
+    }
+}
+
+/// Listeners at work.
+#[derive(Debug)]
+pub(crate) struct Observing {
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Observing {
+    /// Tells the last of it, and ends.
+    pub(crate) fn finish(self) {
+        // If the thread is gone it needs no telling.
+        let (Ok(()) | Err(())) = self.end.send(());
+        let (Ok(()) | Err(_)) = self.thread.join();
     }
 }
 

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::files::{self, files};
 use crate::gate::{Gate, GatePlan};
 use crate::learn::Learner;
+use crate::observe::Prepared;
 use crate::source::{Loaded, Origin, PolicySource};
 use crate::verify::Opened;
 use crate::{container, logs, project, settings, summary};
@@ -155,6 +156,8 @@ impl Plan {
         };
         let rotation = arguments.process.observe.rotation();
         let (log, log_path) = open_log(&log_path, rotation)?;
+        // Before the files: what sockets there are the program does not see.
+        let observe = Prepared::new(&arguments.process.observe)?;
         let files = files(&files::Wishes {
             directory: &directory,
             home: home.as_deref(),
@@ -197,6 +200,7 @@ impl Plan {
                 policy: source,
                 log,
                 log_path,
+                observe,
                 resolver,
                 upstream_proxy,
                 program: program.to_string_lossy().into_owned(),

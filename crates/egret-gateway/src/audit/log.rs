@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use egret_policy::SandboxId;
@@ -19,9 +19,9 @@ use super::record::{Event, Record};
 #[derive(Debug, Clone)]
 pub struct Log(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     sink: Mutex<Sink>,
+    observer: OnceLock<Observer>,
     /// What every id of this run begins with, so that ids of different runs differ.
     prefix: String,
     next: AtomicU64,
@@ -39,6 +39,9 @@ struct Sink {
     /// Records given up on since the last that could be written.
     lost: u64,
 }
+
+/// Is called with every record that the file has taken, in their order. What waits for the log waits for it, too.
+pub type Observer = Box<dyn Fn(&Record) + Send + Sync>;
 
 /// A record did not get into the log.
 #[derive(Debug, Error)]
@@ -96,9 +99,15 @@ impl Log {
         };
         Ok(Self(Arc::new(Inner {
             sink: Mutex::new(sink),
+            observer: OnceLock::new(),
             prefix: random_prefix()?,
             next: AtomicU64::new(1),
         })))
+    }
+
+    /// Has all records from now on shown to `observer`. There is one at most: a second is not called.
+    pub fn observe(&self, observer: Observer) {
+        let (Ok(()) | Err(_)) = self.0.observer.set(observer);
     }
 
     /// Records that a sandbox or a part of it started or stopped; `action` is one word such as `start`.
@@ -163,6 +172,7 @@ impl Log {
             sink.lost += 1;
         } else {
             record.line(&mut sink.rest);
+            self.tell(record);
         }
     }
 
@@ -229,6 +239,7 @@ impl Log {
                 .action("log_not_split")
                 .message(trouble);
             sink.begin(&finding)?;
+            self.tell(&finding);
             sink.finish_rest()?;
         }
         if sink.lost > 0 {
@@ -237,17 +248,34 @@ impl Log {
                 .message("records could not be written; what they would have recorded was refused or had ended");
             finding.count = Some(sink.lost);
             sink.begin(&finding)?;
+            self.tell(&finding);
             sink.lost = 0;
             sink.finish_rest()?;
         }
         sink.begin(record)?;
+        self.tell(record);
         *begun = true;
         sink.finish_rest()
+    }
+
+    /// What the file has taken a part of, it will have as a whole before anything else.
+    fn tell(&self, record: &Record) {
+        if let Some(observer) = self.0.observer.get() {
+            observer(record);
+        }
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
         // A panic while the lock was held leaves at worst a line unfinished, which `rest` knows about.
         self.0.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("sink", &self.sink)
+            .finish_non_exhaustive()
     }
 }
 

@@ -16,6 +16,6 @@ mod record;
 
 pub use basis::{Basis, ProjectFile};
 pub use file::{Rotation, numbered};
-pub use log::{AuditError, Log};
+pub use log::{AuditError, Log, Observer};
 pub(crate) use record::inert_json;
 pub use record::{Door, Event, Record, Verdict};

@@ -155,6 +155,31 @@ pub enum Door {
     Packet,
 }
 
+impl Verdict {
+    /// The word that stands for it in a record.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+impl Door {
+    /// The word that stands for it in a record.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Forward => "forward",
+            Self::Socks => "socks",
+            Self::Captured => "captured",
+            Self::Dns => "dns",
+            Self::Published => "published",
+            Self::Packet => "packet",
+        }
+    }
+}
+
 impl Record {
     /// A record of `event` now, with nothing else in it yet.
     pub(crate) fn new(event: Event, id: String, sandbox: &str) -> Self {

@@ -238,7 +238,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     }
     if let Some(option) = process.observe.first_given() {
         return Err(Failure::new(format!(
-            "{option} is about a command's sandbox; the records of a container are kept by its engine, and by its settings"
+            "{option} is about a command's sandbox; the records of a container are the output of its gateway, which the engine keeps"
         )));
     }
     if options.detach {

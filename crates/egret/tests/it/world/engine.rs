@@ -143,7 +143,7 @@ impl Drop for Engine {
 impl World {
     /// The world with a container engine on the machine.
     pub(crate) fn with_engine(kind: Kind) -> World {
-        World::build(Some(kind))
+        World::build(Some(kind), None)
     }
 
     /// The kind of its engine.

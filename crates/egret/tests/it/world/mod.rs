@@ -135,10 +135,21 @@ pub(crate) const HOST_ADDRESSES: [&str; 5] = [
 
 impl World {
     pub(crate) fn new() -> World {
-        World::build(None)
+        World::build(None, None)
     }
 
-    fn build(engine: Option<Kind>) -> World {
+    /// A world that has the schemas of others at `/srv/schemas`, for Python.
+    pub(crate) fn with_schemas() -> World {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/schemas");
+        assert!(
+            path.join("python/opentelemetry").exists(),
+            "the schemas that tests compare with are not in {}: run the tests with ./x test, which fetches them",
+            path.display()
+        );
+        World::build(None, Some(("schemas", path)))
+    }
+
+    fn build(engine: Option<Kind>, more: Option<(&str, PathBuf)>) -> World {
         assert!(
             nix::unistd::geteuid().is_root(),
             "these tests make namespaces, which needs root: run them with ./x test"
@@ -149,6 +160,7 @@ impl World {
         if engine.is_some() {
             tools.push(("servers", images::servers()));
         }
+        tools.extend(more);
         let machine = Machine::new(&tools);
         let outside = Machine::new(&[]);
         connect(&machine, &outside);
