@@ -166,6 +166,10 @@ impl Lesson {
 
     /// Something was refused. `reason` is the code of the decision, `hint` the smallest change that would allow it.
     pub fn refused(&mut self, asked: Asked<'_>, reason: &str, hint: Option<&str>) {
+        // Nobody has anything against it.
+        if reason == Reason::DeniedResolution.code() && asked.port.is_some() {
+            return self.failed(asked, &meaning(reason));
+        }
         let to = destination(asked);
         let name = match (to.as_ref().map(Destination::target), asked.port) {
             (Some(Target::Name(name)), _) => Some(name.clone()),

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::matcher::Matcher;
 use crate::suffix::{public_suffix, registered};
 use crate::text::amend::{Addition, List};
+use crate::text::write;
 
 /// So many names that differ in their first label are worth a wildcard.
 const SIBLINGS: usize = 3;
@@ -21,6 +22,8 @@ const MOST_ENTRIES: usize = 500;
 const MOST_TOLD: usize = 40;
 /// As many programs are named for an entry.
 const MOST_NAMED: usize = 3;
+/// Longer comments are broken into lines.
+const COMMENT_WIDTH: usize = 94;
 /// As many destinations go into the tests of a policy, of each kind.
 const MOST_PROOF: usize = 5;
 
@@ -269,14 +272,16 @@ impl Entry {
     }
 
     fn addition(&self) -> Addition {
-        let look = match self.marks.as_slice() {
-            [] => String::new(),
-            marks => format!("LOOK: {}\n", marks.join("; ")),
+        let marks = format!("LOOK: {}", self.marks.join("; "));
+        let mut lines = match self.marks.is_empty() {
+            true => Vec::new(),
+            false => write::folded(&marks, COMMENT_WIDTH),
         };
+        lines.push(self.beside.clone());
         Addition {
             list: List::Allow,
             entry: self.text.clone(),
-            comment: Some(format!("{look}{}", self.beside)),
+            comment: Some(lines.join("\n")),
         }
     }
 }

@@ -24,6 +24,7 @@ mod files;
 mod guide;
 mod harness;
 mod invisible;
+mod learn;
 mod observe;
 mod packages;
 mod policies;

@@ -25,6 +25,7 @@ use super::{User, World, at};
 pub(crate) struct Run<'w> {
     world: &'w World,
     user: User,
+    verb: &'static str,
     args: Vec<String>,
     env: Vec<(String, String)>,
     before: Vec<String>,
@@ -69,6 +70,7 @@ impl<'w> Run<'w> {
         Run {
             world,
             user,
+            verb: "run",
             args: vec!["--resolver".into(), at::NAME_SERVER.into()],
             env: Vec::new(),
             before: Vec::new(),
@@ -83,6 +85,12 @@ impl<'w> Run<'w> {
     /// A container of this image instead of a process.
     pub(crate) fn image(mut self, name: &str) -> Self {
         self.image = Some(name.to_owned());
+        self
+    }
+
+    /// `egret learn`
+    pub(crate) fn learning(mut self) -> Self {
+        self.verb = "learn";
         self
     }
 
@@ -202,7 +210,7 @@ impl<'w> Run<'w> {
     /// The whole command line, for a test that starts it in a way of its own.
     pub(crate) fn command(&self, program: &[&str]) -> Command {
         let mut words = self.before.clone();
-        words.extend(["/srv/bin/egret".to_owned(), "run".to_owned()]);
+        words.extend(["/srv/bin/egret", self.verb].map(str::to_owned));
         words.extend(self.args.iter().cloned());
         if let Some(log) = &self.log {
             words.extend(["--log-file".to_owned(), log.clone()]);
