@@ -1,19 +1,19 @@
 //! The terminal: taken, and given back in whatever way this ends.
 
-use ratatui_core::terminal::Terminal;
-use ratatui_crossterm::CrosstermBackend;
-use ratatui_crossterm::crossterm::cursor::{Hide, Show};
-use ratatui_crossterm::crossterm::execute;
-use ratatui_crossterm::crossterm::terminal::{
+use super::paint::Painter;
+use crossterm::cursor::{Hide, Show};
+use crossterm::execute;
+use crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
+use ratatui_core::terminal::Terminal;
 use rustix::process::Signal;
-use std::io::{self, IsTerminal as _, Stdout, stdout};
+use std::io::{self, IsTerminal as _, stdout};
 use std::sync::Once;
 
 /// A terminal that is ours. It is given back when this is dropped, and when anything panics.
 pub(crate) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<Painter>,
 }
 
 /// Whether there is a terminal to paint on: both ways, and one that can move its cursor.
@@ -34,14 +34,14 @@ impl Screen {
             }));
         });
         let screen = Self {
-            terminal: Terminal::new(CrosstermBackend::new(stdout()))?,
+            terminal: Terminal::new(Painter::new())?,
         };
         enter()?;
         Ok(screen)
     }
 
     /// What is drawn on.
-    pub(crate) fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<Stdout>> {
+    pub(crate) fn terminal(&mut self) -> &mut Terminal<Painter> {
         &mut self.terminal
     }
 

@@ -375,7 +375,7 @@ fn the_terminal_is_given_back_however_it_ends() {
 fn colours_are_for_terminals_that_want_them() {
     let world = web(World::new());
     let _live = agent(&world, &[], "http://www.example.com/");
-    const RED: &str = "\u{1b}[38;5;1";
+    const RED: &str = "\u{1b}[31m";
     for (env, red) in [
         (&[][..], true),
         (&[("NO_COLOR", "1")], false),
