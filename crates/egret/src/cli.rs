@@ -85,6 +85,8 @@ be run, 127 if it is not there."
     Inspect(Inspect),
     /// Print the run configuration of a container sandbox, for `egret run --from-config`
     Export(Inspect),
+    /// Write a first policy
+    Init(crate::init::Init),
     /// Show your settings, and what the project takes away
     Settings(crate::settings::user::Show),
     /// Print what makes a shell complete egret's commands and options

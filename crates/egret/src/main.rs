@@ -24,6 +24,7 @@ mod files;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod gate;
+mod init;
 mod learn;
 mod logs;
 mod observe;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         Command::Exec(arguments) => container::exec(&arguments),
         Command::Inspect(arguments) => container::inspect(&arguments),
         Command::Export(arguments) => container::export(&arguments),
+        Command::Init(arguments) => init::init(arguments),
         Command::Settings(arguments) => settings::user::show(&arguments),
         Command::Completion(arguments) => cli::complete(&arguments),
         Command::Policy(cli::Policy::Set(arguments)) => sandboxes::set_policy(&arguments),

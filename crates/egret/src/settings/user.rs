@@ -119,11 +119,18 @@ struct Asked<'m> {
     /// The program's name, if a command is to be run that has one.
     program: Option<String>,
     is_command: bool,
+    /// Whether it is to find out what policy it needs.
+    learns: bool,
 }
 
 fn asked<'m>(given: &[OsString], matches: &'m ArgMatches) -> Option<Asked<'m>> {
     let (command, options) = matches.subcommand()?;
-    if !matches!(command, "run" | "verify") || options.get_flag("no_settings") {
+    if !matches!(command, "run" | "learn" | "verify") || options.get_flag("no_settings") {
+        return None;
+    }
+    let is_given = |option: &str| matches!(options.try_contains_id(option), Ok(true));
+    // Of runs that are over.
+    if is_given("from_log") {
         return None;
     }
     let words: Vec<&OsString> = options.get_many("words").unwrap_or_default().collect();
@@ -139,6 +146,7 @@ fn asked<'m>(given: &[OsString], matches: &'m ArgMatches) -> Option<Asked<'m>> {
         options,
         program: program.map(str::to_owned),
         is_command,
+        learns: command == "learn" || is_given("learn"),
     })
 }
 
@@ -157,6 +165,8 @@ impl Asked<'_> {
             Some(For::Images) => !self.is_command,
             None => false,
         };
+        // By no policy but the one that it has, and from a log of which nothing goes missing.
+        let is_for = is_for && !(self.learns && ["policy", "log_keep"].contains(&setting.key));
         is_for && (!given || ADDED.contains(&setting.key))
     }
 }
@@ -426,11 +436,14 @@ fn in_text(
 mod tests {
     use super::*;
 
-    fn extended(settings: &str, line: &str) -> Vec<String> {
+    fn parsed(text: &str) -> Settings {
         let keys = KEYS.map(|(name, takes, _)| SettingKey { name, takes });
-        let (settings, _) =
-            Settings::parse("s", format!("version: 1\n{settings}").as_bytes(), &keys)
-                .unwrap_or_else(|errors| panic!("{errors}"));
+        let parsed = Settings::parse("s", text.as_bytes(), &keys);
+        parsed.unwrap_or_else(|errors| panic!("{errors}")).0
+    }
+
+    fn extended(settings: &str, line: &str) -> Vec<String> {
+        let settings = parsed(&format!("version: 1\n{settings}"));
         let user = User {
             file: "s".into(),
             settings,
@@ -477,6 +490,13 @@ mod tests {
         own.sort_unstable();
         assert_eq!(keys(&schema["$defs"]["settings"]["properties"]), own);
         let guide = include_str!("../../../../docs/guide/settings.md");
+        let (_, section) = guide.split_once("## Your settings").unwrap();
+        let example = section.split("```yaml\n").nth(1).unwrap();
+        let example = example.split("```").next().unwrap();
+        assert_eq!(
+            parsed(example).all.len() + parsed(example).programs.len(),
+            5
+        );
         for key in own {
             assert!(
                 guide.contains(&format!("`{key}`")),
@@ -490,7 +510,7 @@ mod tests {
         let settings = "policy: agent\nresolver: [192.0.2.1]\nwrite: [/a]\nrecord_programs: true\nengine: podman\n\
                         programs:\n  claude: {policy: claude, write: [/c]}";
         #[rustfmt::skip]
-        let table: [(&str, &[&str]); 11] = [
+        let table: [(&str, &[&str]); 14] = [
             ("egret run -- x",                       &["--policy=agent", "--resolver=192.0.2.1", "--write=/a", "--record-programs"]),
             ("egret run -- claude",                  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--policy=claude", "--write=/c"]),
             ("egret run --policy p.yaml -- claude",  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--write=/c"]),
@@ -501,6 +521,9 @@ mod tests {
             ("egret run --from-config c.json",       &["--engine=podman"]),
             ("egret verify -- claude",               &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--policy=claude", "--write=/c"]),
             ("egret verify claude",                  &[]),
+            ("egret learn -- claude",                &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--write=/c"]),
+            ("egret run --learn x -- mytool",        &["--resolver=192.0.2.1", "--write=/a", "--record-programs"]),
+            ("egret learn --from-log x.jsonl",       &[]),
             ("egret run --no-settings -- claude",    &[]),
         ];
         for (line, more) in table {

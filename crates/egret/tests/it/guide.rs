@@ -42,6 +42,7 @@ pages! {
     containers "docs/guide/containers.md" IMAGES;
     services_of_this_machine "docs/guide/host-access.md" IMAGES;
     mcp_servers "docs/guide/mcp.md" IMAGES;
+    a_first_policy "docs/guide/first-policy.md" PROGRAMS;
     settings "docs/guide/settings.md" PROGRAMS;
     verification "docs/verify.md" IMAGES;
 }

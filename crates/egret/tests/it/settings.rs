@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::files::put;
 use crate::world::servers::Service;
+use crate::world::terminal::Terminal;
 use crate::world::{User, World, at};
 
 const AGENT: &str = "version: 1\nname: the-agent\nallow: [www.example.com]\n";
@@ -336,5 +337,143 @@ fn a_setting_is_an_option_that_is_always_given() {
             "{refused:#?}"
         );
         world.machine.sh(&format!("rm -rf {home}/.config"));
+    }
+}
+
+#[test]
+fn a_first_policy_is_three_answers() {
+    let world = World::new();
+    let words =
+        |words: &[&str]| -> Vec<String> { words.iter().map(|&word| word.to_owned()).collect() };
+    for user in User::ALL {
+        let home = user.home();
+        let policies = format!("{home}/.config/egret/policies");
+        let project = format!("{home}/project");
+        let command = world.command_as(user, &project, &[], &words(&["/srv/bin/egret", "init"]));
+        let mut terminal = Terminal::start(&world, user, &command);
+        terminal.expect("What will run?");
+        terminal.expect("claude-code");
+        terminal.expect("Program: ");
+        terminal.send("claud\r");
+        terminal.expect("\"claud\" is neither one of these nor a host");
+        terminal.expect("Program: ");
+        terminal.send("claude-code\r");
+        terminal.expect("What may it reach besides?");
+        terminal.expect("Besides: ");
+        terminal.send("npm, github db.example.com:5432 host.docker.internal:11434\r");
+        terminal.expect("to be called? [claude-code]: ");
+        terminal.send("my agent\r");
+        terminal.expect("cannot be the name of a policy");
+        terminal.send("agent\r");
+        terminal.expect("egret run --policy agent -- claude");
+        assert_eq!(terminal.end(), Some(0));
+
+        let file = format!("{policies}/agent.yaml");
+        let text = world.machine.read(&file);
+        assert_eq!(
+            world
+                .machine
+                .sh(&format!("stat -c '%a %u' {file} {policies}")),
+            format!("600 {0}\n700 {0}\n", user.id())
+        );
+        for kept in [
+            "# Claude Code: the model, and signing in.",
+            "# signing in with a subscription",
+            "- gist.github.com",
+            "- db.example.com:5432",
+        ] {
+            assert!(text.contains(kept), "{kept}\n{text}");
+        }
+        for (words, code) in [
+            (&["policy", "check", "agent"][..], 0),
+            (&["policy", "test", "agent"], 0),
+            (&["policy", "fmt", "--check", "agent"], 0),
+            (&["policy", "explain", "agent", "registry.npmjs.org"], 0),
+            (&["policy", "explain", "agent", "db.example.com:5432"], 0),
+            (
+                &["policy", "explain", "agent", "host.docker.internal:11434"],
+                0,
+            ),
+            (
+                &["policy", "explain", "agent", "host.docker.internal:22"],
+                1,
+            ),
+            (&["policy", "explain", "agent", "pypi.org"], 1),
+        ] {
+            let outcome = world.egret(user, words);
+            assert_eq!(outcome.code(), code, "{words:?}: {outcome:#?}");
+            assert!(
+                !outcome.stdout.contains("warning") && !outcome.stderr.contains("warning"),
+                "{words:?}: {outcome:#?}"
+            );
+        }
+        // The same by options, and never over one that is there.
+        let line = [
+            "--for",
+            "claude-code",
+            "--for",
+            "npm",
+            "--for",
+            "github",
+            "--allow",
+            "db.example.com:5432",
+            "--allow",
+            "host.docker.internal:11434",
+        ];
+        let init = |more: &[&str]| world.egret(user, &[&["init"], more].concat());
+        let refused = init(&[&["agent"], &line[..]].concat());
+        assert!(
+            refused.code() == 125 && refused.stderr.contains("is there already"),
+            "{refused:#?}"
+        );
+        assert_eq!(world.machine.read(&file), text);
+        let done = init(&[&["again", "--yes"], &line[..]].concat()).ok();
+        assert_eq!(done.stdout, "egret run --policy again -- claude\n");
+        assert_eq!(
+            world.machine.read(&format!("{policies}/again.yaml")),
+            text.replace("agent", "again")
+        );
+        let elsewhere = format!("{home}/elsewhere.yaml");
+        init(&["--for", "pypi", "-o", &elsewhere]).ok();
+        assert!(
+            world
+                .machine
+                .read(&elsewhere)
+                .contains("files.pythonhosted.org")
+        );
+        world
+            .machine
+            .sh(&format!("ln -sf {home}/nowhere {home}/link.yaml"));
+        for (words, says) in [
+            (&[][..], "egret init NAME --for READY"),
+            (&["--yes"], "egret init NAME --for READY"),
+            (
+                &["--allow", "db.example.com"],
+                "what is the policy to be called?",
+            ),
+            (&["x", "--for", "claud"], "nothing is ready for \"claud\""),
+            (&["x", "--allow", "*"], "--allow *"),
+            (&["none", "--for", "npm"], "`none` is built in"),
+            (&["../x", "--for", "npm"], "cannot be the name of a policy"),
+            (
+                &["--for", "npm", "-o", &format!("{home}/link.yaml")],
+                "is there already",
+            ),
+        ] {
+            let refused = init(words);
+            assert!(
+                refused.code() == 125 && refused.stderr.contains(says),
+                "{words:?}: {refused:#?}"
+            );
+        }
+        assert!(!world.machine.path(format!("{home}/nowhere")).exists());
+        let listed = init(&["--list"]).ok();
+        assert!(
+            listed.stdout.contains("github        Git at GitHub"),
+            "{listed:#?}"
+        );
+        world
+            .machine
+            .sh(&format!("rm -rf {home}/.config {elsewhere}"));
     }
 }

@@ -194,8 +194,13 @@ fn documentation_and_examples_are_as_they_would_be_formatted() {
         assert_eq!(formatted(example), example);
     }
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies");
-    for file in std::fs::read_dir(examples).unwrap() {
+    let ready = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policies/ready");
+    let files = [examples, ready].map(|directory| std::fs::read_dir(directory).unwrap());
+    for file in files.into_iter().flatten() {
         let path = file.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(formatted(&text), text, "{}", path.display());
     }
