@@ -328,7 +328,7 @@ pub(crate) struct Logs {
     pub(crate) file: Option<PathBuf>,
     /// Form of the records
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub(crate) output: Output,
+    pub(crate) output: crate::logs::Form,
 }
 
 #[derive(Debug, Args)]

@@ -1,17 +1,19 @@
 //! `egret logs`: audit records, as they stand in the file or as lines for people.
 
 mod filter;
+mod ocsf;
 pub(crate) mod parts;
 
 pub(crate) use filter::Filter;
 
-use crate::cli::{Logs, Output};
+use crate::cli::Logs;
 use crate::container::{self, Sandbox};
 use crate::control::{self, Answer, Request};
 use crate::failure::Failure;
 use crate::settings::log_directory;
 use anstyle::{AnsiColor, Style};
-use egret_gateway::audit::{Event, Record, Verdict};
+use clap::ValueEnum;
+use egret_gateway::audit::{Event, Record, Verdict, inert_json};
 use egret_policy::visible;
 use parts::Parts;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
@@ -53,7 +55,7 @@ pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
 
 /// What a container printed, or, where that is wanted, what it tried to reach.
 fn of_container(sandbox: &Sandbox, arguments: &Logs) -> Result<ExitCode, Failure> {
-    let audit = arguments.audit || arguments.filter.is_any() || arguments.output == Output::Json;
+    let audit = arguments.audit || arguments.filter.is_any() || arguments.output != Form::Text;
     if !audit {
         return container::logs(sandbox, arguments.follow, arguments.tail.as_deref());
     }
@@ -130,6 +132,17 @@ fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
     Ok(newest_first(wanted)?.into_iter().next())
 }
 
+/// How records are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// As they stand in the log.
+    Json,
+    /// As events of OCSF 1.8.0, one a line.
+    Ocsf,
+}
+
 /// What ended the printing.
 enum Stop {
     Input(io::Error),
@@ -195,8 +208,12 @@ pub(crate) fn show(
         return Ok(false);
     }
     match arguments.output {
-        Output::Json => out.write_all(line.as_bytes())?,
-        Output::Text => writeln!(out, "{}", text(&record, colour))?,
+        Form::Json => out.write_all(line.as_bytes())?,
+        Form::Ocsf => {
+            out.write_all(&inert_json(&ocsf::event(&record)))?;
+            out.write_all(b"\n")?;
+        }
+        Form::Text => writeln!(out, "{}", text(&record, colour))?,
     }
     Ok(true)
 }

@@ -422,7 +422,7 @@ fn value(line: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
 
 /// Serialises like [`serde_json`]'s compact form, with every character that a terminal or an editor
 /// might obey written as an escape.
-pub(crate) fn inert_json(json: &impl Serialize) -> Vec<u8> {
+pub fn inert_json(json: &impl Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     value(&mut text, json);
     text

@@ -130,6 +130,9 @@ fn difference(record: &Record, explanation: &Explanation) -> Option<String> {
             "what was spoken on the connection was not what may be spoken there; the record has the details".to_owned()
         }
         "denied.resolution" => "the name could not be resolved then".to_owned(),
+        _ if record.verdict == Some(Verdict::Allow) && explanation.verdict == egret_policy::Verdict::Deny => {
+            "somebody who was asked about it (--ask) may have let it pass once, or it was decided while the policy was being replaced".to_owned()
+        }
         _ if record.port.is_none() => {
             "it was a DNS question, which names no port and is answered if any port could be allowed".to_owned()
         }

@@ -77,6 +77,16 @@ fn every_decision_on_record_comes_out_the_same_once_more() {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
+        let ocsf = ["logs", "told", "--output", "ocsf"];
+        let events = world.egret(user, &ocsf).ok().stdout;
+        let classes: Vec<Value> = events
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["class_uid"].clone())
+            .collect();
+        assert_eq!(classes.len(), records.len());
+        for class in [4001, 4002, 4003, 6002] {
+            assert!(classes.contains(&class.into()), "{events}");
+        }
         let decisions: Vec<_> = records
             .iter()
             .filter(|record| matches!(record["event"].as_str(), Some("decision" | "dns")))
