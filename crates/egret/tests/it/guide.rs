@@ -6,7 +6,8 @@
 //! `refused` or `fails`: then it has to fail.
 //!
 //! In front of a block may stand a comment: `<!-- file: NAME -->`, and it is a file that is there from the beginning; or
-//! `<!-- not run: REASON -->`, and [`NOT_RUN`] lists it.
+//! `<!-- not run: REASON -->`, and [`NOT_RUN`] lists it; or `<!-- not a policy: WHAT -->`, as other YAML that says `version: 1` is taken for
+//! one and read.
 //!
 //! [`town`] is what there is to talk to. [`page`] reads pages.
 
@@ -39,11 +40,15 @@ const IMAGES: bool = true;
 
 pages! {
     the_readme "README.md" IMAGES;
+    a_coding_agent "docs/guide/coding-agent.md" PROGRAMS;
+    ci "docs/guide/ci.md" PROGRAMS;
     containers "docs/guide/containers.md" IMAGES;
+    five_minutes "docs/guide/five-minutes.md" PROGRAMS;
     services_of_this_machine "docs/guide/host-access.md" IMAGES;
     mcp_servers "docs/guide/mcp.md" IMAGES;
     a_first_policy "docs/guide/first-policy.md" PROGRAMS;
     settings "docs/guide/settings.md" PROGRAMS;
+    troubleshooting "docs/guide/troubleshooting.md" PROGRAMS;
     verification "docs/verify.md" IMAGES;
 }
 
@@ -54,6 +59,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("SECURITY.md", BUILDS),
     ("docs/fuzzing.md", BUILDS),
     ("docs/fuzzing.md", BUILDS),
+    ("docs/guide/five-minutes.md", "the packages have a test of their own, which installs them"),
     ("docs/guide/mcp.md", "takes Claude Code, and an account"),
     ("docs/guide/mcp.md", "takes the registries of npm and PyPI"),
 ];

@@ -61,6 +61,11 @@ impl Page {
         page
     }
 
+    /// Whether a command that is run has this in it.
+    pub(super) fn mentions(&self, words: &str) -> bool {
+        self.blocks.iter().any(|block| block.script.contains(words))
+    }
+
     fn take(&mut self, text: &str) {
         let line = |offset: usize| text[..offset].lines().count() + 1;
         let (mut comment, mut fenced, mut heading) = (None, None, None);
@@ -88,6 +93,7 @@ impl Page {
                             self.not_run.push(reason);
                             open = false;
                         }
+                        (Some(("not a policy", _)), "yaml") => {}
                         (None, "sh") => {
                             self.blocks.push(Block {
                                 line,
@@ -135,7 +141,7 @@ impl Page {
 fn instruction(html: &str) -> Option<(&'static str, String)> {
     let inner = html.trim().strip_prefix("<!--")?.strip_suffix("-->")?;
     let (word, rest) = inner.split_once(':')?;
-    let word = ["file", "not run"]
+    let word = ["file", "not run", "not a policy"]
         .into_iter()
         .find(|known| *known == word.trim())?;
     Some((word, rest.trim().to_owned()))

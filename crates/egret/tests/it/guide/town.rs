@@ -56,6 +56,8 @@ fn run(world: &World, block: &Block) -> Result<(), String> {
     let mut env = vec![
         ("NO_COLOR", "1"),
         ("SHELL", "/bin/bash"),
+        ("npm_config_cafile", "/srv/ca.pem"),
+        ("npm_config_fetch_retries", "0"),
         ("GITHUB_TOKEN", "a-token"),
         ("GITHUB_PERSONAL_ACCESS_TOKEN", "another-token"),
     ];
@@ -215,6 +217,12 @@ fn build(engine: bool, page: &Page) -> World {
     }
     world.serve("93.184.216.34:80", Service::Http);
     world.serve("93.184.216.34:443", Service::Https(NAMES));
+    if page.mentions("npm install") || page.mentions("git clone") {
+        real::forge_and_registry(&world, "github.com", "registry.npmjs.org");
+        for name in ["github.com", "registry.npmjs.org"] {
+            world.dns.answer(name, &[real::GIT]);
+        }
+    }
     // Services of the machine: a model's, and a database's as far as anybody here talks to it.
     world.serve("127.0.0.1:11434", Service::Http);
     world.serve("172.17.0.1:11434", Service::Http);
@@ -223,14 +231,14 @@ fn build(engine: bool, page: &Page) -> World {
         world.machine.sh(&format!("chmod 755 {path}"));
     };
     script("/home/alice/project/agent", AGENT);
+    script(
+        "/srv/bin/claude",
+        &AGENT.replace("api.example.com", "api.anthropic.com"),
+    );
     world
         .machine
         .sh("cd /home/alice; mkdir .cache notes; chown alice: .cache notes");
-    if page
-        .blocks
-        .iter()
-        .any(|block| block.script.contains("psql"))
-    {
+    if page.mentions("psql") {
         real::postgres(&world);
         world.dns.answer("db.example.com", &[real::DATABASE]);
         world.outside.sh(&format!(
@@ -277,6 +285,8 @@ const NAMES: &[&str] = &[
     "www.example.com",
     "api.example.com",
     "api.github.com",
+    "api.anthropic.com",
+    "gist.github.com",
     "registry.example",
     "files.example",
     "api.weather.example",

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::machine::SYSTEM_PATH;
+use super::servers::AUTHORITY;
 use super::{User, World};
 
 /// Where git is served.
@@ -32,6 +33,37 @@ pub(crate) fn git_http(world: &World) {
         (GIT, 8000),
     );
 }
+
+/// Serves by HTTPS, at [`GIT`], `project.git` of somebody at a forge and a package of a registry for npm.
+#[track_caller]
+pub(crate) fn forge_and_registry(world: &World, forge: &'static str, registry: &'static str) {
+    repository(world);
+    world
+        .outside
+        .write("/srv/identity.pem", AUTHORITY.identity(&[forge, registry]));
+    world.outside.sh("mkdir -p /srv/web/you /srv/package /srv/web/tarballs; ln -s /srv/project.git /srv/web/you/project.git
+         cd /srv; echo '{\"name\": \"left-pad\", \"version\": \"1.3.0\"}' > package/package.json
+         tar czf web/tarballs/left-pad-1.3.0.tgz package");
+    world.outside.write(
+        "/srv/web/left-pad",
+        format!(
+            r#"{{"name": "left-pad", "dist-tags": {{"latest": "1.3.0"}}, "versions": {{"1.3.0": {{"name": "left-pad",
+                "version": "1.3.0", "dist": {{"tarball": "https://{registry}/tarballs/left-pad-1.3.0.tgz"}}}}}}}}"#
+        ),
+    );
+    daemon(world, &["/usr/bin/python3", "-c", HTTPS, GIT], (GIT, 443));
+}
+
+/// Serves the files below `/srv/web`.
+const HTTPS: &str = "
+import functools, http.server, ssl, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory='/srv/web')
+server = http.server.ThreadingHTTPServer((sys.argv[1], 443), handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain('/srv/identity.pem')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+";
 
 /// Starts `sshd` at [`GIT`], port 22.
 #[track_caller]

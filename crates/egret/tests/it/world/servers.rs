@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sha2::{Digest, Sha256};
@@ -382,13 +382,24 @@ impl Authority {
         self.issuer.pem()
     }
 
-    fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+    /// A certificate for these names and its key, in PEM.
+    pub(crate) fn identity(&self, names: &[&str]) -> String {
+        let (certificate, key) = self.sign(names);
+        certificate.pem() + &key.serialize_pem()
+    }
+
+    fn sign(&self, names: &[&str]) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names)
             .unwrap()
             .signed_by(&key, &self.issuer)
             .unwrap();
+        (certificate, key)
+    }
+
+    fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let (certificate, key) = self.sign(names);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
