@@ -81,6 +81,14 @@ impl Page {
                     let Some((language, text, line)) = fenced.take() else {
                         continue;
                     };
+                    let typed = self.path.starts_with("docs/guide/")
+                        && language != "sh"
+                        && text.lines().any(|line| line.starts_with("$ "));
+                    assert!(
+                        !typed,
+                        "{}:{line}: commands are in `sh` blocks, which are run, and without a prompt",
+                        self.path
+                    );
                     match (comment.take(), language.as_str()) {
                         (Some(("file", name)), _) => {
                             // What a project takes away is another language, and there are commands that read it.
