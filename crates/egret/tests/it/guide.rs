@@ -51,6 +51,7 @@ pages! {
     settings "docs/guide/settings.md" PROGRAMS;
     troubleshooting "docs/guide/troubleshooting.md" PROGRAMS;
     verification "docs/verify.md" IMAGES;
+    watching "docs/guide/watch.md" PROGRAMS;
 }
 
 /// The blocks that are not run, by page and reason.

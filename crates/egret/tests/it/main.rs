@@ -33,6 +33,7 @@ mod projects;
 mod refusals;
 mod requests;
 mod rotation;
+mod screens;
 mod settings;
 mod verify;
 mod watch;

@@ -189,6 +189,12 @@ impl<'w> Screen<'w> {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// The same with the escapes that say how it looks.
+    #[track_caller]
+    pub(crate) fn painted(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"])
+    }
+
     /// Waits until the screen is as `wanted` says.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
