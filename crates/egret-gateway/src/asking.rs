@@ -304,6 +304,19 @@ impl Open {
         gateway.log.note(&record);
     }
 
+    /// Why it is refused, and what to look at in the name.
+    fn in_words(&self) -> String {
+        let mut text = self.denial.cause();
+        if let Some(registered) = self.about.registered() {
+            text += "; where it leads is up to whoever has registered ";
+            text += registered;
+        }
+        if self.about.is_international() {
+            text += "; the name stands for one with letters that may look like others";
+        }
+        text
+    }
+
     fn told(&self, now: Instant) -> Question {
         let destination = self.about.destination();
         let left = self.until.saturating_duration_since(now).as_millis();
@@ -320,7 +333,7 @@ impl Open {
                 .as_ref()
                 .map(|program| program.executable.clone()),
             reason: self.denial.reason().code().to_owned(),
-            message: self.denial.to_string(),
+            message: self.in_words(),
             waiting: self.became.receiver_count() as u64,
             left_ms: u64::try_from(left).unwrap_or(u64::MAX),
         }

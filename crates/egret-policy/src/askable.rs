@@ -12,6 +12,7 @@ use crate::addr::{Class, class_of};
 use crate::denial::Denial;
 use crate::destination::{Destination, Target};
 use crate::reason::Reason;
+use crate::suffix::registered;
 
 /// A destination that is refused, and that a person may be asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,28 @@ impl Askable {
     /// The entry of `allow`, or what comes after `--allow`, that would let exactly this pass.
     pub fn entry(&self) -> String {
         self.0.to_string()
+    }
+
+    /// The part of the name that somebody has registered, who says where all of it leads: what a name begins with can be
+    /// made to look like another. Nothing if that is the whole name, or it is an address.
+    pub fn registered(&self) -> Option<&str> {
+        match self.0.target() {
+            Target::Name(name) => {
+                Some(registered(name.as_str())).filter(|part| *part != name.as_str())
+            }
+            Target::Address(_) => None,
+        }
+    }
+
+    /// Whether the name stands for one that has other letters than those of ASCII, some of which look like these.
+    pub fn is_international(&self) -> bool {
+        match self.0.target() {
+            Target::Name(name) => name
+                .as_str()
+                .split('.')
+                .any(|label| label.starts_with("xn--")),
+            Target::Address(_) => false,
+        }
     }
 }
 
@@ -143,6 +166,7 @@ deny:
             let denial = matcher.decide(&to(text), None, &hosts()).unwrap_err();
             assert_eq!(denial.askable().is_some(), expected, "{denial}");
             if let Some(askable) = denial.askable() {
+                assert_eq!(askable.is_international(), text.contains("xn--"));
                 assert_eq!(askable.entry(), to(text).to_string());
             }
         }
@@ -228,6 +252,38 @@ deny:
         let said = crate::Spoken::Host(Some("h.test"));
         let denial = matcher.confirm(&permit.unwrap(), said).unwrap_err();
         assert_eq!(denial.reason(), Reason::DeniedRequest);
+    }
+
+    #[test]
+    fn who_decides_where_a_name_leads_is_told() {
+        let none = Policy::deny_all().compile();
+        #[rustfmt::skip]
+        let table = [
+            ("api.github.com.evil.test:443",   Some("evil.test")),
+            ("www.example.co.uk:443",          Some("example.co.uk")),
+            ("me.github.io:443",               None),
+            ("a.me.github.io:443",             Some("me.github.io")),
+            ("example.com:443",                None),
+            ("93.184.216.34:443",              None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(
+                askable(&none, text).unwrap().registered(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_projects_file_leaves_out_is_not_asked_about() {
+        let (narrowing, _) =
+            crate::Narrowing::parse("egret.yaml", b"version: 1\nonly: [a.test]").unwrap();
+        let mut policy = Policy::deny_all();
+        policy.narrow(&narrowing).unwrap();
+        let matcher = policy.compile();
+        assert!(askable(&matcher, "a.test:443").is_some());
+        assert_eq!(askable(&matcher, "b.test:443"), None);
     }
 
     proptest! {

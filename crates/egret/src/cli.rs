@@ -9,7 +9,7 @@ use crate::learn::{self, Learn, Learner};
 use crate::logs::Filter;
 use crate::observe::ObserveOptions;
 use crate::verify::Plan;
-use crate::watch::Watch;
+use crate::watch::{Answer, Watch};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use egret_policy::{HostGatewayPorts, SandboxId};
@@ -71,6 +71,8 @@ be run, 127 if it is not there."
     Explain(crate::explain::Explain),
     /// Watch sandboxes on a screen: what they try to reach, and a key that allows or denies it
     Watch(Watch),
+    /// Answer what sandboxes ask that were started with --ask, line by line
+    Answer(Answer),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
     /// Start container sandboxes that were stopped
@@ -108,6 +110,10 @@ pub(crate) enum Policy {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) options: Options,
+    /// Let what is refused, and you could allow, wait this long while you are asked in another terminal (`egret watch`)
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "15",
+        value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub(crate) ask: Option<u64>,
     /// End with a summary of what was refused, even if standard error is no terminal
     #[arg(long)]
     pub(crate) summary: bool,

@@ -46,6 +46,8 @@ pub(crate) struct GatePlan {
     pub(crate) program: String,
     /// Whether it is to be on record of every connection which program made it.
     pub(crate) record_programs: bool,
+    /// How long what is refused waits for somebody who is asked, if anybody is.
+    pub(crate) ask: Option<Duration>,
 }
 
 /// The gateway at work, in a thread of its own.
@@ -93,6 +95,7 @@ impl Gate {
             upstream_proxy,
             program,
             record_programs,
+            ask,
         } = plan;
         // First, so that no change is missed.
         let changes = AddressChanges::listen()
@@ -103,7 +106,8 @@ impl Gate {
             hosts: hosts().map_err(|error| {
                 Failure::because("cannot list this machine's addresses", &error)
             })?,
-            identify: Some(match record_programs {
+            // Whoever is asked wants to know who wants it.
+            identify: Some(match record_programs || ask.is_some() {
                 true => identify(makers).everybody(),
                 false => identify(makers),
             }),
@@ -112,7 +116,7 @@ impl Gate {
             inside: None,
             inbound: InboundHosts::new(&name, Vec::new()),
             upstream_proxy,
-            ask: None,
+            ask,
             limits: limits(),
             audit: log.clone(),
         })
@@ -149,6 +153,9 @@ impl Gate {
             opened: Mutex::new(opened),
             prober: Mutex::new(None),
         });
+        if let Some(ask) = ask {
+            say_who_is_asked(&shared.name, ask.as_secs());
+        }
         let (close, closed) = tokio::sync::oneshot::channel();
         let runtime =
             runtime().map_err(|error| Failure::because("cannot start the gateway", &error))?;
@@ -316,7 +323,10 @@ impl Shared {
                 Ok(()) => Answer::Done,
                 Err(failure) => Answer::Refused(failure.to_string()),
             },
-            Request::Reply { .. } => Answer::Refused("the question is not open any more".into()),
+            Request::Reply { question, reply } => match self.gateway.reply(&question, reply) {
+                true => Answer::Done,
+                false => Answer::Refused("the question is not open any more".into()),
+            },
             Request::SetHosts { .. } => {
                 Answer::Refused("this machine's addresses are seen from here".into())
             }
@@ -330,6 +340,13 @@ impl Shared {
             },
         }
     }
+}
+
+/// Says at the start where questions are answered: they are not put to the program's own terminal.
+pub(crate) fn say_who_is_asked(name: &SandboxId, seconds: u64) {
+    say!(
+        "egret: what is refused, and you could allow, waits {seconds} s for your answer: `egret watch {name}`, or `egret answer {name}`, in another terminal"
+    );
 }
 
 /// What the gateway's thread runs on.

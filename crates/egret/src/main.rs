@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Watch(arguments) => watch::watch(arguments),
+        Command::Answer(arguments) => watch::answer(arguments),
         Command::Start(arguments) => container::start(&arguments),
         Command::Restart(arguments) => container::restart(&arguments),
         Command::Rm(arguments) => container::remove(&arguments),

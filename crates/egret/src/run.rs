@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs a program with one way out, and ends as it ends; without a jail, an image.
 ///
@@ -205,6 +206,7 @@ impl Plan {
                 upstream_proxy,
                 program: program.to_string_lossy().into_owned(),
                 record_programs: arguments.process.record_programs,
+                ask: arguments.ask.map(Duration::from_secs),
             },
             spec: Spec {
                 // The executable is open in the jail, whatever of the file system is shown.

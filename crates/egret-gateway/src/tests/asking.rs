@@ -403,6 +403,27 @@ async fn an_answer_that_comes_when_the_client_has_left_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_name_that_may_mislead_is_asked_about_with_a_word_of_that() {
+    let stage = Stage::new("default: deny", LONG).await;
+    #[rustfmt::skip]
+    let table = [
+        ("api.github.com.evil.test:443", "api.github.com.evil.test:443", Some("registered evil.test")),
+        ("bücher.test:443",              "xn--bcher-kva.test:443",       Some("letters that may look like others")),
+        ("a.test:443",                   "a.test:443",                   None),
+    ];
+    for (to, destination, word) in table {
+        let client = stage.connect(to);
+        let question = stage.questions(1).await.remove(0);
+        assert_eq!(question.destination, destination);
+        let said = word.map(|word| question.message.contains(word));
+        let plain = "no entry of the policy allows the destination";
+        assert!(said.unwrap_or(question.message == plain), "{question:?}");
+        stage.reply(&question, Reply::No);
+        in_time(client).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn every_door_waits() {
     let stage = Stage::new("default: deny", LONG).await;
     // SOCKS.

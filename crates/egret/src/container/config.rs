@@ -95,6 +95,9 @@ pub(crate) struct RunConfig {
     pub(crate) no_proxy_env: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) resolver: Vec<String>,
+    /// For how many seconds what is refused waits for somebody who is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ask: Option<u64>,
     /// Kept without the credentials that it may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) upstream_proxy: Option<String>,

@@ -16,6 +16,7 @@ use super::spec::{Spec, agent_name, gateway_name};
 use super::{INSTANCE_LENGTH, ending, hosts, image, inside, joined, wait};
 use crate::cli;
 use crate::failure::Failure;
+use crate::gate::say_who_is_asked;
 use crate::learn::Learner;
 use crate::project;
 use crate::verify::{self, Around};
@@ -126,6 +127,9 @@ pub(crate) fn run(
     };
 
     let mut standing = Standing::raise(&engine, spec, named, &plan, signals)?;
+    if let Some(seconds) = standing.spec.config.ask {
+        say_who_is_asked(&standing.spec.name, seconds);
+    }
     if let Some(prober) = &arguments.probe {
         let words = prober.arguments_under(&plan.policy, standing.spec.ports.proxy);
         let own_image = standing.spec.own_image.clone();

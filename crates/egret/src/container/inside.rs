@@ -101,6 +101,8 @@ pub(crate) struct Settings {
     /// Whether everything public is open, to learn from what is reached.
     #[serde(default)]
     pub(crate) learning: bool,
+    /// For how many seconds what is refused waits for somebody who is asked.
+    pub(crate) ask: Option<u64>,
     /// The sandbox's ports that arrive at [`FIRST_INBOUND`] and after.
     pub(crate) published: Vec<Inbound>,
 }
@@ -230,7 +232,7 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         })),
         inbound: InboundHosts::new(&settings.sandbox, policy.inbound().to_vec()),
         upstream_proxy: settings::upstream_proxy(settings.upstream_proxy.as_deref())?,
-        ask: None,
+        ask: settings.ask.map(Duration::from_secs),
         limits: limits(),
         audit: log.clone(),
     })

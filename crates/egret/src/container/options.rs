@@ -336,6 +336,7 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     if let Some(policy) = &run.options.policy {
         config.policy = Some(PolicyText::Named(policy.clone()));
     }
+    config.ask = run.ask.or(config.ask);
     if let Some(proxy) = &run.options.upstream_proxy {
         config.upstream_proxy = Some(proxy.clone());
     }

@@ -81,6 +81,7 @@ pub(crate) fn warn_of_what_does_nothing(config: &RunConfig) {
         (!config.deny.is_empty(), "--deny"),
         (!config.resolver.is_empty(), "--resolver"),
         (config.upstream_proxy.is_some(), "--upstream-proxy"),
+        (config.ask.is_some(), "--ask"),
     ] {
         if given {
             say!("egret: warning: {option} does nothing {reason}");
@@ -415,6 +416,7 @@ impl Plan {
             resolver: config.resolver.clone(),
             upstream_proxy: config.upstream_proxy.clone(),
             learning: spec.learning,
+            ask: config.ask,
             published: self
                 .published
                 .iter()

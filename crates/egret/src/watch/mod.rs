@@ -4,6 +4,7 @@
 //! [`view`] draws. Between these, [`keys`] says what a key means, [`question`] when one may answer, and [`change`] what
 //! becomes of an answer. Here is the loop that passes things on; nothing is decided about a connection.
 
+mod answer;
 mod app;
 mod change;
 mod keys;
@@ -19,6 +20,7 @@ use crate::cli::Output;
 use crate::explain::{self, Found};
 use crate::failure::Failure;
 use crate::policy::{self, Page};
+pub(crate) use answer::{Answer, answer};
 use app::{App, Change, Effect, Proposal};
 use clap::Args;
 use crossterm::event;

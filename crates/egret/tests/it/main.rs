@@ -12,6 +12,7 @@
     reason = "a test, and what helps it, fails by panicking"
 )]
 
+mod ask;
 mod closed;
 mod commands;
 mod containers;
