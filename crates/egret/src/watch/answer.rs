@@ -117,7 +117,9 @@ impl Answering {
                 self.model.began(about);
             }
             News::Line(name, line) => self.model.line(&name, &line, Timestamp::now()),
-            News::Activity(name, activity) => self.facing.set(&name, activity.questions),
+            News::Activity(name, activity) => {
+                self.facing.set(&name, activity.questions);
+            }
             News::Ended(name) => {
                 self.peers.remove(&name);
                 self.model.ended(&name);

@@ -42,6 +42,7 @@ pages! {
     the_readme "README.md" IMAGES;
     a_coding_agent "docs/guide/coding-agent.md" PROGRAMS;
     ci "docs/guide/ci.md" PROGRAMS;
+    asking "docs/guide/asking.md" PROGRAMS;
     containers "docs/guide/containers.md" IMAGES;
     five_minutes "docs/guide/five-minutes.md" PROGRAMS;
     observing "docs/guide/observing.md" PROGRAMS;
