@@ -156,10 +156,7 @@ impl World {
         );
         require_clients();
         let toolchain = toolchain();
-        let mut tools = vec![("toolchain", toolchain)];
-        if engine.is_some() {
-            tools.push(("servers", images::servers()));
-        }
+        let mut tools = vec![("toolchain", toolchain), ("servers", images::servers())];
         tools.extend(more);
         let machine = Machine::new(&tools);
         let outside = Machine::new(&[]);

@@ -1,4 +1,4 @@
-//! Real servers: git over HTTP and SSH, and PostgreSQL.
+//! Real servers: git over HTTP and SSH, PostgreSQL, and the files of registries.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -11,6 +11,8 @@ use super::{User, World};
 
 /// Where git is served.
 pub(crate) const GIT: &str = "151.101.0.9";
+/// Where files are served.
+pub(crate) const WEB: &str = "151.101.0.20";
 /// Where PostgreSQL is.
 pub(crate) const DATABASE: &str = "151.101.0.10";
 
@@ -63,6 +65,39 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain('/srv/identity.pem')
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
+";
+
+/// Serves files by HTTP and HTTPS at [`WEB`], for each of these names those below `/srv/web/NAME`, and lets the names
+/// lead there.
+#[track_caller]
+pub(crate) fn web(world: &World, names: &[&str]) {
+    for name in names {
+        world.dns.answer(name, &[WEB]);
+    }
+    world
+        .outside
+        .write("/srv/web.pem", AUTHORITY.identity(names));
+    world.outside.write("/srv/web.py", FILES);
+    daemon(world, &["/usr/bin/python3", "/srv/web.py", WEB], (WEB, 443));
+}
+
+/// A server of files that goes by the name it is asked for. What npm calls `@a%2fb` is a file of that name.
+const FILES: &str = "
+import http.server, ssl, sys, threading
+class Files(http.server.SimpleHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def translate_path(self, path):
+        self.directory = '/srv/web/' + self.headers.get('Host', 'none').split(':')[0]
+        return super().translate_path(path)
+def serve(port, tls):
+    server = http.server.ThreadingHTTPServer((sys.argv[1], port), Files)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    return server
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+tls.load_cert_chain('/srv/web.pem')
+threading.Thread(target=serve(80, None).serve_forever, daemon=True).start()
+serve(443, tls).serve_forever()
 ";
 
 /// Starts `sshd` at [`GIT`], port 22.
@@ -118,7 +153,7 @@ pub(crate) fn postgres(world: &World) {
 
 /// Makes `/srv/project.git`.
 #[track_caller]
-fn repository(world: &World) {
+pub(crate) fn repository(world: &World) {
     world.outside.sh(
         "export HOME=/srv; cd /srv; git config --global safe.directory '*'; git init -q -b main work; cd work; \
          echo 'a project' > README; git add README; \
