@@ -219,7 +219,7 @@ const OF_MODEL_SERVICES: [&str; 3] = [
     "HF_TOKEN",
 ];
 
-const HELD_BACK: [&str; 33] = [
+const HELD_BACK: [&str; 34] = [
     // Agents, buses and displays.
     "SSH_AUTH_SOCK",
     "SSH_ASKPASS",
@@ -251,6 +251,7 @@ const HELD_BACK: [&str; 33] = [
     "CLOUDFLARE_API_KEY",
     "GOOGLE_CREDENTIALS",
     "MYSQL_PWD",
+    "OTEL_EXPORTER_OTLP_HEADERS",
     "PGPASSWORD",
     "REDISCLI_AUTH",
     "RESTIC_REPOSITORY",

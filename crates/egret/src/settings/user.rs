@@ -34,7 +34,7 @@ enum For {
 }
 
 /// Every setting: its key, which is the option's name, what it takes, and what it is for.
-const KEYS: [(&str, Takes, For); 14] = [
+const KEYS: [(&str, Takes, For); 15] = [
     ("policy", Takes::Text, For::Everything),
     ("deny", Takes::List, For::Everything),
     ("env", Takes::List, For::Everything),
@@ -48,6 +48,7 @@ const KEYS: [(&str, Takes, For); 14] = [
     ("record_programs", Takes::Flag, For::Commands),
     ("log_max_size", Takes::TextOrNumber, For::Commands),
     ("log_keep", Takes::TextOrNumber, For::Commands),
+    ("otlp", Takes::Text, For::Commands),
     ("engine", Takes::Text, For::Images),
 ];
 
