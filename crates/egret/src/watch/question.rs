@@ -4,6 +4,7 @@
 //! for a while in which nothing was pressed.
 
 use egret_gateway::Question;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// The questions of all sandboxes, and the one that is shown.
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Facing {
     /// With the sandbox that each is from, the oldest first.
     open: Vec<(String, Question)>,
+    /// Those that were answered last: what a sandbox told before it had the answer may name them still.
+    answered: VecDeque<(String, String)>,
     /// Since when nothing was pressed while the first one was shown; not known as long as it has not been shown.
     quiet: Option<Instant>,
 }
@@ -23,6 +26,10 @@ impl Facing {
         let before = std::mem::take(&mut self.open);
         // Those that were there keep their places.
         let mut new = questions;
+        new.retain(|question| {
+            let mut answered = self.answered.iter();
+            !answered.any(|(of, id)| of == sandbox && *id == question.id)
+        });
         for (of, old) in before {
             if of != sandbox {
                 self.open.push((of, old));
@@ -43,6 +50,9 @@ impl Facing {
     /// A question has been answered.
     pub(crate) fn answered(&mut self, sandbox: &str, id: &str) {
         let shown = self.named();
+        self.answered
+            .push_front((sandbox.to_owned(), id.to_owned()));
+        self.answered.truncate(MOST_ANSWERED);
         self.open
             .retain(|(of, question)| of != sandbox || question.id != id);
         if self.named() != shown {
@@ -102,5 +112,39 @@ impl Facing {
     }
 }
 
+/// Answers that are remembered.
+const MOST_ANSWERED: usize = 64;
 /// How long nothing has to be pressed before a key answers.
 const QUIET: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(id: &str) -> Question {
+        Question {
+            id: id.into(),
+            destination: "a.test:443".into(),
+            host: "a.test".into(),
+            port: 443,
+            program: None,
+            reason: "denied.default".into(),
+            message: "no entry allows it".into(),
+            waiting: 1,
+            left_ms: 1_000,
+        }
+    }
+
+    #[test]
+    fn what_was_answered_does_not_come_back_with_a_picture_from_before() {
+        let mut facing = Facing::default();
+        facing.set("box", vec![question("1"), question("2")]);
+        facing.answered("box", "1");
+        facing.set("box", vec![question("1"), question("2")]);
+        assert_eq!(facing.id("box"), Some("2"));
+        assert_eq!(facing.count(), 1);
+        // Another sandbox's may be called the same.
+        facing.set("other", vec![question("1")]);
+        assert_eq!(facing.count(), 2);
+    }
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::world::engine::Kind;
 use crate::world::run::{Live, Outcome, Run};
 use crate::world::servers::Service;
 use crate::world::terminal::Terminal;
@@ -279,6 +280,74 @@ fn an_entry_is_written_into_the_policys_file_at_another_terminal() {
     assert_eq!(world.machine.read(&policy), expected);
     // It was for the questions of one sandbox.
     assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn containers_ask_and_what_is_for_the_run_outlives_their_gateway() {
+    for kind in [Kind::Docker, Kind::RootlessPodman] {
+        let world = World::with_tools(kind);
+        world.dns.answer("www.example.com", &[at::PUBLIC]);
+        world.dns.answer("api.example.com", &[at::PUBLIC2]);
+        world.serve("93.184.216.34:80", Service::Http);
+        world.serve("151.101.0.81:80", Service::Http);
+        let script = "for host in www api; do curl -sS http://$host.example.com/1; done; echo; read line
+                      for host in www host.docker.internal api; do curl -sS http://${host%.internal}.example.com/2; done";
+        let run = world.run_container().args(&["--name", "box", "--ask=60"]);
+        let mut live = run.start(&["/bin/sh", "-c", script]);
+        let words = ["/srv/bin/egret", "answer", "box"].map(str::to_owned);
+        let env = [("EGRET_ENGINE".to_owned(), kind.program().to_owned())];
+        let command = world.command_as(kind.user(), "/", &env, &words);
+        let start = || Terminal::start(&world, kind.user(), &command);
+        let answer = |terminal: &mut Terminal, host: &str, key: &str, said: &str| {
+            terminal.expect(&format!("    {host}:80"));
+            terminal.expect("asked by a program");
+            terminal.expect("> ");
+            std::thread::sleep(Duration::from_millis(700));
+            terminal.send(key);
+            terminal.expect(said);
+        };
+        let mut terminal = start();
+        answer(
+            &mut terminal,
+            "www.example.com",
+            "r\n",
+            "www.example.com:80 is allowed for the rest of this run",
+        );
+        answer(
+            &mut terminal,
+            "api.example.com",
+            "o\n",
+            "api.example.com:80 is allowed once",
+        );
+        world.docker(&["restart", "-t", "0", "box-egret-gateway"]);
+        until("the gateway serves again", || {
+            let log = world.docker(&["logs", "box-egret-gateway"]);
+            log.matches("\"lifecycle\"").count() >= 2
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        // With the gateway the questions have ended.
+        assert_eq!(terminal.end(), Some(0));
+        let _ = live.stdin.as_mut().unwrap().write_all(b"go on\n");
+        terminal = start();
+        answer(
+            &mut terminal,
+            "host.docker.example.com",
+            "n\n",
+            "stays refused",
+        );
+        answer(&mut terminal, "api.example.com", "n\n", "stays refused");
+        let outcome = live.finish();
+        let passed: Vec<_> = outcome.stdout.split("GET /").skip(1).collect();
+        assert_eq!(passed.len(), 3, "{kind:?}: {outcome:#?}");
+        assert!(
+            passed[2].starts_with("2 for www.example.com"),
+            "{kind:?}: {outcome:#?}"
+        );
+        assert!(
+            outcome.stderr.contains("`egret watch box`"),
+            "{kind:?}: {outcome:#?}"
+        );
+    }
 }
 
 #[test]
