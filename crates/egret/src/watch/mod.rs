@@ -36,7 +36,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use terminal::Screen;
 use tokio::signal::unix::{SignalKind, signal};
-use view::Look;
+use view::{Look, Shown};
 
 /// Arguments of `egret watch`.
 #[derive(Debug, Args)]
@@ -197,10 +197,12 @@ impl Watching {
         self.app.explain(explained);
         let app = &self.app;
         let terminal = self.screen.terminal();
-        let mut scroll = 0;
-        terminal.draw(|frame| scroll = view::draw(app, &look, frame.buffer_mut()))?;
-        self.app.scroll = scroll;
-        self.app.facing.shown(now);
+        let mut shown = Shown::default();
+        terminal.draw(|frame| shown = view::draw(app, &look, frame.buffer_mut()))?;
+        self.app.scroll = shown.scroll;
+        if shown.question {
+            self.app.facing.shown(now);
+        }
         Ok(())
     }
 

@@ -45,8 +45,17 @@ impl Look {
     }
 }
 
-/// Draws everything, and says how many lines of a text that does not fit are above what is shown.
-pub(crate) fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> usize {
+/// What somebody has before them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shown {
+    /// Lines of a text that does not fit, above what is shown of it.
+    pub(crate) scroll: usize,
+    /// Whether a question is there as a whole.
+    pub(crate) question: bool,
+}
+
+/// Draws everything.
+pub(crate) fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> Shown {
     let area = buffer.area;
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         let (columns, rows) = SMALLEST;
@@ -58,7 +67,7 @@ pub(crate) fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> usize {
             &format!("too small: {columns}x{rows}"),
             Style::new(),
         );
-        return 0;
+        return Shown::default();
     }
     let lines = app.lines();
     let header = header(app, look, buffer, area);
@@ -77,12 +86,18 @@ pub(crate) fn draw(app: &App, look: &Look, buffer: &mut Buffer) -> usize {
     };
     last_line(app, look, buffer, footer);
     match &app.mode {
-        _ if app.asks() => {
-            dialog::question(app, look, buffer, body);
-            scroll
-        }
-        Mode::Change(change) => dialog::change(change, app, look, buffer, body),
-        _ => scroll,
+        _ if app.asks() => Shown {
+            scroll,
+            question: dialog::question(app, look, buffer, body),
+        },
+        Mode::Change(change) => Shown {
+            scroll: dialog::change(change, app, look, buffer, body),
+            question: false,
+        },
+        _ => Shown {
+            scroll,
+            question: false,
+        },
     }
 }
 

@@ -4,41 +4,56 @@ use super::detail::wrap;
 use super::{Look, put};
 use crate::watch::app::{App, Change};
 use crate::watch::model::{Sandbox, short};
-use egret_policy::List;
+use egret_policy::{List, visible};
 use ratatui_core::buffer::Buffer;
 use ratatui_core::layout::Rect;
 use ratatui_core::style::{Color, Style};
 
-/// A question of a sandbox's, with the keys that answer it.
-pub(super) fn question(app: &App, look: &Look, buffer: &mut Buffer, area: Rect) {
+/// A question of a sandbox's, with the keys that answer it. Says whether all of what is asked could be shown, without which
+/// nobody can answer.
+pub(super) fn question(app: &App, look: &Look, buffer: &mut Buffer, area: Rect) -> bool {
     let Some((sandbox, question)) = app.facing.current() else {
-        return;
+        return false;
     };
-    let who = question.program.as_deref().map(short);
-    let who = who.as_deref().unwrap_or("a program");
+    let who = question.program.as_deref().unwrap_or("a program");
     let more = match app.facing.count() {
         0 | 1 => String::new(),
         several => format!(" (1 of {several})"),
     };
-    let destination = short(&question.destination);
     let window = Window {
         colour: Color::Yellow,
-        title: format!("{sandbox}: may {who} connect to {destination}?{more}"),
+        title: vec![
+            format!("{sandbox}: may this be connected to?{more}"),
+            // Whole, however long: the end of a name is what it belongs to.
+            format!("  {}", visible(&question.destination)),
+        ],
         body: vec![
-            (short(&question.message), Style::new()),
+            (format!("asked by {}", short(who)), Style::new()),
+            (visible(&question.message).into_owned(), Style::new()),
             (
-                format!("Refused in {} s.", question.left_ms.div_ceil(1000)),
+                format!("refused in {} s", question.left_ms.div_ceil(1000)),
                 look.dim(),
             ),
         ],
-        scroll: 0,
+        scroll: None,
         keys: &["o once", "r this run", "a always (policy file)", "n no"],
         keys_style: match app.facing.is_armed(look.now) {
             true => Style::new(),
             false => look.dim(),
         },
     };
-    window.draw(look, buffer, area);
+    if window.fits(area) {
+        window.draw(look, buffer, area);
+        return true;
+    }
+    let too_small = Window {
+        title: vec!["A question does not fit: make the window larger.".into()],
+        body: Vec::new(),
+        keys: &[],
+        ..window
+    };
+    too_small.draw(look, buffer, area);
+    false
 }
 
 /// An entry, and where it may go.
@@ -53,7 +68,11 @@ pub(super) fn change(
         List::Allow => "Allow",
         List::Deny => "Deny",
     };
-    let title = format!("{verb} {} in {}?", short(&change.entry), change.sandbox);
+    let title = vec![format!(
+        "{verb} {} in {}?",
+        visible(&change.entry),
+        change.sandbox
+    )];
     let window = match &change.proposal {
         None => {
             let file = app.model.sandbox(&change.sandbox);
@@ -65,7 +84,7 @@ pub(super) fn change(
                     Some(file) => (format!("Its policy is {}.", short(file)), Style::new()),
                     None => ("It has no policy file.".into(), Style::new()),
                 }],
-                scroll: 0,
+                scroll: None,
                 keys: &["r this run", "a always (policy file)", "Esc not at all"],
                 keys_style: Style::new(),
             }
@@ -87,7 +106,7 @@ pub(super) fn change(
                 colour: Color::Cyan,
                 title,
                 body,
-                scroll: app.scroll,
+                scroll: Some(app.scroll),
                 keys: &["y write it and load it", "Esc leave it as it is"],
                 keys_style: Style::new(),
             }
@@ -131,21 +150,33 @@ was pressed for half a second.";
 /// Lines in a frame in the middle: what it is about, what there is to say, and the keys.
 struct Window<'a> {
     colour: Color,
-    title: String,
+    title: Vec<String>,
     body: Vec<(String, Style)>,
-    /// Lines of the body that are above the frame.
-    scroll: usize,
+    /// Lines of the body that are above the frame; none where it cannot be scrolled.
+    scroll: Option<usize>,
     keys: &'a [&'a str],
     keys_style: Style,
 }
 
 impl Window<'_> {
+    /// Whether there is room for what it is about, and for the keys.
+    fn fits(&self, area: Rect) -> bool {
+        let inner = area.width.min(WIDEST).saturating_sub(4);
+        let keys = wrap(&self.keys.join("  "), inner, 0);
+        self.title(inner).len() + keys.len() <= usize::from(area.height.saturating_sub(2))
+    }
+
+    fn title(&self, width: u16) -> Vec<String> {
+        let lines = self.title.iter();
+        lines.flat_map(|line| wrap(line, width, 2)).collect()
+    }
+
     /// Says how many lines of the body are above the frame.
     fn draw(&self, look: &Look, buffer: &mut Buffer, area: Rect) -> usize {
         let width = area.width.min(WIDEST);
         let inner = width.saturating_sub(4);
         let room = usize::from(area.height.saturating_sub(2));
-        let title = wrap(&self.title, inner, 0);
+        let title = self.title(inner);
         let body: Vec<(String, Style)> = self
             .body
             .iter()
@@ -163,13 +194,17 @@ impl Window<'_> {
         let left = room.saturating_sub(title.len() + keys.len());
         let blanks = usize::from(left > body.len());
         let shown = left.saturating_sub(blanks).min(body.len());
-        let first = self.scroll.min(body.len() - shown);
+        let first = self.scroll.unwrap_or(0).min(body.len() - shown);
         let mut lines: Vec<(String, Style)> =
             title.into_iter().map(|line| (line, look.bold())).collect();
         lines.extend(body.iter().skip(first).take(shown).cloned());
         let below = body.len() - first - shown;
         if let (Some((last, style)), 1..) = (lines.last_mut(), below) {
-            *last = format!("({} more lines: Up, Down)", below + 1);
+            let how = match self.scroll {
+                Some(_) => "Up, Down",
+                None => "in a larger window",
+            };
+            *last = format!("({} more lines: {how})", below + 1);
             *style = look.dim();
         }
         lines.extend(std::iter::repeat_n((String::new(), Style::new()), blanks));

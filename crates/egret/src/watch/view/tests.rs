@@ -183,24 +183,45 @@ fn the_detail_has_the_reason_and_what_would_change_it() {
     }
     app.scroll = usize::MAX;
     let mut buffer = Buffer::empty(Rect::new(0, 0, 40, 10));
-    let scroll = draw(&app, &look, &mut buffer);
+    let scroll = draw(&app, &look, &mut buffer).scroll;
     assert!((1..100).contains(&scroll), "{scroll}");
 }
 
 #[test]
-fn a_question_is_asked_whole_in_every_size() {
+fn a_question_is_asked_whole_or_not_at_all() {
     let start = Instant::now();
-    let mut app = app();
-    app.facing.set("agent", vec![question()]);
+    let words = |app: &App, (width, height): (u16, u16)| {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+        let shown = draw(app, &look(start), &mut buffer).question;
+        let drawn = picture(app, &look(start), width, height);
+        let joined = drawn.replace(['│', '\n'], " ");
+        let joined = joined.split_whitespace().collect::<Vec<_>>().join(" ");
+        (shown, joined)
+    };
+    let mut asked = app();
+    asked.facing.set("agent", vec![question()]);
     for size in SIZES {
-        like("question", &app, &look(start), size);
-        let drawn = picture(&app, &look(start), size.0, size.1);
-        for word in ["agent", "api.other.example:443", "curl", "o once", "n no"] {
-            let joined = drawn.replace(['│', '\n'], " ");
-            let joined = joined.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(joined.contains(word), "{word} is not in\n{drawn}");
+        like("question", &asked, &look(start), size);
+        let (shown, drawn) = words(&asked, size);
+        assert!(shown);
+        for word in ["agent", " api.other.example:443 ", "o once", "n no"] {
+            assert!(drawn.contains(word), "{word} is not in\n{drawn}");
         }
     }
+    // The end of a long name says whose it is.
+    let name = format!("api.github.com.{}evil.example:443", "a-b.".repeat(55));
+    let long = Question {
+        destination: name.clone(),
+        ..question()
+    };
+    asked.facing.set("agent", vec![long]);
+    like("question-long", &asked, &look(start), (80, 24));
+    let (shown, drawn) = words(&asked, (80, 24));
+    assert!(shown && drawn.replace(' ', "").contains(&name), "{drawn}");
+    let (shown, drawn) = words(&asked, (40, 10));
+    assert!(!shown && !drawn.contains("once"), "{drawn}");
+    let nothing = picture(&asked, &look(start), 12, 5);
+    assert!(!nothing.contains("once"), "{nothing}");
 }
 
 #[test]
