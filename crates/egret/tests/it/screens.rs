@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use regex::Regex;
 
@@ -62,6 +63,27 @@ fn watching() {
         text.contains("+  - gist.example.com:80")
     });
     record("watch-allow", &screen);
+    drop(agent);
+}
+
+#[test]
+fn a_question() {
+    let world = town();
+    let run = world.run_as(User::Alice);
+    let agent = run
+        .args(&["--name", "agent", "--ask=60", "--policy", "agent.yaml"])
+        .start(&[
+            "/bin/sh",
+            "-c",
+            "for name in api.example.com telemetry.example; do curl -s -o /dev/null http://$name/; done",
+        ]);
+    let screen = Screen::start(&world, User::Alice, "egret watch");
+    screen.until("a question", |text| {
+        text.contains("may this be connected to?")
+    });
+    // Until it takes keys.
+    std::thread::sleep(Duration::from_secs(1));
+    record("watch-question", &screen);
     drop(agent);
 }
 

@@ -1,5 +1,6 @@
 //! `egret watch`, as somebody at a terminal sees it.
 
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -525,4 +526,97 @@ fn who_watches_costs_next_to_nothing() {
     assert!(used <= 25, "{used} ticks in {:?}", start.elapsed());
     terminal.send("q");
     terminal.expect(LEAVE);
+}
+
+#[test]
+fn a_question_is_answered_by_a_key() {
+    let world = web(World::new());
+    world.machine.write(FILE, POLICY);
+    world.machine.sh(&format!("chown 12345:12345 {FILE}"));
+    // Each line that is read is asked for, and what came of it is printed.
+    let script = "while read -r name; do curl -sS -m 30 -o /dev/null -w \"%{http_code} $name\\n\" http://$name.example.com/; done";
+    let run = world
+        .run_as(User::Alice)
+        .args(&["--name", "agent", "--ask=60", "--policy", FILE]);
+    for name in ["one", "two", "three", "four", "five"] {
+        world
+            .dns
+            .answer(&format!("{name}.example.com"), &[at::PUBLIC]);
+    }
+    let mut live = run.start(&["/bin/sh", "-c", script]);
+    let mut stdin = live.stdin.take().unwrap();
+    let mut ask = |name: &str| stdin.write_all(format!("{name}\n").as_bytes()).unwrap();
+    let screen = Screen::start(&world, User::Alice, "egret watch");
+    screen.until("the sandbox", has(&["agent (process"]));
+
+    // Typed before the question was there, or while nobody could have read it.
+    screen.press(&["/", "n", "o", "n"]);
+    ask("one");
+    let asks = "agent: may this be connected to?";
+    screen.until("a question", |text| {
+        has(&[asks])(text) && has(&["  one.example.com:80"])(text)
+    });
+    screen.press(&["n", "o", "n"]);
+    std::thread::sleep(Duration::from_millis(300));
+    screen.press(&["n"]);
+    let text = screen.text();
+    assert!(has(&[asks])(&text), "{text}");
+    assert!(has(&["asked by /usr/bin/curl"])(&text), "{text}");
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["o"]);
+    screen.until("that it is answered", |text| !has(&[asks])(text));
+    screen.press(&["Escape"]);
+    screen.until("that it passes", has(&["allowed", "one.example.com:80"]));
+
+    // Once is once.
+    ask("one");
+    screen.until("a question", has(&["  one.example.com:80"]));
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["n"]);
+    screen.until(
+        "that it is refused",
+        has(&["refused", "one.example.com:80"]),
+    );
+
+    // For this run, and for ever.
+    ask("two");
+    screen.until("a question", has(&["  two.example.com:80"]));
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["r"]);
+    screen.until("that it passes", has(&["allowed", "two.example.com:80"]));
+    assert_eq!(world.machine.read(FILE), POLICY);
+    ask("three");
+    screen.until("a question", has(&["  three.example.com:80"]));
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["a"]);
+    screen.until("the change", has(&["+  - three.example.com:80"]));
+    assert_eq!(world.machine.read(FILE), POLICY);
+    screen.press(&["y"]);
+    screen.until("that it passes", has(&["allowed", "three.example.com:80"]));
+    let added = POLICY.replace("releases\n", "releases\n  - three.example.com:80\n");
+    assert_eq!(world.machine.read(FILE), added);
+
+    // Whoever does not want the file changed after all still has the question.
+    ask("four");
+    screen.until("a question", has(&["  four.example.com:80"]));
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["a"]);
+    screen.until("the change", has(&["+  - four.example.com:80"]));
+    screen.press(&["Escape"]);
+    screen.until("the question", has(&["  four.example.com:80"]));
+    std::thread::sleep(Duration::from_millis(700));
+    screen.press(&["n"]);
+    screen.until(
+        "that it is refused",
+        has(&["refused", "four.example.com:80"]),
+    );
+    assert_eq!(world.machine.read(FILE), added);
+
+    screen.press(&["q"]);
+    drop(stdin);
+    let outcome = live.finish();
+    assert_eq!(
+        outcome.stdout, "200 one\n403 one\n200 two\n200 three\n403 four\n",
+        "{outcome:#?}"
+    );
 }
