@@ -35,6 +35,7 @@ macro_rules! everywhere {
 pub(crate) use everywhere;
 
 pub(crate) mod addresses;
+mod asking;
 mod descriptors;
 mod floods;
 mod kernel;
