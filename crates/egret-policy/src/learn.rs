@@ -31,6 +31,8 @@ mod page;
 pub struct Lesson {
     destinations: BTreeMap<Destination, Met>,
     refused: BTreeMap<String, Refusals>,
+    /// How often what was asked for was no destination.
+    malformed: u64,
     /// No wildcard is to mean one of these.
     refused_names: HashSet<Host>,
     /// Events about destinations beyond those that are kept.
@@ -170,6 +172,10 @@ impl Lesson {
         if reason == Reason::DeniedResolution.code() && asked.port.is_some() {
             return self.failed(asked, &meaning(reason));
         }
+        if reason == Reason::DeniedMalformed.code() {
+            self.malformed += 1;
+            return;
+        }
         let to = destination(asked);
         let name = match (to.as_ref().map(Destination::target), asked.port) {
             (Some(Target::Name(name)), _) => Some(name.clone()),
@@ -253,7 +259,7 @@ fn destination(asked: Asked<'_>) -> Option<Destination> {
     Destination::parse(asked.host, &asked.port?.to_string()).ok()
 }
 
-/// What a reason means, as the end of a sentence; the code itself where it is not known.
+/// What a reason means, as the end of a sentence.
 fn meaning(code: &str) -> String {
     match code.parse::<Reason>() {
         Ok(reason) => {
@@ -262,7 +268,7 @@ fn meaning(code: &str) -> String {
             let first = chars.next().map(|first| first.to_lowercase().to_string());
             format!("{}{}", first.unwrap_or_default(), chars.as_str())
         }
-        Err(_) => shortened(code),
+        Err(_) => "for a reason that this version does not know".to_owned(),
     }
 }
 

@@ -1,9 +1,10 @@
 //! From what was counted to entries.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Learnt, Lesson, Met, Programs, marks, shortened};
+use super::{Learnt, Lesson, Met, Programs, Refusals, marks, shortened};
 use crate::addr::HostAddresses;
 use crate::destination::Target;
 use crate::host::Host;
@@ -14,12 +15,14 @@ use crate::text::write;
 
 /// So many names that differ in their first label are worth a wildcard.
 const SIBLINGS: usize = 3;
-/// More names of one domain are not listed: whoever makes them up has more.
-const MOST_OF_A_DOMAIN: usize = 50;
+/// More names under one name, or of one domain, are not listed: whoever makes them up has more.
+const MOST_SIBLINGS: usize = 50;
 /// More entries nobody would look through.
 const MOST_ENTRIES: usize = 500;
-/// As many refusals are told one by one, and as many failures.
+/// As many are told one by one of what is not opened.
 const MOST_TOLD: usize = 40;
+/// As many destinations are told one by one that were refused for the same reason.
+const MOST_OF_A_REASON: usize = 12;
 /// As many programs are named for an entry.
 const MOST_NAMED: usize = 3;
 /// Longer comments are broken into lines.
@@ -134,27 +137,40 @@ fn may_be_open(parent: &str, lesson: &Lesson) -> bool {
         && !lesson.refused_names.iter().any(is_child)
 }
 
-/// Leaves out the names of domains that have too many.
+/// Leaves out names of which there are too many: under one name, or in one domain.
 fn leave_out_floods(names: &mut Names<'_>, not_opened: &mut Vec<String>) {
-    let mut of_domain: BTreeMap<String, usize> = BTreeMap::new();
+    let parent = |name: &Host| {
+        name.as_str()
+            .split_once('.')
+            .map_or(String::new(), |(_, parent)| parent.to_owned())
+    };
+    leave_out_flood(names, not_opened, parent);
+    leave_out_flood(names, not_opened, |name| {
+        registered(name.as_str()).to_owned()
+    });
+}
+
+fn leave_out_flood(
+    names: &mut Names<'_>,
+    not_opened: &mut Vec<String>,
+    under: impl Fn(&Host) -> String,
+) {
+    let mut floods: BTreeMap<String, usize> = BTreeMap::new();
     for name in names.keys() {
-        *of_domain
-            .entry(registered(name.as_str()).to_owned())
-            .or_default() += 1;
+        *floods.entry(under(name)).or_default() += 1;
     }
-    of_domain.retain(|_, count| *count > MOST_OF_A_DOMAIN);
-    names.retain(|name, _| !of_domain.contains_key(registered(name.as_str())));
-    let told = of_domain.iter().take(MOST_TOLD).map(|(domain, count)| {
+    floods.retain(|_, count| *count > MOST_SIBLINGS);
+    names.retain(|name, _| !floods.contains_key(&under(name)));
+    let told = floods.iter().take(MOST_TOLD).map(|(under, count)| {
         format!(
-            "{count} names of {domain} were reached, more than the {MOST_OF_A_DOMAIN} that are listed for a domain, and none of \
-             them is opened: add those that are meant, or try --generalize"
+            "{count} names under {under} were reached, more than the {MOST_SIBLINGS} that are listed, and none of them is opened: \
+             add those that are meant, or try --generalize"
         )
     });
     not_opened.extend(told);
-    if of_domain.len() > MOST_TOLD {
+    if let more @ 1.. = floods.len().saturating_sub(MOST_TOLD) {
         not_opened.push(format!(
-            "the same is so with {} more domains",
-            of_domain.len() - MOST_TOLD
+            "the same is so with {more} others that have many names under them"
         ));
     }
 }
@@ -355,36 +371,48 @@ fn not_opened(lesson: &Lesson) -> Vec<String> {
     lines
 }
 
-/// What was refused, those with the most attempts first.
+/// What was refused, reason by reason, those with the most attempts first. However much is refused for one reason, it hides
+/// nothing that was refused for another.
 fn refused(lesson: &Lesson) -> Vec<String> {
-    let mut all: Vec<_> = lesson.refused.iter().collect();
-    all.sort_by(|one, other| {
-        other
-            .1
-            .count
-            .cmp(&one.1.count)
-            .then_with(|| one.0.cmp(other.0))
-    });
-    let told = all.iter().take(MOST_TOLD).map(|(to, refusals)| {
-        let (times, by) = (
-            times(refusals.count),
-            by(std::iter::once(&refusals.programs)),
-        );
-        let how = match &refusals.hint {
-            Some(flag) if flag.starts_with("--") => format!("{flag} opens it"),
-            Some(change) => format!("to open it, {change}"),
-            None => "nothing opens it".to_owned(),
-        };
-        format!("{to} was refused {times}{by}: {}; {how}", refusals.why)
-    });
-    let mut lines: Vec<String> = told.collect();
-    if all.len() > MOST_TOLD {
+    let mut reasons: BTreeMap<&str, Vec<(&String, &Refusals)>> = BTreeMap::new();
+    for (to, refusals) in &lesson.refused {
+        reasons
+            .entry(&refusals.why)
+            .or_default()
+            .push((to, refusals));
+    }
+    let mut lines = Vec::new();
+    for (why, mut all) in reasons {
+        all.sort_by_key(|(to, refusals)| (Reverse(refusals.count), *to));
+        let told = all.iter().take(MOST_OF_A_REASON);
+        lines.extend(told.map(|(to, refusals)| one_refused(to, refusals)));
+        if let more @ 1.. = all.len().saturating_sub(MOST_OF_A_REASON) {
+            lines.push(format!(
+                "{more} more destinations were refused likewise: {why}"
+            ));
+        }
+    }
+    if lesson.malformed > 0 {
+        let times = times(lesson.malformed);
         lines.push(format!(
-            "{} more destinations were refused",
-            all.len() - MOST_TOLD
+            "what was asked for {times} was no destination, or could be read in more than one way"
         ));
     }
     lines
+}
+
+fn one_refused(to: &str, refusals: &Refusals) -> String {
+    let by = by(std::iter::once(&refusals.programs));
+    let how = match &refusals.hint {
+        Some(flag) if flag.starts_with("--") && !flag.contains(", ") => format!("{flag} opens it"),
+        Some(change) => format!("to open it, {change}"),
+        None => "nothing opens it".to_owned(),
+    };
+    format!(
+        "{to} was refused {}{by}: {}; {how}",
+        times(refusals.count),
+        refusals.why
+    )
 }
 
 fn times(count: u64) -> String {

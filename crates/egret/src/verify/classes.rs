@@ -69,6 +69,6 @@ pub(crate) const CLASSES: [Class; 35] = [
     class(31, "exhaustion", No("a flood would disturb this machine; Egret's own tests do it")),
     class(32, "injection into the log", Anywhere),
     class(33, "a published port and web pages", No("a client outside attacks here, not the program; Egret's own tests do it")),
-    class(34, "learning from a hostile run", No("is about how a policy is made, not about a sandbox")),
+    class(34, "learning from a hostile run", No("is about a policy that a run leaves; Egret's own tests do it")),
     class(35, "policy text", No("is about policy files, which no sandbox reads; Egret's own tests do it")),
 ];

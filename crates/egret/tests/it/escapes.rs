@@ -39,6 +39,7 @@ mod asking;
 mod descriptors;
 mod floods;
 mod kernel;
+mod learning;
 mod list;
 mod names;
 mod neighbours;
