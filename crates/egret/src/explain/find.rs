@@ -56,9 +56,18 @@ pub(crate) fn by_id(id: &str, file: Option<&Path>) -> Result<Found, Failure> {
         let found = in_file(file, id)?;
         return found.map_or_else(|| nowhere(&file.display().to_string()), Ok);
     }
-    for log in running()?.into_iter().chain(logs::newest_first(|_| true)?) {
-        if let Some(found) = in_file(&log, id)? {
-            return Ok(found);
+    let mut places = running()?;
+    for log in logs::newest_first(|_| true)? {
+        if !places.contains(&log) {
+            places.push(log);
+        }
+    }
+    for log in places {
+        match in_file(&log, id) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            // One that cannot be read, or has gone in between, need not be the one that is looked for.
+            Err(failure) => say!("egret: {failure}"),
         }
     }
     for sandbox in container::listed(None)? {
