@@ -8,6 +8,7 @@ mod failures;
 mod host;
 mod images;
 mod kills;
+mod learn;
 mod lifecycle;
 mod mcp;
 mod plain;

@@ -34,7 +34,7 @@ fn web() -> World {
 
 /// What a policy must not let out: another server of the internet, by name and by address, another name of a domain that
 /// was learnt, the machine, its network, and metadata.
-pub(super) fn opens_nothing_else(run: Run<'_>) {
+pub(crate) fn opens_nothing_else(run: Run<'_>) {
     let outcome = refused(
         run,
         &[
@@ -53,7 +53,7 @@ pub(super) fn opens_nothing_else(run: Run<'_>) {
 
 /// The policy that a run has left, which passes its own tests.
 #[track_caller]
-pub(super) fn learnt(world: &World, user: User, path: &str) -> String {
+pub(crate) fn learnt(world: &World, user: User, path: &str) -> String {
     world.egret(user, &["policy", "check", path]).ok();
     world.egret(user, &["policy", "test", path]).ok();
     let formatted = world.egret(user, &["policy", "fmt", "--check", path]);
