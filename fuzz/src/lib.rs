@@ -32,7 +32,7 @@ pub use first::{client_hello, first_bytes};
 pub use format::format;
 pub use host::host;
 pub use http::{http_answer, http_request};
-pub use policy::policy;
+pub use policy::{own_files, policy};
 pub use record::{log_line, record};
 pub use request::request;
 pub use run::{control, environment, mount, run_config};

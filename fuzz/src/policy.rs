@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use egret_policy::{
-    Class, Denial, Destination, HostAddresses, Language, Lookup, Matcher, Permit, Policy, Program,
-    Question, Reason, Spoken, Target, Verdict, class_of,
+    Class, Denial, Destination, HostAddresses, Language, Lookup, Matcher, Narrowing, Permit,
+    Policy, Program, Question, Reason, SettingKey, Settings, Spoken, Takes, Target, Verdict,
+    class_of,
 };
 
 use crate::oracle;
@@ -48,6 +49,118 @@ pub fn policy_of(data: &[u8], service: Option<&str>) {
         assert_eq!(test.passed, denied == (test.expected() == "deny"));
     }
 }
+
+/// A project's file takes away from whatever policy there is, and never adds; and a user's settings are read or refused.
+pub fn own_files(data: &[u8]) {
+    if let Err(errors) = Settings::parse("settings.yaml", data, KEYS) {
+        assert!(!errors.to_string().is_empty(), "an error says something");
+    }
+    let read = match Narrowing::parse("egret.yaml", data) {
+        Ok((read, _)) => read,
+        Err(errors) => {
+            assert!(!errors.to_string().is_empty(), "an error says something");
+            return;
+        }
+    };
+    let leaves =
+        |path: &String| path.starts_with(['/', '~']) || path.split('/').any(|part| part == "..");
+    assert!(
+        !read.hide().iter().any(leaves),
+        "a project hides what is its own"
+    );
+    let text = String::from_utf8_lossy(data);
+    let words = words(&text);
+    let mut destinations = destinations(&words);
+    destinations.extend(
+        WIDE_DESTINATIONS
+            .iter()
+            .filter_map(|text| Destination::from_user(text).ok()),
+    );
+    let wide = Policy::parse("policy.yaml", WIDE.as_bytes())
+        .expect("this is a policy")
+        .policy;
+    let mut narrow = wide.clone();
+    if narrow.narrow(&read).is_err() {
+        return;
+    }
+    let (wide, narrow) = (World::of(&wide, &words), World::of(&narrow, &words));
+    for to in &destinations {
+        narrow.decides(to);
+        for by in narrow.askers() {
+            let Ok(mut after) = narrow.decide(to, by) else {
+                continue;
+            };
+            let mut before = wide
+                .decide(to, by)
+                .unwrap_or_else(|denial| panic!("it was refused before: {denial}"));
+            for address in &narrow.answers {
+                if narrow.again(to, by).vet(&[*address], &narrow.hosts).is_ok() {
+                    let was = wide.again(to, by).vet(&[*address], &wide.hosts);
+                    assert!(
+                        was.is_ok(),
+                        "{to} may lead to {address}, and could not before"
+                    );
+                }
+            }
+            let public = [known_address("1.1.1.1")];
+            if after.vet(&public, &narrow.hosts).is_err()
+                || before.vet(&public, &wide.hosts).is_err()
+            {
+                continue;
+            }
+            for (method, target) in REQUESTS {
+                let is_new = after.request(method, target).is_ok()
+                    && before.request(method, target).is_err();
+                assert!(!is_new, "{to}: {method} {target} was refused before");
+            }
+        }
+    }
+}
+
+/// What there is to take away from.
+const WIDE: &str = "version: 1
+default: allow-public:80,443
+host_gateway: [5432]
+allow:
+- '**.example.com'
+- host.docker.internal:11434
+- {host: db.corp.example, ports: [5432], addresses: [10.0.0.0/8]}
+- {host: model.example, by: [/usr/bin/curl]}
+- {host: web.example, ports: [80], http: [GET /**]}
+- 10.1.0.0/16:22
+deny: [gist.example.com]
+";
+const WIDE_DESTINATIONS: &[&str] = &[
+    "a.example.com:443",
+    "gist.example.com",
+    "host.docker.internal:5432",
+    "host.egret.internal:11434",
+    "10.9.8.7:5432",
+    "db.corp.example:5432",
+    "model.example",
+    "web.example:80",
+    "10.1.2.3:22",
+    "93.184.216.34",
+];
+/// Keys that settings could have.
+const KEYS: &[SettingKey] = &[
+    SettingKey {
+        name: "policy",
+        takes: Takes::Text,
+    },
+    SettingKey {
+        name: "log_max_size",
+        takes: Takes::TextOrNumber,
+    },
+    SettingKey {
+        name: "write",
+        takes: Takes::List,
+    },
+    SettingKey {
+        name: "record_programs",
+        takes: Takes::Flag,
+    },
+];
 
 /// Whether two policies decide the same, about what the text speaks of.
 pub fn decide_the_same(one: &Policy, other: &Policy, text: &str) {

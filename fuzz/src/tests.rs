@@ -29,6 +29,7 @@ const TARGETS: &[Named] = &[
     ("diff", crate::diff),
     ("format", crate::format),
     ("host", crate::host),
+    ("own_files", crate::own_files),
     ("policy_native", crate::policy),
     ("policy_openshell", crate::foreign),
     ("policy_smokescreen", crate::services),

@@ -34,13 +34,14 @@ enum For {
 }
 
 /// Every setting: its key, which is the option's name, what it takes, and what it is for.
-const KEYS: [(&str, Takes, For); 15] = [
+const KEYS: [(&str, Takes, For); 16] = [
     ("policy", Takes::Text, For::Everything),
     ("deny", Takes::List, For::Everything),
     ("env", Takes::List, For::Everything),
     ("resolver", Takes::List, For::Everything),
     ("upstream_proxy", Takes::Text, For::Everything),
     ("no_proxy_env", Takes::Flag, For::Everything),
+    ("ask", Takes::TextOrNumber, For::Everything),
     ("read", Takes::List, For::Commands),
     ("write", Takes::List, For::Commands),
     ("hide", Takes::List, For::Commands),
@@ -154,6 +155,10 @@ fn asked<'m>(given: &[OsString], matches: &'m ArgMatches) -> Option<Asked<'m>> {
 impl Asked<'_> {
     /// Whether a setting has a place among the arguments.
     fn takes(&self, setting: &Setting) -> bool {
+        // Not every command has every option.
+        if self.options.try_contains_id(setting.key).is_err() {
+            return false;
+        }
         let given = matches!(
             self.options.value_source(setting.key),
             Some(ValueSource::CommandLine | ValueSource::EnvVariable)
@@ -166,8 +171,9 @@ impl Asked<'_> {
             Some(For::Images) => !self.is_command,
             None => false,
         };
-        // By no policy but the one that it has, and from a log of which nothing goes missing.
-        let is_for = is_for && !(self.learns && ["policy", "log_keep"].contains(&setting.key));
+        // By no policy but the one that it has, without questions, and from a log of which nothing goes missing.
+        let is_for =
+            is_for && !(self.learns && ["policy", "log_keep", "ask"].contains(&setting.key));
         is_for && (!given || ADDED.contains(&setting.key))
     }
 }
@@ -508,17 +514,17 @@ mod tests {
 
     #[test]
     fn an_option_wins_over_a_setting_and_a_program_s_own_over_that_of_all() {
-        let settings = "policy: agent\nresolver: [192.0.2.1]\nwrite: [/a]\nrecord_programs: true\nengine: podman\n\
+        let settings = "policy: agent\nresolver: [192.0.2.1]\nwrite: [/a]\nrecord_programs: true\nengine: podman\nask: 20\n\
                         programs:\n  claude: {policy: claude, write: [/c]}";
         #[rustfmt::skip]
         let table: [(&str, &[&str]); 14] = [
-            ("egret run -- x",                       &["--policy=agent", "--resolver=192.0.2.1", "--write=/a", "--record-programs"]),
-            ("egret run -- claude",                  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--policy=claude", "--write=/c"]),
-            ("egret run --policy p.yaml -- claude",  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--write=/c"]),
-            ("egret run -- ./claude",                &["--policy=agent", "--resolver=192.0.2.1", "--write=/a", "--record-programs"]),
-            ("egret run --resolver 192.0.2.9 --write /b -- x", &["--policy=agent", "--write=/a", "--record-programs"]),
-            ("egret run claude -- claude",           &["--policy=agent", "--resolver=192.0.2.1", "--engine=podman"]),
-            ("egret run --engine docker x",          &["--policy=agent", "--resolver=192.0.2.1"]),
+            ("egret run -- x",                       &["--policy=agent", "--resolver=192.0.2.1", "--write=/a", "--record-programs", "--ask=20"]),
+            ("egret run -- claude",                  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--ask=20", "--policy=claude", "--write=/c"]),
+            ("egret run --policy p.yaml -- claude",  &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--ask=20", "--write=/c"]),
+            ("egret run -- ./claude",                &["--policy=agent", "--resolver=192.0.2.1", "--write=/a", "--record-programs", "--ask=20"]),
+            ("egret run --resolver 192.0.2.9 --write /b -- x", &["--policy=agent", "--write=/a", "--record-programs", "--ask=20"]),
+            ("egret run claude -- claude",           &["--policy=agent", "--resolver=192.0.2.1", "--engine=podman", "--ask=20"]),
+            ("egret run --engine docker x",          &["--policy=agent", "--resolver=192.0.2.1", "--ask=20"]),
             ("egret run --from-config c.json",       &["--engine=podman"]),
             ("egret verify -- claude",               &["--resolver=192.0.2.1", "--write=/a", "--record-programs", "--policy=claude", "--write=/c"]),
             ("egret verify claude",                  &[]),

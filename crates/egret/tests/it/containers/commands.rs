@@ -231,7 +231,7 @@ fn a_run_in_the_foreground_ends_as_its_program_and_says_what_was_refused() {
              "wget: …403…\negret refused 1 attempt:\n  www.example.net:8080     1×  denied.default  allow with --allow www.example.net:8080\n\
               every decision is in /…/.local/state/egret/logs/s1-…Z.jsonl"),
             (&format!("egret run --rm --output json --name s2 {get}"), 0, "1",
-             "wget: …\n{\"failed\":[],\"log\":\"/…/s2-…jsonl\",\"refused\":[{\"cause\":…,\"count\":1,\"destination\":\"www.example.net:8080\",\"flag\":\"--allow www.example.net:8080\",…}]}"),
+             "wget: …\n{\"failed\":[],\"log\":\"/…/s2-…jsonl\",\"policy\":null,\"refused\":[{\"cause\":…,\"count\":1,\"destination\":\"www.example.net:8080\",\"flag\":\"--allow www.example.net:8080\",…}]}"),
             (&format!("egret run --rm --log-file mine.jsonl {get}"), 0, "1", "wget: …403…"),
             ("egret logs --denied --file mine.jsonl", 0, "…refused www.example.net:8080 GET / denied.default…", ""),
             (&format!("egret run --name kept --summary {get}"), 0, "1", "wget: …\nevery decision is in egret logs --audit kept"),
