@@ -27,8 +27,12 @@ pub(crate) struct ObserveOptions {
     /// Keep so many of the numbered files, and remove older ones; without this, all are kept
     #[arg(long, value_name = "NUMBER", requires = "log_max_size")]
     pub(crate) log_keep: Option<usize>,
-    /// Tell metrics for Prometheus at unix:PATH, 127.0.0.1:PORT or [::1]:PORT; port 0 takes a free one and says which
-    #[arg(long, value_name = "WHERE")]
+    /// Where metrics are told.
+    #[arg(
+        long,
+        value_name = "WHERE",
+        help = "Tell metrics for Prometheus at unix:PATH, 127.0.0.1:PORT or [::1]:PORT; port 0 takes a free one and says which"
+    )]
     pub(crate) metrics: Option<metrics::Place>,
     /// Send spans and metrics to the OpenTelemetry collector at this URL, http://127.0.0.1:4318 for one; without this, to that of
     /// OTEL_EXPORTER_OTLP_ENDPOINT, if it is set
