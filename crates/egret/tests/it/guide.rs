@@ -64,7 +64,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/fuzzing.md", BUILDS),
     ("docs/guide/five-minutes.md", "the packages have a test of their own, which installs them"),
     ("docs/guide/mcp.md", "takes Claude Code, and an account"),
-    ("docs/guide/mcp.md", "takes the registries of npm and PyPI"),
+    ("docs/guide/mcp.md", "takes uv, and PyPI"),
 ];
 const BUILDS: &str = "builds Egret, which is what runs this";
 

@@ -217,7 +217,7 @@ fn build(engine: bool, page: &Page) -> World {
     }
     world.serve("93.184.216.34:80", Service::Http);
     world.serve("93.184.216.34:443", Service::Https(NAMES));
-    if page.mentions("npm install") || page.mentions("git clone") {
+    if page.mentions("registry.npmjs.org") || page.mentions("git clone") {
         real::forge_and_registry(&world, "github.com", "registry.npmjs.org");
         for name in ["github.com", "registry.npmjs.org"] {
             world.dns.answer(name, &[real::GIT]);

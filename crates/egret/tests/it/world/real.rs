@@ -36,25 +36,38 @@ pub(crate) fn git_http(world: &World) {
     );
 }
 
-/// Serves by HTTPS, at [`GIT`], `project.git` of somebody at a forge and a package of a registry for npm.
+/// Serves by HTTPS, at [`GIT`], `project.git` of somebody at a forge and packages of a registry for npm.
 #[track_caller]
 pub(crate) fn forge_and_registry(world: &World, forge: &'static str, registry: &'static str) {
     repository(world);
     world
         .outside
         .write("/srv/identity.pem", AUTHORITY.identity(&[forge, registry]));
-    world.outside.sh("mkdir -p /srv/web/you /srv/package /srv/web/tarballs; ln -s /srv/project.git /srv/web/you/project.git
-         cd /srv; echo '{\"name\": \"left-pad\", \"version\": \"1.3.0\"}' > package/package.json
-         tar czf web/tarballs/left-pad-1.3.0.tgz package");
-    world.outside.write(
-        "/srv/web/left-pad",
-        format!(
-            r#"{{"name": "left-pad", "dist-tags": {{"latest": "1.3.0"}}, "versions": {{"1.3.0": {{"name": "left-pad",
-                "version": "1.3.0", "dist": {{"tarball": "https://{registry}/tarballs/left-pad-1.3.0.tgz"}}}}}}}}"#
-        ),
+    world.outside.sh(
+        "mkdir -p /srv/web/you /srv/web/tarballs; ln -s /srv/project.git /srv/web/you/project.git",
     );
+    for (package, version) in PACKAGES {
+        let own = format!(r#""name": "{package}", "version": "{version}", "bin": "main.js""#);
+        let tarball = format!("tarballs/{}-{version}.tgz", package.replace('/', "-"));
+        world.outside.sh(&format!(
+            "mkdir -p /srv/package $(dirname /srv/web/{package}); cd /srv; echo '{{{own}}}' > package/package.json
+             printf '#!/usr/bin/env node\\nprocess.stdin.resume()\\n' > package/main.js
+             tar czf web/{tarball} package"
+        ));
+        let dist = format!(r#""dist": {{"tarball": "https://{registry}/{tarball}"}}"#);
+        let about = format!(
+            r#"{{"name": "{package}", "dist-tags": {{"latest": "{version}"}}, "versions": {{"{version}": {{{own}, {dist}}}}}}}"#
+        );
+        world.outside.write(&format!("/srv/web/{package}"), about);
+    }
     daemon(world, &["/usr/bin/python3", "-c", HTTPS, GIT], (GIT, 443));
 }
+
+/// What the registry has: programs that read to the end of their input.
+const PACKAGES: [(&str, &str); 2] = [
+    ("left-pad", "1.3.0"),
+    ("@modelcontextprotocol/server-everything", "1.0.0"),
+];
 
 /// Serves the files below `/srv/web`.
 const HTTPS: &str = "
