@@ -26,6 +26,7 @@ struct Counted {
     failures: BTreeMap<[Word; 1], u64>,
     lookups: u64,
     policies: BTreeMap<[Word; 1], u64>,
+    questions: BTreeMap<[Word; 1], u64>,
     limits: BTreeMap<[Word; 1], u64>,
     findings: BTreeMap<[Word; 1], u64>,
     unrecorded: u64,
@@ -103,6 +104,9 @@ impl Totals {
             (Event::Policy, _) => {
                 *counted.policies.entry([word(&record.action)]).or_default() += 1;
             }
+            (Event::Question, _) => {
+                *counted.questions.entry([word(&record.action)]).or_default() += 1;
+            }
             (Event::Finding, _) => {
                 let count = record.count.unwrap_or_default();
                 match record.action.as_deref() {
@@ -145,6 +149,8 @@ impl Totals {
                 one(counted.lookups)),
             ("egret_policy_changes", "egret.policy.changes", "{change}", "Policies that were loaded, replaced or rejected",
                 counters(["action"], &counted.policies)),
+            ("egret_questions", "egret.questions", "{question}", "Questions about what was refused: that were asked, and what became of them",
+                counters(["action"], &counted.questions)),
             ("egret_limits_reached", "egret.limits.reached", "{event}", "Records that say that a bound was reached",
                 counters(["limit"], &counted.limits)),
             ("egret_findings", "egret.findings", "{finding}", "Findings that are on record",
