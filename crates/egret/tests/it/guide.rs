@@ -46,6 +46,7 @@ pages! {
     containers "docs/guide/containers.md" IMAGES;
     five_minutes "docs/guide/five-minutes.md" PROGRAMS;
     observing "docs/guide/observing.md" PROGRAMS;
+    learning "docs/guide/learn.md" PROGRAMS;
     services_of_this_machine "docs/guide/host-access.md" IMAGES;
     mcp_servers "docs/guide/mcp.md" IMAGES;
     a_first_policy "docs/guide/first-policy.md" PROGRAMS;
