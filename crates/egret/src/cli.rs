@@ -30,6 +30,7 @@ use std::process::ExitCode;
 Examples:
   egret run --allow example.com -- curl https://example.com/
   egret run --policy agent.yaml -- claude
+  egret learn -o agent.yaml -- ./agent
   egret run --allow-docker-gateway=5432 -- psql -h host.docker.internal
   egret policy explain agent.yaml api.github.com:443
   egret logs --denied
