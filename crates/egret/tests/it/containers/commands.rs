@@ -469,6 +469,45 @@ fn what_is_run_in_a_sandbox_later_is_confined_like_it() {
 }
 
 #[test]
+fn a_policy_is_on_record_whole_however_long_it_is() {
+    for kind in ROWS {
+        let world = web(kind);
+        // Longer than what a pipe holds, and than what an engine keeps in one piece.
+        let policy = |name: &str| {
+            let comments = format!("# {}\n", "x".repeat(98)).repeat(1500);
+            format!("version: 1\n{comments}allow: [{name}]\n")
+        };
+        let policies = [policy("www.example.com"), policy("www.example.org")];
+        for (number, text) in policies.iter().enumerate() {
+            world.machine.write(&format!("/srv/{number}.yaml"), text);
+        }
+        world
+            .typed("egret run -d --name box --resolver 10.20.0.53 --policy /srv/0.yaml busybox sleep 1000")
+            .ok();
+        world.typed("egret policy set box /srv/1.yaml").ok();
+        let refused = world.typed("egret exec box wget -q -O - http://www.example.com/");
+        assert_ne!(refused.code(), 0);
+        world.typed("egret logs --output json box > box.jsonl").ok();
+        let log = format!("{}/project/box.jsonl", kind.user().home());
+        let records = world.records(&log);
+        let texts: Vec<_> = records
+            .iter()
+            .filter_map(|record| record["policy"]["text"].as_str())
+            .collect();
+        assert!(
+            texts == policies,
+            "{kind:?}: {:?}",
+            texts.iter().map(|text| text.len()).collect::<Vec<_>>()
+        );
+        let last = records.last().unwrap();
+        let line = format!("egret explain --id {}", last["id"].as_str().unwrap());
+        let told = world.typed(&line);
+        assert!(told.stdout.contains("/srv/1.yaml"), "{kind:?}: {told:#?}");
+        world.typed("egret rm -f box").ok();
+    }
+}
+
+#[test]
 fn logs_can_be_followed_to_the_end() {
     for kind in ROWS {
         let world = web(kind);
