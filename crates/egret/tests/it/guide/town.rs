@@ -71,7 +71,7 @@ fn run(world: &World, block: &Block) -> Result<(), String> {
     let words = ["bash", "/tmp/block"].map(str::to_owned);
     let command = world.command_as(YOU, HOME, &env, &words);
     let mut terminal = Terminal::start(world, YOU, &command);
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(120);
     // Whoever reads meets somebody who has nothing to say.
     while terminal.child.try_wait().unwrap().is_none() {
         if Instant::now() > end {

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::chown;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
@@ -20,6 +21,7 @@ use super::{User, World};
 pub(crate) struct Terminal {
     keyboard: File,
     output: Arc<Mutex<Vec<u8>>>,
+    collecting: JoinHandle<()>,
     pub(crate) child: Child,
     read_to: usize,
 }
@@ -62,7 +64,7 @@ impl Terminal {
         );
         let collected = Arc::clone(&output);
         drop(pty.slave);
-        std::thread::spawn(move || {
+        let collecting = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = screen.read(&mut buffer) {
                 collected.lock().unwrap().extend(&buffer[..length]);
@@ -71,6 +73,7 @@ impl Terminal {
         Terminal {
             keyboard,
             output,
+            collecting,
             child,
             read_to: 0,
         }
@@ -126,8 +129,13 @@ impl Terminal {
             .code()
     }
 
-    /// All that was printed so far.
+    /// All that was printed, once the program has ended. What it has left in the background may hold the terminal open, and is
+    /// waited for only so long.
     pub(crate) fn printed(&self) -> String {
+        let end = Instant::now() + Duration::from_secs(2);
+        while !self.collecting.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
     }
 
