@@ -89,6 +89,7 @@ impl Source {
             news,
             streams,
             known: HashMap::new(),
+            silent: HashMap::new(),
         };
         std::thread::spawn(move || finder.run());
         source
@@ -110,12 +111,13 @@ struct Finder<M> {
     news: SyncSender<M>,
     streams: Arc<Mutex<Streams>>,
     known: HashMap<String, Known>,
+    /// Those that have not answered, as one does not that is stopped, and until when they are not asked again.
+    silent: HashMap<String, Instant>,
 }
 
 /// A sandbox that is followed.
 struct Known {
-    /// What tells it from a later one of the same name.
-    instance: String,
+    found: Found,
     /// Set once it has ended, for the thread that follows it.
     ended: Arc<AtomicBool>,
 }
@@ -125,7 +127,7 @@ impl<M: From<News> + Send + 'static> Finder<M> {
         let mut next_list = Instant::now();
         let mut containers = Vec::new();
         loop {
-            let mut there = processes(&self.wanted);
+            let mut there = self.processes();
             if Instant::now() >= next_list {
                 let start = Instant::now();
                 containers = listed(&self.wanted);
@@ -140,12 +142,39 @@ impl<M: From<News> + Send + 'static> Finder<M> {
         }
     }
 
+    /// The sandboxes of processes. One that does not answer is what it was.
+    fn processes(&mut self) -> Vec<Found> {
+        let mut there = Vec::new();
+        // A list that cannot be had now can be in a second.
+        for name in control::names().unwrap_or_default() {
+            if !self.wanted.is(&name) {
+                continue;
+            }
+            let is_silent = |until: &Instant| Instant::now() < *until;
+            if !self.silent.get(&name).is_some_and(is_silent) {
+                self.silent.remove(&name);
+                match control::ask(&name, &Request::Status) {
+                    Ok(Some(Answer::Status(status))) => {
+                        there.push(of_process(status));
+                        continue;
+                    }
+                    Ok(_) => continue,
+                    Err(_) => {
+                        self.silent.insert(name.clone(), Instant::now() + PATIENCE);
+                    }
+                }
+            }
+            there.extend(self.known.get(&name).map(|known| known.found.clone()));
+        }
+        there
+    }
+
     /// Begins to follow what is new, and has it known what is gone.
     fn compare(&mut self, there: Vec<Found>) -> Result<(), SendError<M>> {
         self.known.retain(|name, known| {
             let stays = there
                 .iter()
-                .any(|found| found.about.name == *name && found.instance == known.instance);
+                .any(|found| found.about.name == *name && found.instance == known.found.instance);
             if !stays {
                 known.ended.store(true, Ordering::Release);
             }
@@ -157,7 +186,7 @@ impl<M: From<News> + Send + 'static> Finder<M> {
             }
             let ended = Arc::<AtomicBool>::default();
             let known = Known {
-                instance: found.instance.clone(),
+                found: found.clone(),
                 ended: Arc::clone(&ended),
             };
             self.known.insert(found.about.name.clone(), known);
@@ -180,20 +209,6 @@ struct Found {
     instance: String,
     /// Its audit log, if that is a file.
     log: Option<String>,
-}
-
-fn processes(wanted: &Wanted) -> Vec<Found> {
-    let mut found = Vec::new();
-    // A list that cannot be had now can be in a second.
-    for name in control::names().unwrap_or_default() {
-        if !wanted.is(&name) {
-            continue;
-        }
-        if let Ok(Some(Answer::Status(status))) = control::ask(&name, &Request::Status) {
-            found.push(of_process(status));
-        }
-    }
-    found
 }
 
 fn of_process(status: Status) -> Found {
@@ -367,5 +382,7 @@ fn look_into<M: From<News>>(
 const MOST_CONVERSATIONS: usize = 5;
 /// How often new sandboxes are looked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a sandbox that has not answered is left alone.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How often a sandbox is looked at.
 const GLANCE: Duration = Duration::from_millis(250);

@@ -1,6 +1,7 @@
 //! The terminal: taken, and given back in whatever way this ends.
 
 use super::paint::Painter;
+use crate::failure::EGRET_FAILED;
 use crossterm::cursor::{Hide, Show};
 use crossterm::execute;
 use crossterm::terminal::{
@@ -31,6 +32,10 @@ impl Screen {
             std::panic::set_hook(Box::new(move |panic| {
                 give_back();
                 before(panic);
+                // The one that draws is on its way out; others would leave it drawing over what was just said.
+                if std::thread::current().name() != Some("main") {
+                    std::process::exit(i32::from(EGRET_FAILED));
+                }
             }));
         });
         let screen = Self {

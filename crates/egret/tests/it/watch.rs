@@ -316,6 +316,31 @@ fn it_stops_and_goes_on_as_shells_expect() {
 }
 
 #[test]
+fn a_sandbox_that_is_stopped_has_not_ended() {
+    let world = web(World::new());
+    let live = agent(&world, &[], "http://www.example.com/");
+    let screen = Screen::start(&world, User::Alice, "egret watch");
+    screen.until("a refusal", has(&["refused", "www.example.com:80"]));
+    let id = Pid::from_raw(live.child.id().cast_signed()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    // Longer than anybody waits for its answer.
+    std::thread::sleep(Duration::from_secs(8));
+    let text = screen.text();
+    assert!(has(&["agent (process"])(&text), "{text}");
+    kill_process(id, Signal::CONT).unwrap();
+    let count = |text: &str| {
+        let row = text
+            .lines()
+            .find(|line| line.contains("www.example.com:80"));
+        row.and_then(|row| row.split_whitespace().nth(3)?.parse::<u64>().ok())
+    };
+    let before = count(&text).unwrap();
+    screen.until("that it goes on", |text| {
+        count(text).is_some_and(|now| now > before + 2)
+    });
+}
+
+#[test]
 fn it_fits_into_whatever_the_window_becomes() {
     let world = web(World::new());
     let _live = agent(&world, &[], "http://www.example.com/");
