@@ -60,6 +60,12 @@ pub fn log_line(data: &[u8]) {
     options.extend(as_json.then(|| "--output=json".to_owned()));
     let shown = egret_inside::fuzz::log_line(&line, &options).expect("known options");
     holds(shows_well(&shown, &line, denied, as_json));
+    for picture in egret_inside::fuzz::watched(&line) {
+        assert!(
+            !picture.contains(egret_policy::is_hidden),
+            "a picture has something hidden in it: {picture:?}"
+        );
+    }
     // The same, of what a filter lets through that is in the line as well.
     let word = line
         .split(['"', ','])

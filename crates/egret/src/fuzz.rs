@@ -95,6 +95,11 @@ pub fn log_line(line: &str, options: &[String]) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// What `egret watch` paints of a line of a log, in a small window and in a large one, as a list and as a detail.
+pub fn watched(line: &str) -> Vec<String> {
+    crate::watch::pictures_of(line)
+}
+
 /// A message to a running sandbox, or from one, read and written again.
 ///
 /// # Errors

@@ -329,6 +329,38 @@ fn explained(decided: &Decided) -> Vec<String> {
     page.as_str().lines().map(str::to_owned).collect()
 }
 
+/// What is painted of a line of a log, in windows of several sizes, as a list and as a detail.
+#[cfg(fuzzing)]
+pub(crate) fn pictures_of(line: &str) -> Vec<String> {
+    use ratatui_core::{buffer::Buffer, layout::Rect};
+    let time = Timestamp::UNIX_EPOCH;
+    let look = Look {
+        colour: true,
+        unicode: true,
+        now: Instant::now(),
+        time,
+    };
+    let mut app = App::default();
+    app.model.began(model::About {
+        name: "s".into(),
+        runs_in: "process 1".into(),
+        program: "sh".into(),
+        policy: None,
+    });
+    app.model.line("s", line, time);
+    let mut pictures = Vec::new();
+    for key in [Key::Home, Key::Enter] {
+        app.press(key, look.now);
+        app.explain(explained);
+        for (width, height) in [(80, 24), (20, 6), (200, 60)] {
+            let mut buffer = Buffer::empty(Rect::new(0, 0, width, height));
+            view::draw(&app, &look, &mut buffer);
+            pictures.push(buffer.content().iter().map(|cell| cell.symbol()).collect());
+        }
+    }
+    pictures
+}
+
 /// Begins to listen for keys and signals.
 fn listen(send: &SyncSender<Event>) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::because("cannot receive signals", &error);
