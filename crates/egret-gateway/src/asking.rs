@@ -304,9 +304,12 @@ impl Open {
         gateway.log.note(&record);
     }
 
-    /// Why it is refused, and what to look at in the name.
-    fn in_words(&self) -> String {
+    /// Why it is refused, what to look at in the name, and whether a yes is for many.
+    fn in_words(&self, waiting: usize) -> String {
         let mut text = self.denial.cause();
+        if waiting > 1 {
+            text += &format!("; {waiting} connections wait");
+        }
         if let Some(registered) = self.about.registered() {
             text += "; where it leads is up to whoever has registered ";
             text += registered;
@@ -319,6 +322,7 @@ impl Open {
 
     fn told(&self, now: Instant) -> Question {
         let destination = self.about.destination();
+        let waiting = self.became.receiver_count();
         let left = self.until.saturating_duration_since(now).as_millis();
         Question {
             id: self.id.clone(),
@@ -333,8 +337,8 @@ impl Open {
                 .as_ref()
                 .map(|program| program.executable.clone()),
             reason: self.denial.reason().code().to_owned(),
-            message: self.in_words(),
-            waiting: self.became.receiver_count() as u64,
+            message: self.in_words(waiting),
+            waiting: waiting as u64,
             left_ms: u64::try_from(left).unwrap_or(u64::MAX),
         }
     }

@@ -133,6 +133,10 @@ async fn once_is_for_those_who_wait_and_nothing_leaves_before() {
     assert_eq!((question.host.as_str(), question.port), ("a.test", 443));
     assert_eq!(question.destination, "a.test:443");
     assert_eq!(question.reason, "denied.default");
+    assert!(
+        question.message.ends_with("; 2 connections wait"),
+        "{question:?}"
+    );
     assert!(question.left_ms > 50_000 && question.left_ms <= 60_000);
     sleep(Duration::from_millis(50)).await;
     assert_eq!(stage.looked_up(), [""; 0]);
