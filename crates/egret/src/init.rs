@@ -78,12 +78,7 @@ pub(crate) fn init(arguments: Init) -> Result<ExitCode, Failure> {
         Some(name) => name.to_owned(),
         None => file.display().to_string(),
     };
-    let entries = Policy::parse(&shown, text.as_bytes()).map(|parsed| parsed.policy.entries());
-    say!(
-        "egret: {} has {} entries; `egret policy list` shows it, and this runs with it:",
-        file.display(),
-        entries.unwrap_or_default()
-    );
+    say!("egret: {} is written; this runs with it:", file.display());
     print(&format!("{}\n", wanted.command(&as_policy(&shown))))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod user;
 
+use crate::environment::looks_secret;
 use crate::failure::Failure;
 use egret_gateway::{ResolverConfig, UpstreamProxy};
 use egret_policy::SandboxId;
@@ -110,6 +111,25 @@ pub(crate) fn resolver(servers: &[String]) -> Result<ResolverConfig, Failure> {
             })
     });
     Ok(ResolverConfig::servers(parsed.collect::<Result<_, _>>()?))
+}
+
+/// `NAME=VALUE` as it may be kept and shown: without a value that looks like a secret.
+pub(crate) fn without_secret(variable: &str) -> String {
+    let name = variable.split_once('=').map(|(name, _)| name);
+    name.filter(|name| looks_secret(name))
+        .unwrap_or(variable)
+        .to_owned()
+}
+
+/// A URL as it may be kept and shown.
+pub(crate) fn without_credentials(url: &str) -> String {
+    match url
+        .split_once("://")
+        .map(|(scheme, rest)| (scheme, rest.rsplit_once('@')))
+    {
+        Some((scheme, Some((_credentials, host)))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// `--upstream-proxy http://[USER:PASSWORD@]HOST:PORT`.

@@ -4,7 +4,7 @@
 //! field leaves out it does not grant: a configuration without `allow_docker_gateway` has the host shut. Values of
 //! variables that look like secrets are not kept; such a variable is taken from the environment of whoever runs it.
 
-use crate::environment::looks_secret;
+use crate::settings;
 use egret_policy::{HostGatewayPorts, SandboxId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -265,18 +265,11 @@ impl RunConfig {
     /// As it may be kept and shown: without values that look like secrets.
     pub(crate) fn without_secrets(mut self) -> Self {
         for variable in &mut self.env {
-            if let Some((name, _)) = variable.split_once('=')
-                && looks_secret(name)
-            {
-                *variable = name.to_owned();
-            }
+            *variable = settings::without_secret(variable);
         }
-        if let Some(url) = &mut self.upstream_proxy
-            && let Some((scheme, rest)) = url.split_once("://")
-            && let Some((_credentials, host)) = rest.rsplit_once('@')
-        {
-            *url = format!("{scheme}://{host}");
-        }
+        self.upstream_proxy = self
+            .upstream_proxy
+            .map(|url| settings::without_credentials(&url));
         self
     }
 

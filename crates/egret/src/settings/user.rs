@@ -8,7 +8,7 @@ use crate::cli::{self, Cli, Output};
 use crate::failure::Failure;
 use crate::files;
 use crate::project;
-use crate::settings::{config_directory, home};
+use crate::settings::{config_directory, home, without_credentials, without_secret};
 use crate::source::named;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _};
@@ -55,6 +55,9 @@ const KEYS: [(&str, Takes, For); 16] = [
 
 /// Lists that an option is added to. Others give way to the option, as what is no list does.
 const ADDED: [&str; 5] = ["deny", "env", "read", "write", "hide"];
+
+/// What may have a secret in its value.
+const SECRET: [&str; 2] = ["env", "upstream_proxy"];
 
 /// Arguments of `egret settings`.
 #[derive(Debug, Args)]
@@ -123,6 +126,8 @@ struct Asked<'m> {
     is_command: bool,
     /// Whether it is to find out what policy it needs.
     learns: bool,
+    /// Whether it starts an `egret run`, which goes by the settings itself, and whose arguments others can see.
+    starts_another: bool,
 }
 
 fn asked<'m>(given: &[OsString], matches: &'m ArgMatches) -> Option<Asked<'m>> {
@@ -149,6 +154,7 @@ fn asked<'m>(given: &[OsString], matches: &'m ArgMatches) -> Option<Asked<'m>> {
         program: program.map(str::to_owned),
         is_command,
         learns: command == "learn" || is_given("learn"),
+        starts_another: command == "verify",
     })
 }
 
@@ -171,6 +177,7 @@ impl Asked<'_> {
             Some(For::Images) => !self.is_command,
             None => false,
         };
+        let is_for = is_for && !(self.starts_another && SECRET.contains(&setting.key));
         // By no policy but the one that it has, without questions, and from a log of which nothing goes missing.
         let is_for =
             is_for && !(self.learns && ["policy", "log_keep", "ask"].contains(&setting.key));
@@ -349,6 +356,18 @@ impl Extended {
     }
 }
 
+/// What is set, but for what nobody is to look at over a shoulder.
+fn shown(setting: &Setting) -> Vec<String> {
+    let values = setting.values.iter();
+    values
+        .map(|value| match setting.key {
+            "env" => without_secret(value),
+            "upstream_proxy" => without_credentials(value),
+            _ => value.clone(),
+        })
+        .collect()
+}
+
 fn option(key: &str) -> String {
     format!("--{}", key.replace('_', "-"))
 }
@@ -375,7 +394,7 @@ pub(crate) fn show(arguments: &Show) -> Result<ExitCode, Failure> {
         Output::Json => {
             let settings: Vec<_> = set
                 .iter()
-                .map(|setting| json!({ "key": setting.key, "values": setting.values, "line": setting.line }))
+                .map(|setting| json!({ "key": setting.key, "values": shown(setting), "line": setting.line }))
                 .collect();
             let projects: Vec<_> = taken
                 .iter()
@@ -411,7 +430,7 @@ fn in_text(
         (None, _) => line("There is no place for settings: HOME is not set.".into()),
         (Some(_), Some(user)) => {
             for setting in set {
-                let value = match setting.values.as_slice() {
+                let value = match shown(setting).as_slice() {
                     [] => "true".to_owned(),
                     values => values.join(", "),
                 };
@@ -538,6 +557,17 @@ mod tests {
         }
         assert_eq!(extended("policy: ~/p.yaml", "egret run -- x").len(), 1);
         assert!(!extended("policy: ~/p.yaml", "egret run -- x")[0].contains('~'));
+    }
+
+    #[test]
+    fn what_is_secret_is_not_shown_nor_passed_on_where_it_can_be_seen() {
+        let text =
+            "upstream_proxy: http://me:s3cret@proxy.example:3128\nenv: [A=b, API_KEY=s3cret]";
+        for setting in parsed(&format!("version: 1\n{text}")).all {
+            assert!(!shown(&setting).concat().contains("s3cret"), "{setting:?}");
+        }
+        assert_eq!(extended(text, "egret run -- x").len(), 3);
+        assert!(extended(text, "egret verify -- x").is_empty());
     }
 
     #[test]
