@@ -107,6 +107,27 @@ fn a_run_that_ends_with_what_was_refused() {
     record("summary", &screen);
 }
 
+#[test]
+fn a_policy_that_was_learned() {
+    let world = town();
+    let script = "#!/bin/sh\nfor url in api.example.com/v1 files.example/a files.example/b 10.20.0.7/; do\n  curl -s -o /dev/null http://$url\ndone\n";
+    world.machine.write("/home/alice/project/agent", script);
+    world.machine.sh("chmod 755 /home/alice/project/agent");
+    let screen = Screen::start(&world, User::Alice, "bash --norc --noprofile");
+    screen.resize(120, 44);
+    screen.press(&["PS1='$ '; cd ~/project; clear", "Enter"]);
+    screen.until("a clear screen", |text| text.trim() == "$");
+    screen.press(&["egret learn -- ./agent", "Enter"]);
+    screen.until("that it has ended", |text| {
+        text.contains("egret run --policy agent") && text.trim_end().ends_with('$')
+    });
+    screen.press(&["cat ~/.config/egret/policies/agent.yaml", "Enter"]);
+    screen.until("the policy", |text| {
+        text.contains("files.example") && text.trim_end().ends_with('$')
+    });
+    record("learn", &screen);
+}
+
 fn town() -> World {
     let world = World::new();
     for name in [
