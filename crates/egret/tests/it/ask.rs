@@ -127,6 +127,30 @@ fn real_clients_wait_and_get_through_by_every_door() {
 }
 
 #[test]
+fn clients_of_servers_that_speak_first_wait_as_well() {
+    let world = world();
+    world.serve("93.184.216.34:22", Service::Greeting(b"SSH-2.0-x\r\n"));
+    let script = "
+import socket
+for host in ('www.example.com', '93.184.216.34'):
+    print(socket.create_connection((host, 22)).recv(9).decode(), flush=True)
+";
+    for user in User::ALL {
+        let live = asking(&world, user).start(&["/usr/bin/python3", "-c", script]);
+        for destination in ["www.example.com:22", "93.184.216.34:22"] {
+            until(destination, || {
+                let now = activity(&world, user);
+                now["questions"][0]["destination"] == destination
+            });
+            reply(&world, user, &questions(&world, user, 1)[0], "once");
+        }
+        let outcome = live.finish().ok();
+        assert_eq!(outcome.stdout, "SSH-2.0-x\nSSH-2.0-x\n", "{outcome:#?}");
+        assert_eq!(outcome.reasons(), ["allowed.once"; 2]);
+    }
+}
+
+#[test]
 fn nobody_answers_and_it_is_refused_in_time() {
     let world = world();
     let script = "for i in 1 2 3; do curl -sS https://www.example.com/; echo $?; done";
