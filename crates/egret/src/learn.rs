@@ -184,7 +184,8 @@ impl Learner {
             target,
             generalize: wishes.generalize,
             subject,
-            again: words_of(given, run.words.len()),
+            // As it was typed: settings have their place in the next run by themselves.
+            again: words_of(&std::env::args_os().collect::<Vec<_>>(), run.words.len()),
             reader: Reader::default(),
             log: None,
         })
