@@ -219,7 +219,7 @@ const OF_MODEL_SERVICES: [&str; 3] = [
     "HF_TOKEN",
 ];
 
-const HELD_BACK: [&str; 34] = [
+const HELD_BACK: [&str; 37] = [
     // Agents, buses and displays.
     "SSH_AUTH_SOCK",
     "SSH_ASKPASS",
@@ -252,6 +252,9 @@ const HELD_BACK: [&str; 34] = [
     "GOOGLE_CREDENTIALS",
     "MYSQL_PWD",
     "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
+    "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     "PGPASSWORD",
     "REDISCLI_AUTH",
     "RESTIC_REPOSITORY",
@@ -286,7 +289,7 @@ mod tests {
     #[test]
     fn what_leads_outside_is_held_back_unless_it_is_asked_for() {
         #[rustfmt::skip]
-        let table: [(&str, &[&str], Option<&str>); 20] = [
+        let table: [(&str, &[&str], Option<&str>); 22] = [
             // variable              -e                       inside
             ("HOME",                 &[],                     Some("outside")),
             ("ANTHROPIC_API_KEY",    &[],                     Some("outside")),
@@ -298,6 +301,8 @@ mod tests {
             ("npm_config__authToken", &[],                    None),
             ("STRIPE_SECRET_KEY",    &[],                     None),
             ("AWS_ACCESS_KEY_ID",    &[],                     None),
+            ("OTEL_EXPORTER_OTLP_HEADERS", &[],               None),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", &[],        None),
             ("KUBECONFIG",           &[],                     None), // names a file that is hidden
             ("OPENAI_API_KEY",       &[],                     Some("outside")),
             ("CLAUDE_CODE_OAUTH_TOKEN", &[],                  Some("outside")),
