@@ -372,9 +372,10 @@ impl Target {
         let text = learnt
             .policy(name, &header(what, &learnt))
             .map_err(|error| Failure::because("cannot write down what was learnt", &error))?;
-        match self.place() {
-            Some(place) => place.write(&text)?,
-            None => io::stdout()
+        match self {
+            Self::Named(_, place) => place.create(&text)?,
+            Self::File(place) | Self::Merged(_, place, _) => place.write(&text)?,
+            Self::Printed => io::stdout()
                 .write_all(text.as_bytes())
                 .and_then(|()| io::stdout().flush())
                 .map_err(|error| Failure::because("cannot print", &error))?,

@@ -5,7 +5,7 @@
 
 use crate::failure::Failure;
 use crate::settings;
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -80,8 +80,17 @@ impl Place {
         self.permissions.is_some()
     }
 
+    /// Puts a new file there, whole or not at all, and only if there is still none.
+    pub(crate) fn create(&self, text: &str) -> Result<(), Failure> {
+        self.put(text, RenameFlags::NOREPLACE)
+    }
+
     /// Puts a new file there, whole or not at all.
     pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
+        self.put(text, RenameFlags::empty())
+    }
+
+    fn put(&self, text: &str, how: RenameFlags) -> Result<(), Failure> {
         let failed = |error: io::Error| {
             Failure::because(
                 format_args!("cannot write the policy {}", self.named.display()),
@@ -102,7 +111,7 @@ impl Place {
             }
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            rustix::fs::renameat(&self.directory, &new, &self.directory, &self.name)?;
+            rustix::fs::renameat_with(&self.directory, &new, &self.directory, &self.name, how)?;
             Ok(())
         };
         put().map_err(|error| {
@@ -172,6 +181,17 @@ mod tests {
         fs::create_dir(directory.join("moved/e.yaml")).unwrap();
         assert!(place.write("four").is_err());
         assert_eq!(fs::read_dir(directory.join("moved")).unwrap().count(), 3);
+
+        // What came to be meanwhile stays, where nothing was to be replaced.
+        let place = Place::new(&directory.join("moved/f.yaml")).unwrap();
+        fs::write(directory.join("moved/f.yaml"), "theirs").unwrap();
+        let error = place.create("five").unwrap_err().to_string();
+        assert!(error.contains("File exists"), "{error}");
+        let there = fs::read_to_string(directory.join("moved/f.yaml")).unwrap();
+        assert_eq!(there, "theirs");
+        assert_eq!(fs::read_dir(directory.join("moved")).unwrap().count(), 4);
+        fs::remove_file(directory.join("moved/f.yaml")).unwrap();
+        place.create("five").unwrap();
         fs::remove_dir_all(directory).unwrap();
     }
 }
