@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Learnt, Lesson, Met, Programs, Refusals, marks, shortened};
+use super::{Learnt, Lesson, MOST_DESTINATIONS, Met, Programs, Refusals, marks, shortened};
 use crate::addr::HostAddresses;
 use crate::destination::Target;
 use crate::host::Host;
@@ -134,6 +134,8 @@ fn may_be_open(parent: &str, lesson: &Lesson) -> bool {
     };
     parent.contains('.')
         && public_suffix(parent).is_none()
+        // Of more than are kept, nobody knows whether one is there.
+        && lesson.refused_names.len() < MOST_DESTINATIONS
         && !lesson.refused_names.iter().any(is_child)
 }
 

@@ -143,6 +143,17 @@ fn a_wildcard_stands_for_three_siblings_under_a_name_of_somebodys() {
         None,
     );
     assert_eq!(opened(&refused).len(), 3);
+    // Whoever makes up refused names until no more are kept gains nothing by it.
+    let mut flood = shards("cdn.example.com");
+    for n in 0..MOST_DESTINATIONS {
+        flood.refused(
+            asked(&format!("x{n}.evil.example"), 443),
+            "denied.rule",
+            None,
+        );
+    }
+    flood.refused(asked("d.cdn.example.com", 443), "denied.rule", None);
+    assert_eq!(opened(&flood).len(), 3);
 }
 
 #[test]
