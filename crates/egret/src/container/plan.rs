@@ -209,11 +209,22 @@ fn nothing_hidden(projects: &[Project], mounts: &Mounts) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Fails if the container could change what is at a path.
+/// Fails if the container could change what is at a path, or below.
 fn at_risk(path: &Path, what: &str, mounts: &Mounts) -> Result<(), Failure> {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    // It may be yet to come.
+    let there = path
+        .ancestors()
+        .find_map(|above| Some((above, above.canonicalize().ok()?)));
+    let real = match &there {
+        Some((above, real)) => {
+            let rest = path.strip_prefix(above).unwrap_or(Path::new(""));
+            real.join(rest).components().collect()
+        }
+        None => path.to_owned(),
+    };
     let at_risk = mounts.all().find(|(mount, _)| {
-        mount.is_writable() && mount.path().is_some_and(|shown| real.starts_with(shown))
+        let is_there = |shown: &Path| real.starts_with(shown) || shown.starts_with(&real);
+        mount.is_writable() && mount.path().is_some_and(is_there)
     });
     match at_risk {
         Some((_, option)) => Err(Failure::new(format!(
@@ -475,6 +486,38 @@ mod tests {
         let mut config = RunConfig::new("x");
         change(&mut config);
         config
+    }
+
+    #[test]
+    fn what_egret_goes_by_is_at_risk_by_a_mount_above_or_below_it() {
+        let own = std::env::temp_dir().join(format!("egret-risk-{}", std::process::id()));
+        std::fs::create_dir_all(own.join("real/egret/policies")).unwrap();
+        std::os::unix::fs::symlink("real", own.join("link")).unwrap();
+        let own = own.canonicalize().unwrap();
+        #[rustfmt::skip]
+        let table = [
+            ("real/egret",     "real",                ":rw", true),
+            ("real/egret",     "real/egret",          "",    true),
+            ("real/egret",     "real/egret/policies", "",    true),
+            ("real/egret",     "real/egret/policies", ":ro", false),
+            ("real/egret",     "real/eg",             "",    false),
+            ("link/egret",     "real",                "",    true),
+            // There is none yet.
+            ("link/none/x",    "real",                "",    true),
+            ("link/none/x",    "real/none",           "",    true),
+            ("link/none/x",    "real/egret",          "",    false),
+        ];
+        for (path, mount, options, expected) in table {
+            let volume = format!("{}/{mount}:/m{options}", own.display());
+            let mount = Mount::of_volume(&volume).unwrap();
+            let mounts = Mounts {
+                volumes: vec![(mount, format!("-v {volume}"))],
+                long: Vec::new(),
+            };
+            let found = at_risk(&own.join(path), "your settings", &mounts);
+            assert_eq!(found.is_err(), expected, "{path} {volume}");
+        }
+        std::fs::remove_dir_all(own).unwrap();
     }
 
     #[test]
