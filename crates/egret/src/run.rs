@@ -179,9 +179,19 @@ impl Plan {
             );
         }
         let log_directory = log_path.parent().unwrap_or(&log_path);
-        if rotation.is_some() && !files::is_hidden(log_directory, &files.marks) {
+        let has_parts = log_path.is_file() && {
+            let parts = audit::parts(&log_path);
+            let (parts, _) = parts.map_err(|error| {
+                Failure::because(
+                    format_args!("cannot open the audit log {}", log_path.display()),
+                    &error,
+                )
+            })?;
+            !parts.is_empty()
+        };
+        if (rotation.is_some() || has_parts) && !files::is_hidden(log_directory, &files.marks) {
             return Err(Failure::new(format!(
-                "--log-max-size: the program would see the numbered files in {0}; leave out --log-file, or add --hide {0}",
+                "the audit log is split by its size, and the program would see the numbered files in {0}; leave out --log-file, or add --hide {0}",
                 log_directory.display()
             )));
         }

@@ -4,13 +4,20 @@
 //! and a new file takes its place: at no moment is there nothing at the path, and a file that has its number is written to no more.
 //! For that everybody who writes holds a shared lock on the file, and who moves it has to get an exclusive one. A log that
 //! several write to is moved once only one of them is left.
+//!
+//! A new file begins with a record that has the number of the file before it. So the files of a log are told from what lies
+//! beside them and is called like one: a program may be able to put such a thing there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+use super::{Event, Record};
 
 /// When a log is continued in a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,13 +83,17 @@ impl Place {
     /// Continues in a new file if it is time to. There is nothing left to write to the old one.
     ///
     /// That it could not be done is returned, as a sentence; it is not tried again for a while. An error is one of a file that
-    /// must not be written to now.
-    pub(super) fn turn(&mut self, file: &mut File) -> io::Result<Option<String>> {
+    /// must not be written to now. `first` makes the line that a new file begins with, of the number of the one before it.
+    pub(super) fn turn(
+        &mut self,
+        file: &mut File,
+        first: impl FnOnce(u64) -> Vec<u8>,
+    ) -> io::Result<Option<String>> {
         if self.size < self.next {
             return Ok(None);
         }
         let outcome = match file.try_lock() {
-            Ok(()) => self.replace(file),
+            Ok(()) => self.replace(file, first),
             Err(TryLockError::WouldBlock) => Ok(()),
             Err(TryLockError::Error(error)) => Err(error),
         };
@@ -115,7 +126,7 @@ impl Place {
     }
 
     /// Puts a new file in the place of one that nobody else writes to.
-    fn replace(&mut self, file: &mut File) -> io::Result<()> {
+    fn replace(&mut self, file: &mut File, first: impl FnOnce(u64) -> Vec<u8>) -> io::Result<()> {
         if !is_at(file, &self.path)? {
             // Somebody has moved it already.
             return Ok(());
@@ -125,16 +136,19 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let created = OpenOptions::new()
+        let mut created = OpenOptions::new()
             .append(true)
             .create_new(true)
             .mode(0o600)
             .open(&new)?;
         // Before anybody can find it.
         created.try_lock_shared().map_err(io::Error::from)?;
-        let moved = self
-            .give_number()
-            .and_then(|numbered| fs::rename(&new, &self.path).inspect_err(|_| forget(&numbered)));
+        let moved = self.give_number().and_then(|numbered| {
+            created
+                .write_all(&first(self.number))
+                .and_then(|()| fs::rename(&new, &self.path))
+                .inspect_err(|_| forget(&numbered))
+        });
         match moved {
             Ok(()) => *file = created,
             Err(error) => {
@@ -147,12 +161,14 @@ impl Place {
 
     /// Gives the file its number, beside the name that it has.
     fn give_number(&mut self) -> io::Result<PathBuf> {
-        let last = self.numbered()?.last().map_or(0, |(number, _)| *number);
+        let last = preceding(&self.path)?.unwrap_or_default();
         self.number = self.number.max(last);
         loop {
-            self.number += 1;
+            let next = self.number.checked_add(1);
+            self.number = next.ok_or_else(|| io::Error::other("there is no number left for it"))?;
             let numbered = with_ending(&self.path, &self.number.to_string());
             match fs::hard_link(&self.path, &numbered) {
+                // It is somebody else's: what is this log's has a smaller number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 outcome => return outcome.map(|()| numbered),
             }
@@ -163,47 +179,72 @@ impl Place {
         let Some(keep) = self.rotation.keep else {
             return Ok(());
         };
-        let all = self.numbered()?;
+        let (all, _) = parts(&self.path)?;
         let surplus = all.len().saturating_sub(keep);
         all.iter()
             .take(surplus)
             .try_for_each(|(_, path)| fs::remove_file(path))
     }
-
-    /// The files that have a number, the oldest first.
-    fn numbered(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        numbered(&self.path)
-    }
 }
 
-/// The files of the log at `path` that take no more, each with its number, the oldest first.
+/// The files of the log at `path` that take no more, each with its number, the oldest first, and the file that is at `path`,
+/// at its beginning. What does not belong to the log by its own word is not among them; nor is what is older than one that is
+/// missing.
 ///
 /// # Errors
-/// The directory cannot be listed.
-pub fn numbered(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-        return Ok(Vec::new());
-    };
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let ending = file_name
-            .to_str()
-            .and_then(|other| other.strip_prefix(name)?.strip_prefix('.'));
-        let number = ending.and_then(|ending| {
-            let digits = ending.bytes().all(|byte| byte.is_ascii_digit());
-            ending.parse().ok().filter(|_| digits)
-        });
-        found.extend(number.map(|number: u64| (number, entry.path())));
+/// The log cannot be read.
+pub fn parts(path: &Path) -> io::Result<(Vec<(u64, PathBuf)>, File)> {
+    let (last, file) = open_first(path, OFlags::empty())?;
+    let mut before = last;
+    let mut parts = Vec::new();
+    while let Some(number) = before {
+        let part = with_ending(path, &number.to_string());
+        // Without following a link, and without waiting, should somebody have put a pipe there.
+        match open_first(&part, OFlags::NOFOLLOW | OFlags::NONBLOCK) {
+            Ok((_, file)) if !file.metadata()?.is_file() => {
+                let message = format!("{} is no file", part.display());
+                return Err(io::Error::other(message));
+            }
+            // The numbers of older ones are smaller.
+            Ok((older, _)) => before = older.filter(|older| *older < number),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        }
+        parts.push((number, part));
     }
-    found.sort();
-    Ok(found)
+    parts.reverse();
+    Ok((parts, file))
 }
+
+/// The number of the file before the one at `path`, if this is no log's first.
+fn preceding(path: &Path) -> io::Result<Option<u64>> {
+    open_first(path, OFlags::empty()).map(|(number, _)| number)
+}
+
+/// Opens a file and reads what it says of the one before it.
+fn open_first(path: &Path, flags: OFlags) -> io::Result<(Option<u64>, File)> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    // What is read from a pipe is gone.
+    if !file.metadata()?.is_file() {
+        return Ok((None, file));
+    }
+    let mut line = Vec::new();
+    BufReader::new((&file).take(LONGEST_FIRST)).read_until(b'\n', &mut line)?;
+    file.seek(SeekFrom::Start(0))?;
+    let first = serde_json::from_slice::<Record>(&line).ok();
+    let first = first.filter(|record| {
+        record.event == Event::Lifecycle && record.action.as_deref() == Some(CONTINUED)
+    });
+    Ok((first.and_then(|record| record.count), file))
+}
+
+/// What happened before the first record of a file that is not a log's first one.
+pub(super) const CONTINUED: &str = "continued";
+/// More than such a record has.
+const LONGEST_FIRST: u64 = 4096;
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();

@@ -232,8 +232,17 @@ impl Log {
         if *begun {
             return Ok(());
         }
+        let continued = |number: u64| {
+            let mut first = Record::new(Event::Lifecycle, self.id(), &record.sandbox)
+                .action(file::CONTINUED)
+                .message("the log goes on here; the file before this one has the number `count`");
+            first.count = Some(number);
+            let mut line = Vec::new();
+            first.line(&mut line);
+            line
+        };
         if let Some(place) = &mut sink.place
-            && let Some(trouble) = place.turn(&mut sink.file)?
+            && let Some(trouble) = place.turn(&mut sink.file, continued)?
         {
             let finding = Record::new(Event::Finding, self.id(), &record.sandbox)
                 .action("log_not_split")

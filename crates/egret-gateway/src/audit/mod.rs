@@ -15,6 +15,6 @@ mod log;
 mod record;
 
 pub use basis::{Basis, ProjectFile};
-pub use file::{Rotation, numbered};
+pub use file::{Rotation, parts};
 pub use log::{AuditError, Log, Observer};
 pub use record::{Door, Event, Record, Verdict, inert_json};

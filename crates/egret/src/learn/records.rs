@@ -1,9 +1,10 @@
 //! From records of the audit log to a lesson.
 
+use crate::logs::parts::{LONGEST_LINE, too_long};
 use egret_gateway::audit::{Door, Event, Record, Verdict};
 use egret_policy::{Asked, Lesson, Program};
 use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read as _};
 
 /// Reads records, and remembers of each connection that is open what has become of it.
 #[derive(Debug, Default)]
@@ -22,7 +23,14 @@ impl Reader {
     /// Reads to the end.
     pub(crate) fn read(&mut self, mut log: impl BufRead) -> io::Result<()> {
         let mut line = Vec::new();
-        while log.read_until(b'\n', &mut line)? > 0 {
+        while (&mut log)
+            .take(LONGEST_LINE as u64)
+            .read_until(b'\n', &mut line)?
+            > 0
+        {
+            if line.len() >= LONGEST_LINE && !line.ends_with(b"\n") {
+                return Err(too_long());
+            }
             self.line(&line, None);
             line.clear();
         }

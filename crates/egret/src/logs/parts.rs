@@ -1,11 +1,11 @@
 //! An audit log that was split by its size, read as if it were one file.
 //!
 //! What is written goes to the log's own path. A part that is full is renamed: `audit.jsonl.1` is the oldest, and the number grows.
-//! Nothing is written to a part any more once it has its number.
+//! Nothing is written to a part any more once it has its number. Which files are parts, the log itself says.
 
 use egret_gateway::audit;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -24,25 +24,36 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens a log at its beginning.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        match numbered(path).first() {
-            Some((number, part)) => match File::open(part) {
-                // It was removed in between, or given to somebody else.
-                Err(_) => Self::open_at(path, path, *number),
-                Ok(file) => Self::of(path, file, *number),
-            },
-            None => Self::open_at(path, path, 1),
-        }
+        let (parts, newest) = audit::parts(path)?;
+        Self::first_of(path, &parts, newest, 1)
     }
 
     /// Opens a log behind all that is in it now.
     pub(crate) fn open_behind(path: &Path) -> io::Result<Self> {
-        let mut parts = Self::open_at(path, path, 1)?;
+        let mut parts = Self::of(path, File::open(path)?, 1)?;
         parts.file.seek(SeekFrom::End(0))?;
         Ok(parts)
     }
 
-    fn open_at(path: &Path, part: &Path, number: u64) -> io::Result<Self> {
-        Self::of(path, File::open(part)?, number)
+    /// The first of these parts that is still there, or else the newest file.
+    fn first_of(
+        path: &Path,
+        parts: &[(u64, PathBuf)],
+        newest: File,
+        least: u64,
+    ) -> io::Result<Self> {
+        for (number, part) in parts {
+            match File::open(part) {
+                Ok(file) => return Self::of(path, file, *number),
+                // It was removed in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let number = parts
+            .last()
+            .map_or(least, |(last, _)| last.saturating_add(1));
+        Self::of(path, newest, number)
     }
 
     fn of(path: &Path, file: File, number: u64) -> io::Result<Self> {
@@ -59,7 +70,11 @@ impl Parts {
     /// Appends the next line to `line`, or what there is of it. Nothing is the end of what there is for now.
     pub(crate) fn read_line(&mut self, line: &mut String) -> io::Result<usize> {
         loop {
-            let read = self.file.read_line(line)?;
+            let room = LONGEST_LINE.saturating_sub(line.len()) as u64;
+            let read = (&mut self.file).take(room).read_line(line)?;
+            if line.len() >= LONGEST_LINE && !line.ends_with('\n') {
+                return Err(too_long());
+            }
             if read > 0 {
                 return Ok(read);
             }
@@ -98,16 +113,16 @@ impl Parts {
     }
 
     fn next(&self) -> io::Result<Self> {
-        let mut parts = numbered(&self.path).into_iter();
-        let own = |part: &Path| fs::metadata(part).is_ok_and(|now| inode(&now) == self.inode);
-        let behind = match parts.clone().position(|(_, part)| own(&part)) {
-            Some(place) => parts.nth(place + 1),
-            None => parts.find(|(number, _)| *number > self.number),
+        let (parts, newest) = audit::parts(&self.path)?;
+        let own = |(_, part): &(u64, PathBuf)| {
+            fs::metadata(part).is_ok_and(|now| inode(&now) == self.inode)
         };
-        match behind {
-            Some((number, part)) => Self::open_at(&self.path, &part, number),
-            None => Self::open_at(&self.path, &self.path, self.number + 1),
-        }
+        let behind = match parts.iter().position(own) {
+            Some(place) => place + 1,
+            None => parts.partition_point(|(number, _)| *number <= self.number),
+        };
+        let parts = parts.get(behind..).unwrap_or_default();
+        Self::first_of(&self.path, parts, newest, self.number.saturating_add(1))
     }
 }
 
@@ -115,10 +130,13 @@ fn inode(metadata: &fs::Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// The parts of a log that are full, the oldest first; none where the directory cannot be listed, which a log can lie in.
-fn numbered(path: &Path) -> Vec<(u64, PathBuf)> {
-    audit::numbered(path).unwrap_or_default()
+/// What is no log may be a line that never ends.
+pub(crate) fn too_long() -> io::Error {
+    io::Error::other("it has a line that is longer than any record")
 }
+
+/// More than any record has, that of a policy included.
+pub(crate) const LONGEST_LINE: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -137,33 +155,60 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         let path = directory.join("a.jsonl");
         let part = |number: u32| directory.join(format!("a.jsonl.{number}"));
-        for (number, text) in [(2, "b\n"), (10, "c\n"), (1, "a\n")] {
+        let after = |number: u64| {
+            format!(
+                r#"{{"v":1,"time":"t","id":"aaaaaa-1","sandbox":"s","event":"lifecycle","action":"continued","count":{number}}}"#
+            ) + "\n"
+        };
+        let text = |parts: &mut Parts| {
+            let text = read(parts);
+            let records = text.lines().filter(|line| !line.starts_with('{'));
+            records.collect::<Vec<_>>().join(" ")
+        };
+        for (number, text) in [
+            (2, after(1) + "b\n"),
+            (10, after(2) + "c\n"),
+            (1, "a\n".to_owned()),
+        ] {
             fs::write(part(number), text).unwrap();
         }
         // What is not a part.
         fs::write(directory.join("a.jsonl.bak"), "x\n").unwrap();
         fs::write(directory.join("b.jsonl.1"), "x\n").unwrap();
-        fs::write(&path, "d\n").unwrap();
+        fs::write(part(3), "x\n").unwrap();
+        fs::write(part(99), after(10) + "x\n").unwrap();
+        fs::write(&path, after(10) + "d\n").unwrap();
         let mut parts = Parts::open(&path).unwrap();
-        assert_eq!(read(&mut parts), "a\nb\nc\nd\n");
-        assert_eq!(read(&mut parts), "");
+        assert_eq!(text(&mut parts), "a b c d");
+        assert_eq!(text(&mut parts), "");
         let mut written = File::options().append(true).open(&path).unwrap();
         written.write_all(b"e\n").unwrap();
         fs::rename(&path, part(11)).unwrap();
-        fs::write(&path, "f\n").unwrap();
-        assert_eq!(read(&mut parts), "e\nf\n");
+        fs::write(&path, after(11) + "f\n").unwrap();
+        assert_eq!(text(&mut parts), "e f");
         // Two are full before the reader is back, and the one it had read is gone.
         fs::rename(&path, part(12)).unwrap();
-        fs::write(part(13), "g\n").unwrap();
-        fs::write(&path, "h").unwrap();
+        fs::write(part(13), after(12) + "g\n").unwrap();
+        fs::write(&path, after(13) + "h").unwrap();
         fs::remove_file(part(12)).unwrap();
-        assert_eq!(read(&mut parts), "g\nh");
-        let mut all = String::new();
+        assert_eq!(text(&mut parts), "g h");
+        let mut all = Vec::new();
         Parts::open(&path)
             .unwrap()
-            .each(|line| all += line)
+            .each(|line| all.push(line.to_owned()))
             .unwrap();
-        assert_eq!(all, "a\nb\nc\nd\ne\ng\n");
+        // What is older than one that is missing is gone, too.
+        assert_eq!(all, [after(12), "g\n".to_owned(), after(13)]);
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_log_is_not_read_without_end() {
+        let mut parts = Parts::open(Path::new("/dev/zero")).unwrap();
+        let error = parts.read_line(&mut String::new()).unwrap_err();
+        assert!(
+            error.to_string().contains("longer than any record"),
+            "{error}"
+        );
     }
 }

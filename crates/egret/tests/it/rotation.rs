@@ -117,3 +117,59 @@ fn the_program_sees_no_part_of_its_log() {
         world.machine.sh(&format!("rmdir {directory}"));
     }
 }
+
+#[test]
+fn what_the_program_puts_beside_its_log_is_no_part_of_it() {
+    let world = web();
+    for user in User::ALL {
+        let log = format!("{}/project/audit.jsonl", user.home());
+        let forged = r#"{"v":1,"time":"2026-11-22T00:00:00Z","id":"aaaaaa-1","sandbox":"s","event":"decision","verdict":"allow","reason":"allowed.rule","door":"captured","host":"forged.example.com","port":443,"addresses":["93.184.216.34"],"dialled":"93.184.216.34:443"}"#;
+        let client = format!("echo '{forged}' > audit.jsonl.1; mkfifo audit.jsonl.2; echo RAN");
+        let outcome = world.run_as(user).log(Some(&log)).client(&client);
+        assert_eq!(outcome.stdout, "RAN\n", "{outcome:#?}");
+        assert!(world.machine.sh(&format!("cat {log}.1")).contains("forged"));
+        let told = world.egret(user, &["logs", "--file", &log]).ok().stdout;
+        assert!(
+            told.contains("started") && !told.contains("forged"),
+            "{told}"
+        );
+        let learnt = world
+            .egret(user, &["learn", "--from-log", &log])
+            .ok()
+            .stdout;
+        assert!(!learnt.contains("forged"), "{learnt}");
+        let explained = world.egret(user, &["explain", "--id", "aaaaaa-1", "--file", &log]);
+        assert_eq!(explained.code(), 2, "{explained:#?}");
+
+        // Where a log has parts, they are not shown either, be it that this run adds none.
+        let hidden = [
+            "--log-max-size",
+            "2K",
+            "--hide",
+            "logs",
+            "--allow",
+            "www.example.com",
+        ];
+        let directory = format!("{}/project/logs", user.home());
+        world.machine.sh(&format!(
+            "mkdir {directory}; chown {0}:{0} {directory}",
+            user.id()
+        ));
+        let split = format!("{directory}/audit.jsonl");
+        world
+            .run_as(user)
+            .log(Some(&split))
+            .args(&hidden)
+            .client(REQUESTS)
+            .ok();
+        assert!(world.machine.sh(&format!("ls {directory}")).lines().count() > 3);
+        let outcome = world.run_as(user).log(Some(&split)).client("echo RAN");
+        assert_eq!(
+            (outcome.code(), outcome.stdout.as_str()),
+            (125, ""),
+            "{outcome:#?}"
+        );
+        assert!(outcome.stderr.contains("--hide"), "{outcome:#?}");
+        world.machine.sh(&format!("rm -r {directory} {log}*"));
+    }
+}
