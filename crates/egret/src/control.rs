@@ -161,9 +161,9 @@ pub(crate) fn turn(name: &SandboxId) -> Result<Turn, Failure> {
 
 impl Claim {
     /// Answers requests by `answer` for as long as it is polled.
-    pub(crate) async fn serve(self, answer: impl AsyncFn(Request) -> Answer) -> io::Result<()> {
+    pub(crate) async fn serve(&self, answer: impl AsyncFn(Request) -> Answer) -> io::Result<()> {
         self.0.set_nonblocking(true)?;
-        let listener = tokio::net::UnixListener::from_std(self.0)?;
+        let listener = tokio::net::UnixListener::from_std(self.0.try_clone()?)?;
         loop {
             match listener.accept().await {
                 // One at a time: whoever asks is a person, or a script of theirs, and has a second.

@@ -56,7 +56,8 @@ pub(crate) struct Gate {
     log_path: PathBuf,
     observing: Option<Observing>,
     close: tokio::sync::oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    /// Ends with the name, which is not given up yet then.
+    thread: JoinHandle<Claim>,
 }
 
 /// What the gateway's thread and the one that waits for the program both use.
@@ -164,7 +165,10 @@ impl Gate {
             .name("gateway".into())
             .spawn({
                 let shared = shared.clone();
-                move || runtime.block_on(serve(&shared, claim, status, doors, changes, closed))
+                move || {
+                    runtime.block_on(serve(&shared, &claim, status, doors, changes, closed));
+                    claim
+                }
             })
             .map_err(|error| Failure::because("cannot start the gateway", &error))?;
         Ok(Self {
@@ -206,9 +210,11 @@ impl Gate {
     pub(crate) fn close(self) -> Ending {
         // If the thread is gone it needs no telling.
         let (Ok(()) | Err(())) = self.close.send(());
-        let (Ok(()) | Err(_)) = self.thread.join();
+        // Who follows the log takes a name that is gone for the end of it.
+        let name = self.thread.join();
         // The program has ended whether or not this can still be written.
         let (Ok(()) | Err(_)) = self.shared.log.lifecycle(&self.shared.name, "ended", "");
+        drop(name);
         if let Some(observing) = self.observing {
             observing.finish();
         }
@@ -362,7 +368,7 @@ fn runtime() -> std::io::Result<Runtime> {
 /// The gateway's thread: the gateway, the control socket, and an eye on the machine's addresses.
 async fn serve(
     shared: &Shared,
-    claim: Claim,
+    claim: &Claim,
     status: Status,
     doors: egret_sandbox::Doors,
     changes: AddressChanges,
