@@ -317,8 +317,11 @@ pub(crate) struct Ps {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// The sandbox; the newest log if none is named
+    /// The sandbox, or the program that it ran; the newest log if none is named
     pub(crate) name: Option<SandboxId>,
+    /// Of all sandboxes that left a log, one after the other, each line with the name of its sandbox
+    #[arg(long, conflicts_with_all = ["name", "file", "follow", "tail"])]
+    pub(crate) all: bool,
     /// Go on as records arrive, until the sandbox ends
     #[arg(short, long)]
     pub(crate) follow: bool,

@@ -49,7 +49,7 @@ pub(crate) struct Explain {
     /// Read this audit log
     #[arg(long, value_name = "FILE", conflicts_with = "sandbox")]
     file: Option<PathBuf>,
-    /// `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT` or a URL; the port is 443 where none is given
+    /// `HOST[:PORT]`, `ADDRESS[:PORT]`, `[IPV6]:PORT` or a URL; where no port is given, the one that was asked for last, or 443
     #[arg(value_name = "DEST")]
     destination: Option<String>,
     /// The method of a request, for a host with `http` rules
@@ -155,7 +155,9 @@ fn add(value: &mut serde_json::Value, name: &str, added: serde_json::Value) {
 
 fn of_destination(destination: &str, arguments: &Explain) -> Result<ExitCode, Failure> {
     let sandbox = arguments.sandbox.as_ref().map(SandboxId::as_str);
-    let found = find::about(sandbox, arguments.file.as_deref(), destination)?;
+    let file = arguments.file.as_deref();
+    let found = find::about(sandbox, file, destination)?;
+    let destination = &*found.meant(destination);
     let request = request_of(
         destination,
         arguments.method.as_deref(),
@@ -181,6 +183,12 @@ fn of_destination(destination: &str, arguments: &Explain) -> Result<ExitCode, Fa
             in_force(found.policy.as_ref(), &mut page);
             explained(&explanation, destination, &mut page);
             lately(&found, &mut page);
+            if found.records.is_empty() && by_id(destination, file).is_ok() {
+                writeln!(
+                    page,
+                    "There is a record with this id: egret explain --id {destination}"
+                );
+            }
             page.print()
         }
         Output::Json => {

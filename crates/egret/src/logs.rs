@@ -1,5 +1,6 @@
 //! `egret logs`: audit records, as they stand in the file or as lines for people.
 
+mod all;
 mod filter;
 mod ocsf;
 pub(crate) mod parts;
@@ -23,6 +24,9 @@ use std::time::{Duration, SystemTime};
 
 /// `egret logs`
 pub(crate) fn logs(arguments: &Logs) -> Result<ExitCode, Failure> {
+    if arguments.all {
+        return all::logs(arguments);
+    }
     if let Some(name) = &arguments.name
         && control::ask(name.as_str(), &Request::Status)?.is_none()
         && let Some(sandbox) = container::find(name.as_str(), None)?
@@ -84,7 +88,7 @@ fn of_sandbox(name: &str) -> Result<PathBuf, Failure> {
     if let Some(Answer::Status(status)) = control::ask(name, &Request::Status)? {
         return Ok(status.log.into());
     }
-    newest(|logged| logged == name)?.ok_or_else(|| {
+    newest_of(name)?.ok_or_else(|| {
         Failure::new(format!(
             "no sandbox named {name} is running, and none has left a log"
         ))
@@ -120,12 +124,34 @@ pub(crate) fn newest_first(wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>
         if !file_name.to_str().and_then(sandbox_of).is_some_and(&wanted) {
             continue;
         }
-        let metadata = entry.metadata();
-        let written = metadata.and_then(|metadata| metadata.modified());
-        found.push((written.map_err(failed)?, entry.path()));
+        let metadata = entry.metadata().map_err(failed)?;
+        // Of a run that did not come to its start.
+        if metadata.len() == 0 {
+            continue;
+        }
+        found.push((metadata.modified().map_err(failed)?, entry.path()));
     }
     found.sort();
     Ok(found.into_iter().rev().map(|(_, path)| path).collect())
+}
+
+/// The newest log of the sandbox of this name, or, if none had it, of the program: `agent-4711` is what a sandbox of `agent` is
+/// called if nobody names it.
+pub(crate) fn newest_of(name: &str) -> Result<Option<PathBuf>, Failure> {
+    let exact = newest(|logged| logged == name)?;
+    exact.map_or_else(
+        || newest(|logged| is_of(name, logged)),
+        |path| Ok(Some(path)),
+    )
+}
+
+/// Whether a sandbox has this name, or was named after a program of this name.
+pub(crate) fn is_of(name: &str, sandbox: &str) -> bool {
+    let number = sandbox
+        .strip_prefix(name)
+        .map(|rest| rest.strip_prefix('-'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    sandbox == name || number.flatten().is_some_and(is_number)
 }
 
 fn newest(wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, Failure> {
@@ -212,6 +238,10 @@ pub(crate) fn show(
         Form::Ocsf => {
             out.write_all(&inert_json(&ocsf::event(&record)))?;
             out.write_all(b"\n")?;
+        }
+        Form::Text if arguments.all => {
+            let sandbox = plain(&record.sandbox);
+            writeln!(out, "{sandbox} {}", text(&record, colour))?;
         }
         Form::Text => writeln!(out, "{}", text(&record, colour))?,
     }
@@ -341,6 +371,16 @@ mod tests {
         let now = jiff::Timestamp::from_second(1_795_000_000).unwrap();
         for name in ["agent", "agent-2", "a.b", "x-20261121t213000z"] {
             assert_eq!(sandbox_of(&file_name(name, now)), Some(name));
+        }
+        assert!(is_of("agent", "agent") && is_of("agent", "agent-4711"));
+        for other in [
+            "agent-",
+            "agent-b",
+            "agent4711",
+            "my-agent-4711",
+            "agent-4711-x",
+        ] {
+            assert!(!is_of("agent", other), "{other}");
         }
         assert_eq!(sandbox_of("notes.txt"), None);
         assert_eq!(sandbox_of(".jsonl"), None);

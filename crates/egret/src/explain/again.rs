@@ -104,7 +104,7 @@ fn policy_of(basis: &Basis) -> Result<egret_policy::Policy, String> {
 }
 
 /// The destination of a record. A DNS question has no port: any will do that could be allowed.
-fn asked(record: &Record) -> String {
+pub(super) fn asked(record: &Record) -> String {
     let host = record.host.as_deref().unwrap_or_default();
     match record.port {
         Some(port) if host.contains(':') => format!("[{host}]:{port}"),

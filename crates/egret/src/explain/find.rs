@@ -1,5 +1,6 @@
 //! Which records are meant, and the policy that was in force: looked for in logs, in all their parts, and in what engines keep.
 
+use super::again::asked;
 use super::decides;
 use crate::container;
 use crate::control::{self, Answer, Request};
@@ -7,8 +8,10 @@ use crate::failure::Failure;
 use crate::logs::{self, parts::Parts};
 use egret_gateway::audit::{Event, Record, Verdict};
 use egret_policy::{Destination, Target, visible};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, BufReader};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -32,8 +35,19 @@ pub(super) struct About {
     pub(super) log: String,
     /// The policy that was in force last.
     pub(super) policy: Option<Rc<Record>>,
-    /// The last decisions about it.
+    /// The last decisions about it; on whatever port, if none was named.
     pub(super) records: Vec<Record>,
+}
+
+impl About {
+    /// The destination that is meant: where no port is named, the one that was asked for last.
+    pub(super) fn meant<'d>(&self, destination: &'d str) -> Cow<'d, str> {
+        let mut newest_first = self.records.iter().rev();
+        match newest_first.find(|record| record.port.is_some()) {
+            Some(record) if !names_port(destination) => asked(record).into(),
+            _ => destination.into(),
+        }
+    }
 }
 
 /// The records with an id: in a file, or else wherever Egret knows of a log.
@@ -186,6 +200,7 @@ pub(super) fn about(
     let mut look = Look {
         sandbox,
         wanted: Destination::from_user(destination).ok(),
+        any_port: !names_port(destination),
         policy: None,
         records: VecDeque::new(),
     };
@@ -203,9 +218,7 @@ pub(super) fn about(
                 }
                 return Ok(look.about(of_container(&sandbox.name)));
             }
-            None => logs::newest_first(|logged| logged == name)?
-                .into_iter()
-                .next(),
+            None => logs::newest_of(name)?,
         },
         (None, ..) => logs::newest_first(|_| true)?.into_iter().next(),
     };
@@ -224,6 +237,7 @@ pub(super) fn about(
 struct Look<'a> {
     sandbox: Option<&'a str>,
     wanted: Option<Destination>,
+    any_port: bool,
     policy: Option<Rc<Record>>,
     records: VecDeque<Record>,
 }
@@ -233,7 +247,10 @@ impl Look<'_> {
         let Ok(record) = serde_json::from_str::<Record>(line) else {
             return;
         };
-        if self.sandbox.is_some_and(|name| name != record.sandbox) {
+        if self
+            .sandbox
+            .is_some_and(|name| !logs::is_of(name, &record.sandbox))
+        {
             return;
         }
         if record.policy.is_some() {
@@ -257,7 +274,8 @@ impl Look<'_> {
             (Target::Address(address), Some(host)) => host.parse() == Ok(*address),
             (_, None) => false,
         };
-        same_host && record.port.is_none_or(|port| port == wanted.port())
+        let same_port = |port: u16| self.any_port || port == wanted.port();
+        same_host && record.port.is_none_or(same_port)
     }
 
     fn about(self, log: String) -> About {
@@ -267,6 +285,16 @@ impl Look<'_> {
             records: self.records.into(),
         }
     }
+}
+
+/// Whether a destination, as a person writes it, says which port is meant.
+fn names_port(destination: &str) -> bool {
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    destination.contains("://")
+        || destination.parse::<Ipv6Addr>().is_err()
+            && destination
+                .rsplit_once(':')
+                .is_some_and(|(_, port)| is_port(port))
 }
 
 /// How many of the last decisions are shown.

@@ -171,3 +171,38 @@ fn a_policy_that_is_not_on_record_is_not_made_up() {
     );
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
+
+#[test]
+fn without_a_port_the_one_that_was_asked_for_last_is_meant() {
+    let decision = |host: &str, port: u16| {
+        format!(
+            r#""event":"decision","door":"forward","verdict":"deny","reason":"denied.default","host":"{host}","port":{port}"#
+        )
+    };
+    let entries = [
+        decision("other.example", 8080),
+        decision("other.example", 80),
+        decision("third.example", 22),
+        decision("2001:db8::1", 25),
+    ];
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    let path = log("ports", &entries);
+    for (asked, meant, records) in [
+        ("other.example", "other.example:80", 2),
+        ("other.example:8080", "other.example:8080", 1),
+        ("other.example:443", "other.example:443", 0),
+        ("https://other.example", "https://other.example", 0),
+        ("2001:db8::1", "[2001:db8::1]:25", 1),
+        ("[2001:db8::1]", "[2001:db8::1]:25", 1),
+        ("[2001:db8::1]:26", "[2001:db8::1]:26", 0),
+        ("never.example", "never.example", 0),
+    ] {
+        let found = find::about(None, Some(&path), asked).unwrap();
+        assert_eq!(
+            (&*found.meant(asked), found.records.len()),
+            (meant, records),
+            "{asked}"
+        );
+    }
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}

@@ -276,6 +276,43 @@ fn logs_shows_records_for_people_and_machines() {
             none.stdout.is_empty() && none.stderr.contains("there is no such record"),
             "{none:#?}"
         );
+        // A sandbox that nobody named is found by its program, and all of them at once.
+        world
+            .run_as(user)
+            .log(None)
+            .client("curl -s http://other.test/")
+            .ok();
+        let by_program = world.egret(user, &["logs", "sh", "--denied"]).ok().stdout;
+        assert!(
+            by_program.contains("other.test") && !by_program.contains("evil.test"),
+            "{by_program}"
+        );
+        let all = world
+            .egret(user, &["logs", "--all", "--denied"])
+            .ok()
+            .stdout;
+        let lines: Vec<_> = all.lines().collect();
+        assert!(
+            matches!(lines[..], [.., first, last] if first.starts_with("talker ") && first.contains("evil.test")
+                && last.starts_with("sh-") && last.contains("other.test")),
+            "{all}"
+        );
+        let asked = world.egret(user, &["explain", "other.test"]);
+        assert!(
+            asked.stdout.contains("other.test:80 is denied") && asked.stdout.contains("Lately"),
+            "{asked:#?}"
+        );
+        // What did not come to its start is no newest log.
+        let bad = world
+            .run_as(user)
+            .log(None)
+            .args(&["--write", "/nowhere"])
+            .client("true");
+        assert_eq!(bad.code(), 125, "{bad:#?}");
+        assert_eq!(
+            world.egret(user, &["logs", "--denied"]).ok().stdout,
+            by_program
+        );
         let bad = world.egret(user, &["logs", "--since", "yesterday"]);
         assert!(bad.stderr.contains("how long ago, as 10m"), "{bad:#?}");
         assert_ne!(world.egret(user, &["logs", "nobody"]).code(), 0);
