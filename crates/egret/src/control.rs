@@ -97,6 +97,12 @@ pub(crate) struct Status {
     /// The same, for whoever wants to change it; absent from an egret that cannot say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<Origin>,
+    /// What `--allow` adds to the policy, also while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allow: Vec<String>,
+    /// What `--deny` takes from it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deny: Vec<String>,
     /// Whether everything public is open to it, to learn from what it reaches.
     #[serde(default)]
     pub(crate) learning: bool,

@@ -3,7 +3,7 @@
 use crate::control::{self, Answer, Claim, Request, Status};
 use crate::failure::Failure;
 use crate::observe::{Observing, Prepared};
-use crate::source::{Loaded, Origin, PolicySource};
+use crate::source::{Flags, Loaded, Origin, PolicySource};
 use crate::summary::Ending;
 use crate::verify::{self, Opened, Plan};
 use egret_gateway::{
@@ -141,6 +141,8 @@ impl Gate {
             program,
             policy: None,
             origin: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
             learning: policy.learning,
             log: log_path.display().to_string(),
         };
@@ -252,7 +254,8 @@ impl Shared {
         match load(&self.policy) {
             Ok(Loaded { policy, basis }) => {
                 let matcher = Arc::new(policy.compile());
-                self.gateway.set_policy(matcher, source, basis);
+                let source = format!("{source}{}", self.policy.flags());
+                self.gateway.set_policy(matcher, &source, basis);
                 *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Opened::by(&policy);
                 Ok(())
             }
@@ -267,13 +270,8 @@ impl Shared {
 
     /// Goes by these entries, too.
     fn amend(&self, allow: &[String], deny: &[String]) -> Result<(), Failure> {
-        let mut source = format!("{}, and for the rest of this run", self.policy.described());
-        for (flag, entries) in [("--allow", allow), ("--deny", deny)] {
-            for entry in entries {
-                source.extend([" ", flag, " ", entry]);
-            }
-        }
-        self.replace_policy(|policy| policy.amend(allow, deny), &source)
+        let load = |policy: &PolicySource| policy.amend(allow, deny);
+        self.replace_policy(load, &self.policy.described())
     }
 
     /// Has a prober run beside the program, and returns what it tells.
@@ -311,9 +309,12 @@ impl Shared {
         match request {
             Request::Status => {
                 let origin = self.policy.origin();
+                let Flags { allow, deny } = self.policy.flags();
                 Answer::Status(Status {
                     policy: origin.as_ref().map(Origin::to_string),
                     origin,
+                    allow,
+                    deny,
                     ..status.clone()
                 })
             }

@@ -4,7 +4,7 @@ use crate::cli::{Output, Ps, SetPolicy, Stop};
 use crate::container::{self, Container, Role, Sandbox};
 use crate::control::{self, Answer, Request, Status};
 use crate::failure::Failure;
-use crate::source::Origin;
+use crate::source::{Flags, Origin};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -76,11 +76,7 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
             format!("process {}", status.pid),
             age(&status.started),
             status.program.clone(),
-            match (&status.policy, status.learning) {
-                (Some(policy), true) => format!("{policy}, learning"),
-                (None, true) => "learning".into(),
-                (policy, false) => policy.clone().unwrap_or_else(|| "-".into()),
-            },
+            in_force(status),
             String::new(),
         ]
     }));
@@ -118,6 +114,21 @@ fn table(running: &[Status], containers: &[Sandbox]) -> String {
         format!("{}\n", cells.join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// The policy, with what flags add to it and take from it.
+fn in_force(status: &Status) -> String {
+    let flags = Flags {
+        allow: status.allow.clone(),
+        deny: status.deny.clone(),
+    };
+    let policy = format!("{}{flags}", status.policy.as_deref().unwrap_or_default());
+    match (policy.trim(), status.learning) {
+        ("", false) => "-".to_owned(),
+        ("", true) => "learning".to_owned(),
+        (policy, true) => format!("{policy}, learning"),
+        (policy, false) => policy.to_owned(),
+    }
 }
 
 /// How long ago, in the largest unit that says something.

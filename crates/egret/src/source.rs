@@ -222,6 +222,18 @@ pub(crate) struct Flags {
     pub(crate) deny: Vec<String>,
 }
 
+impl fmt::Display for Flags {
+    /// As on a command line, each with a blank in front.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (flag, entries) in [("--allow", &self.allow), ("--deny", &self.deny)] {
+            entries
+                .iter()
+                .try_for_each(|entry| write!(f, " {flag} {entry}"))?;
+        }
+        Ok(())
+    }
+}
+
 impl PolicySource {
     pub(crate) fn new(
         origin: Option<Origin>,

@@ -10,7 +10,7 @@ use super::sandbox::{self, Container, Role, Sandbox};
 use super::spec::label;
 use super::{hosts, image, wait};
 use crate::cli::{Exec, Inspect, Remove, Start, Stop};
-use crate::control::{Answer, Request};
+use crate::control::{self, Answer, Request};
 use crate::failure::Failure;
 use egret_sandbox::Signals;
 use serde_json::{Value, json};
@@ -59,6 +59,11 @@ fn id_of(sandbox: &Sandbox, role: Role) -> Result<&str, Failure> {
 
 fn must_find(name: &str, named: Option<Kind>) -> Result<Sandbox, Failure> {
     find(name, named)?.ok_or_else(|| {
+        if matches!(control::ask(name, &Request::Status), Ok(Some(_))) {
+            return Failure::new(format!(
+                "{name} is the sandbox of a program, and no container; `egret ps --output json` shows what it is"
+            ));
+        }
         let engines: Vec<_> = Engine::in_use(named)
             .iter()
             .map(|engine| engine.kind.to_string())

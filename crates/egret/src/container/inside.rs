@@ -248,6 +248,8 @@ async fn serve(settings: Settings, kept: PathBuf) -> Result<(), Failure> {
         program: settings.image.clone(),
         policy: None,
         origin: None,
+        allow: Vec::new(),
+        deny: Vec::new(),
         learning: settings.learning,
         log: String::new(),
     };
