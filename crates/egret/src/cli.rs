@@ -304,7 +304,7 @@ pub(crate) enum Output {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ps {
-    /// Also those that have ended
+    /// Also containers that have ended
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Only the containers of this engine

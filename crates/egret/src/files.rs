@@ -235,9 +235,10 @@ fn wished(
             let failure = Failure::because(&shown, &error);
             return Err(match mark {
                 Mark::Hide => failure.and("nothing would be hidden"),
-                _ if error.kind() == std::io::ErrorKind::NotFound => {
-                    failure.and(format_args!("make it first: mkdir -p {}", path.display()))
-                }
+                _ if error.kind() == std::io::ErrorKind::NotFound => failure.and(format_args!(
+                    "make it first: `mkdir -p {0}`, or `touch {0}` if it is a file",
+                    path.display()
+                )),
                 _ => failure,
             });
         }

@@ -161,9 +161,17 @@ impl Wanted {
         match ready::named(word) {
             Some(_) => self.part(word),
             None if word.contains(['.', ':']) => self.entry(word),
-            None => Err(Failure::new(format!(
-                "{word:?} is neither one of these nor a host, as in db.example.com:5432"
-            ))),
+            None => {
+                let failure = Failure::new(format!(
+                    "{word:?} is neither one of these nor a host, as in db.example.com:5432"
+                ));
+                Err(
+                    match ready::ALL.iter().find(|ready| ready.name.starts_with(word)) {
+                        Some(ready) => failure.and(format_args!("there is {}", ready.name)),
+                        None => failure,
+                    },
+                )
+            }
         }
     }
 

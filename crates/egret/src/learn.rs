@@ -427,7 +427,7 @@ fn told(learnt: &Learnt, target: &Target) {
         _ => match beside.count() {
             0 => {}
             more => say!(
-                "egret: {} not opened, and told at its end",
+                "egret: {} asked for that it does not open: its end says which, and why",
                 counted(u64::try_from(more).unwrap_or(u64::MAX), "destination")
             ),
         },
