@@ -186,7 +186,7 @@ fn last_line(app: &App, look: &Look, buffer: &mut Buffer, area: Rect) {
         (Mode::Help, _) => ("Up/Down scroll  any other key: back".into(), look.dim()),
         _ => (
             format!(
-                "q quit  ? help  Enter detail  / search{}  f {}  s {}  p pause  a allow  d deny",
+                "q quit  ? help  a allow  d deny  Enter more  / search{}  f {}  s {}  p hold",
                 if app.search.is_empty() {
                     String::new()
                 } else {
