@@ -32,13 +32,29 @@ fn ps_lists_what_runs_and_stop_stops_it() {
         assert_eq!(world.egret(user, &["ps"]).ok().stdout.lines().count(), 1);
         let live = running(&world, user, "one", &["--allow", "www.example.com"]);
         let table = || world.egret(user, &["ps"]).ok().stdout;
-        assert!(table().trim_end().ends_with("  --allow www.example.com"), "{}", table());
+        assert!(
+            table().trim_end().ends_with("  --allow www.example.com"),
+            "{}",
+            table()
+        );
         world.egret(user, &["policy", "set", "one", "none"]).ok();
-        assert!(table().trim_end().ends_with("  none --allow www.example.com"), "{}", table());
+        assert!(
+            table()
+                .trim_end()
+                .ends_with("  none --allow www.example.com"),
+            "{}",
+            table()
+        );
         let log = world.egret(user, &["logs", "one"]).ok().stdout;
-        assert!(log.contains("replaced none --allow www.example.com ["), "{log}");
+        assert!(
+            log.contains("replaced none --allow www.example.com ["),
+            "{log}"
+        );
         let inspected = world.egret(user, &["inspect", "one"]);
-        assert!(inspected.stderr.contains("the sandbox of a program"), "{inspected:#?}");
+        assert!(
+            inspected.stderr.contains("the sandbox of a program"),
+            "{inspected:#?}"
+        );
         let listed: Value =
             serde_json::from_str(&world.egret(user, &["ps", "--output", "json"]).ok().stdout)
                 .unwrap();
