@@ -39,6 +39,16 @@ pub(crate) struct App {
     selected: Option<Key>,
     /// Where it was, for when it is there no more.
     at: usize,
+    /// What was drawn under the cursor last.
+    under: Option<Under>,
+}
+
+/// A row under the cursor.
+#[derive(Debug)]
+struct Under {
+    key: Key,
+    /// Since when, if another one was there before, and nobody moved the cursor.
+    since: Option<Instant>,
 }
 
 /// A row of the list.
@@ -179,6 +189,37 @@ impl App {
         lines.get(at).map(|line| (at, *line))
     }
 
+    /// It was drawn as it is.
+    pub(crate) fn drawn(&mut self, now: Instant) {
+        let lines = self.lines();
+        let key = self.cursor(&lines).map(|(_, line)| line.key());
+        if key.as_ref() == self.under.as_ref().map(|under| &under.key) {
+            return;
+        }
+        let since = self.under.is_some().then_some(now);
+        self.under = key.map(|key| Under { key, since });
+    }
+
+    /// Whether what is under the cursor has been there long enough to be meant. A sandbox moves rows by what it does. If it
+    /// has not, the cursor stays on what was there, for another look.
+    fn is_steady(&mut self, now: Instant) -> bool {
+        let lines = self.lines();
+        let key = self.cursor(&lines).map(|(_, line)| line.key());
+        let Some(Under { key: drawn, since }) = &self.under else {
+            return true;
+        };
+        let is_steady = key.as_ref() == Some(drawn)
+            && since.is_none_or(|since| now.saturating_duration_since(since) >= STEADY);
+        if !is_steady {
+            self.selected = Some(drawn.clone());
+            self.say(
+                "the list has just moved: look again, and press it again",
+                now,
+            );
+        }
+        is_steady
+    }
+
     /// Has the decision in the detail explained, if there is one that has not been.
     pub(crate) fn explain(&mut self, explain: impl FnOnce(&Decided) -> Vec<String>) {
         let lines = self.lines();
@@ -243,6 +284,10 @@ impl App {
         }
         if self.asks() {
             return self.answer(key, now);
+        }
+        if !matches!(key, Pressed::Letter('a' | 'd')) {
+            // If rows have moved, it was somebody's own doing.
+            self.under = None;
         }
         match self.mode.clone() {
             Mode::List => self.in_list(key, now),
@@ -404,6 +449,9 @@ impl App {
 
     /// Opens the dialog for allowing what the cursor is on, if a mere entry would do it.
     fn allow(&mut self, now: Instant) {
+        if !self.is_steady(now) {
+            return;
+        }
         let lines = self.lines();
         let Some((_, line)) = self.cursor(&lines) else {
             return;
@@ -423,6 +471,9 @@ impl App {
 
     /// Opens the dialog for refusing what the cursor is on from now on.
     fn deny(&mut self, now: Instant) {
+        if !self.is_steady(now) {
+            return;
+        }
         let lines = self.lines();
         let Some((_, line)) = self.cursor(&lines) else {
             return;
@@ -519,6 +570,8 @@ impl App {
     }
 }
 
+/// How long a row has to have been under the cursor that came there by itself.
+const STEADY: Duration = Duration::from_millis(500);
 /// How long something is said in the last line.
 pub(crate) const FLASH: Duration = Duration::from_secs(6);
 /// Lines that can be scrolled by.

@@ -200,6 +200,7 @@ impl Watching {
         let mut shown = Shown::default();
         terminal.draw(|frame| shown = view::draw(app, &look, frame.buffer_mut()))?;
         self.app.scroll = shown.scroll;
+        self.app.drawn(now);
         if shown.question {
             self.app.facing.shown(now);
         }

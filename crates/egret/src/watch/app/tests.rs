@@ -192,6 +192,48 @@ fn only_what_a_mere_entry_allows_can_be_allowed_here() {
 }
 
 #[test]
+fn a_key_is_about_what_was_seen_and_not_about_what_came_in_its_place() {
+    let mut now = Instant::now();
+    let hint = |host: &str| {
+        format!(r#""verdict": "deny", "host": "{host}", "port": 443, "hint": "--allow {host}:443""#)
+    };
+    let proposed = |app: &App| match &app.mode {
+        Mode::Change(change) => Some(change.entry.clone()),
+        _ => None,
+    };
+    for keys in ["ar", "aa", "d"] {
+        // What has come on top has not been drawn yet, or only just.
+        for drawn in [false, true] {
+            let mut app = app(&[("good.test", Some("--allow good.test:443"))]);
+            app.drawn(now);
+            tell(&mut app, &hint("evil.test"));
+            if drawn {
+                app.drawn(now);
+            }
+            for key in keys.chars() {
+                let effect = app.press(Pressed::Letter(key), now + STEADY / 2);
+                assert!(effect.is_none(), "{keys}");
+            }
+            let seen = proposed(&app).is_none_or(|entry| !drawn && entry == "good.test:443");
+            assert!(seen && app.flash.is_some(), "{keys} {drawn}");
+        }
+    }
+    // After another look it is what the cursor was on, whatever comes on top.
+    let mut app = app(&[("good.test", Some("--allow good.test:443"))]);
+    app.drawn(now);
+    tell(&mut app, &hint("evil.test"));
+    press(&mut app, "a", &mut now);
+    app.drawn(now);
+    tell(&mut app, &hint("other.test"));
+    press(&mut app, "a", &mut now);
+    assert_eq!(proposed(&app).as_deref(), Some("good.test:443"));
+    // Where somebody has moved the cursor, they know.
+    press(&mut app, "\u{1b}G", &mut now);
+    app.press(Pressed::Letter('a'), now);
+    assert!(proposed(&app).is_some());
+}
+
+#[test]
 fn a_file_is_written_only_after_it_was_shown_and_said_yes_to() {
     let mut now = Instant::now();
     let mut app = app(&[("a.test", Some("--allow a.test:443"))]);
