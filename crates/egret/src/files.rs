@@ -37,6 +37,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) learnt: Option<&'a Path>,
     /// The audit log, which the program must not even see.
     pub(crate) log_file: &'a Path,
+    /// The socket at which metrics are told, which neither.
+    pub(crate) socket: Option<&'a Path>,
 }
 
 /// What is in a file, and one octet more than `most` where there is more than that: a device never ends.
@@ -80,7 +82,8 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
             marks.extend(wished(&path, mark, option, &mut real)?);
         }
     }
-    marks.push((wishes.log_file.to_owned(), Mark::Hide));
+    let unseen = || wishes.socket.into_iter().chain([wishes.log_file]);
+    marks.extend(unseen().map(|path| (path.to_owned(), Mark::Hide)));
     check_directory(wishes.directory, &marks)?;
     if let Some(link) = wishes.policy_named.and_then(|named| exposed(named, &marks)) {
         return Err(Failure::new(format!(
@@ -101,7 +104,7 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
         .policy_file
         .into_iter()
         .chain(own.as_deref())
-        .chain([wishes.log_file])
+        .chain(unseen())
         .chain(wishes.projects.iter().map(|project| project.path.as_path()))
         .map(Path::to_owned)
         .chain(own_directories)

@@ -12,6 +12,7 @@ use metrics::Listener;
 use otlp::{Endpoint, Exporter, OtlpSettings, Queue};
 use std::convert::Infallible;
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -84,6 +85,11 @@ impl Prepared {
             listener,
             exporter: settings.map(otlp::exporter),
         }))
+    }
+
+    /// The path of the socket that it listens at, if it has one.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.listener.as_ref()?.path()
     }
 
     /// Begins to listen. The rest is done in a thread of its own, so that nothing of it keeps the gateway waiting.

@@ -171,6 +171,7 @@ impl Plan {
             projects: &projects,
             learnt: learner.and_then(Learner::path),
             log_file: &log_path,
+            socket: observe.as_ref().and_then(Prepared::socket),
         })?;
         if !files::may_write(&directory, &files.marks) && std::io::stderr().is_terminal() {
             let shown = directory.display();

@@ -72,6 +72,14 @@ impl Drop for Bound {
 }
 
 impl Listener {
+    /// The path of the socket, if it has one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(_, Bound(path)) => Some(path),
+            Self::Loopback(_) => None,
+        }
+    }
+
     /// Takes a place, and says which it is if it was not said.
     pub(super) fn bind(place: &Place) -> Result<Self, Failure> {
         let failed = |error: io::Error| match place {
@@ -133,6 +141,8 @@ impl Listener {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Listener> {
+    // The kernel lists it by the path that it was given, and by that list it is hidden from programs.
+    let path = &std::path::absolute(path)?;
     // What a process that was killed has left. Nothing else is removed.
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
         && UnixStream::connect(path)

@@ -247,6 +247,37 @@ fn metrics_are_told_to_this_machine_and_nobody_inside() {
 }
 
 #[test]
+fn the_socket_of_metrics_stays_where_it_is_and_nobody_inside_has_it() {
+    let world = world();
+    for user in User::ALL {
+        let project = format!("{}/project", user.home());
+        world.machine.sh(&format!(
+            "cd {project}; mkdir below other; echo precious > other/m.sock; chown -R {0}:{0} .",
+            user.id()
+        ));
+        let script = "curl -s -m 5 --unix-socket below/m.sock http://localhost/metrics; \
+            mv below gone && ln -s other below; rm below/m.sock; echo done";
+        for socket in ["below/m.sock".to_owned(), format!("{project}/below/m.sock")] {
+            let run = world.run_as(user);
+            let run = run.args(&["--metrics", &format!("unix:{socket}")]);
+            let outcome = run.client(script);
+            assert_eq!(outcome.stdout, "done\n", "{outcome:#?}");
+            let there = world.machine.sh(&format!(
+                "ls {project} {project}/below; cat {project}/other/m.sock"
+            ));
+            assert!(
+                there.contains("precious") && !there.contains("gone"),
+                "{there}"
+            );
+            assert_eq!(there.matches("m.sock").count(), 0, "{there}");
+        }
+        world
+            .machine
+            .sh(&format!("rm -r {project}/below {project}/other"));
+    }
+}
+
+#[test]
 fn slow_readers_of_metrics_hold_up_nobody() {
     let world = world();
     let socket = "/home/alice/metrics.sock";
