@@ -29,10 +29,9 @@ pub(crate) fn ps(arguments: &Ps) -> Result<ExitCode, Failure> {
     containers.retain(|sandbox| arguments.all || runs(sandbox));
     let text = match arguments.output {
         Output::Json => {
-            let rows = running.iter().map(serde_json::to_value);
-            let mut rows = rows.collect::<Result<Vec<_>, _>>().unwrap_or_default();
-            rows.extend(containers.iter().map(described));
-            format!("{:#}\n", Value::Array(rows))
+            let rows = running.iter().map(listed);
+            let rows = rows.chain(containers.iter().map(described));
+            format!("{:#}\n", Value::Array(rows.collect()))
         }
         Output::Text => table(&running, &containers),
     };
@@ -56,6 +55,27 @@ fn status(container: &Container) -> String {
         "exited" => format!("exited ({})", container.exit_code),
         state => state.to_owned(),
     }
+}
+
+/// A process sandbox, for machines.
+fn listed(status: &Status) -> Value {
+    let Status {
+        name,
+        pid,
+        started,
+        program,
+        policy,
+        // What the control socket says of the same, for Egret itself.
+        origin: _,
+        allow,
+        deny,
+        learning,
+        log,
+    } = status;
+    json!({
+        "name": name, "pid": pid, "started": started, "program": program, "policy": policy, "allow": allow, "deny": deny,
+        "learning": learning, "log": log,
+    })
 }
 
 /// A container sandbox, for machines.

@@ -94,12 +94,11 @@ fn in_text(directory: &Path, listed: &[Listed]) -> Page {
         match loaded {
             Ok(loaded) => {
                 let title = loaded.policy.name().filter(|title| title != name);
-                let title = title.map_or(String::new(), |title| format!("  {title}"));
-                writeln!(
-                    page,
-                    "{name:width$}  {:7}  {age:<4}{title}",
-                    loaded.policy.entries()
-                );
+                let entries = loaded.policy.entries();
+                match title {
+                    Some(title) => writeln!(page, "{name:width$}  {entries:7}  {age:<4}  {title}"),
+                    None => writeln!(page, "{name:width$}  {entries:7}  {age}"),
+                }
             }
             Err(_) => writeln!(
                 page,
