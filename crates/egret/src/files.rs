@@ -58,7 +58,11 @@ pub(crate) fn files(wishes: &Wishes<'_>) -> Result<Files, Failure> {
     let mut real = RealDirectories::default();
     let mut marks: Vec<(PathBuf, Mark)> = places
         .into_iter()
-        .chain(sockets()?.into_iter().map(|socket| (socket, true)))
+        .chain(
+            sockets(wishes.directory)?
+                .into_iter()
+                .map(|socket| (socket, true)),
+        )
         .flat_map(|(path, there)| hidden(&path, there, &mut real))
         .collect();
     if may_be_written_by_default(wishes.directory) && !homes.are_in(wishes.directory) {

@@ -301,21 +301,32 @@ fn listed(directory: &Path) -> impl Iterator<Item = DirEntry> {
 
 /// The unix sockets of this machine that have a path. Behind each is a process that is not in the sandbox, and being
 /// mounted read-only does not keep anyone from connecting. Not all can be found: the table has those of this network
-/// namespace, by the name they were bound to.
+/// namespace, by the name they were bound to. A relative one is looked for where processes are now, and above `directory`.
 ///
 /// # Errors
 /// If the table cannot be read, nothing is known, and nothing should be started.
-pub(crate) fn sockets() -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn sockets(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let table = std::fs::read(UNIX_SOCKETS).map_err(|error| {
         Failure::because(
             format_args!("cannot find unix sockets in {UNIX_SOCKETS}"),
             &error,
         )
     })?;
-    let mut paths: Vec<PathBuf> = bound_names(&table)
-        .filter(|name| name.starts_with(b"/"))
-        .map(path_of)
-        .collect();
+    // Each connection that was accepted has its listener's name, and most others have none of their own.
+    let names: BTreeSet<&[u8]> = bound_names(&table).collect();
+    let (absolute, relative): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .filter(|name| !name.starts_with(b"@"))
+        .partition(|name| name.starts_with(b"/"));
+    let mut paths: Vec<PathBuf> = absolute.into_iter().map(path_of).collect();
+    if !relative.is_empty() {
+        let from = working_directories(directory);
+        let joined = |name: &&[u8]| {
+            let name = path_of(name);
+            from.iter().map(|from| from.join(&name)).collect::<Vec<_>>()
+        };
+        paths.extend(relative.iter().flat_map(joined));
+    }
     paths.retain(|path| {
         path.symlink_metadata()
             .is_ok_and(|found| found.file_type().is_socket())
@@ -323,6 +334,18 @@ pub(crate) fn sockets() -> Result<Vec<PathBuf>, Failure> {
     paths.sort();
     paths.dedup();
     Ok(paths)
+}
+
+/// What a relative name may be meant from: where processes are, as far as that can be seen, and `directory` with all above it.
+/// Too many do no harm: what is no socket there is left alone.
+fn working_directories(directory: &Path) -> BTreeSet<PathBuf> {
+    let current =
+        listed(Path::new("/proc")).filter_map(|entry| entry.path().join("cwd").read_link().ok());
+    let above = directory.ancestors().map(Path::to_owned);
+    current
+        .filter(|path| path.is_absolute())
+        .chain(above)
+        .collect()
 }
 
 /// See proc_net(5).

@@ -6,15 +6,21 @@ use crate::world::{User, World};
 
 /// Listens at each of these names, given as Python writes bytes, for everybody on the machine.
 fn listening(world: &World, names: &[&str]) -> Child {
+    listening_in(world, User::Root, "/srv", names, "")
+}
+
+/// The same as a user, in a directory, with some Python more to run once it does.
+fn listening_in(world: &World, user: User, directory: &str, names: &[&str], then: &str) -> Child {
     let script = format!(
         "
 import os, socket, time
 held = []
 for name in [{}]:
-    if name[0]: os.makedirs(os.path.dirname(name), exist_ok=True)
+    if name[0]: os.makedirs(os.path.dirname(name) or b'.', exist_ok=True)
     s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen(); held.append(s)
     if name[0]: os.chmod(name, 0o777)
-open('/srv/ready', 'w')
+open('ready', 'w')
+{then}
 time.sleep(1000)
 ",
         names.join(", ")
@@ -22,9 +28,10 @@ time.sleep(1000)
     let words = ["/usr/bin/python3".to_owned(), "-c".to_owned(), script];
     let mut server = world
         .machine
-        .spawn(world.command_as(User::Root, "/", &[], &words))
+        .spawn(world.command_as(user, directory, &[], &words))
         .unwrap();
-    while !world.machine.path("/srv/ready").exists() {
+    let ready = world.machine.path(&format!("{directory}/ready"));
+    while !ready.exists() {
         assert!(server.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -92,6 +99,44 @@ fn unix_sockets_in_directories_that_are_shown_are_out_of_reach() {
     }
     server.kill().unwrap();
     server.wait().unwrap();
+}
+
+#[test]
+fn unix_sockets_that_were_bound_by_a_relative_path_are_out_of_reach() {
+    for user in User::ALL {
+        let world = World::new();
+        let home = user.home();
+        let bound = ["b'rel.sock'", "b'deep/er/rel.sock'", "b'../beside.sock'"];
+        let elsewhere = format!("{home}/elsewhere");
+        world
+            .machine
+            .sh(&format!("install -d -o {} {elsewhere}", user.id()));
+        let left = format!("{home}/project");
+        let mut servers = [
+            listening_in(&world, user, &elsewhere, &bound, ""),
+            // Where it was then is not where it is, but the sandbox is there.
+            listening_in(
+                &world,
+                user,
+                &left,
+                &["b'left.sock'", "b'in/left.sock'"],
+                "os.chdir('/')",
+            ),
+        ];
+        let names = [
+            format!("b'{elsewhere}/rel.sock'"),
+            format!("b'{elsewhere}/deep/er/rel.sock'"),
+            format!("b'{home}/beside.sock'"),
+            format!("b'{left}/left.sock'"),
+            format!("b'{left}/in/left.sock'"),
+        ];
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        none_is_reached(&world, user, &[], &names);
+        for server in &mut servers {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
 }
 
 #[test]
