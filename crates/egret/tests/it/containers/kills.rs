@@ -53,7 +53,7 @@ fn connections(world: &World) -> usize {
 fn works(world: &World) {
     let bytes = || world.server(0, |server| server.bytes());
     let before = bytes().len();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         let all = bytes();
         let new = String::from_utf8_lossy(&all[before..]).into_owned();
