@@ -3,9 +3,7 @@
 use super::config::RunConfig;
 use super::mounts::Mount;
 use super::spec::{KEPT_CAPABILITIES, same_capability};
-use crate::secrets::{UNIX_SOCKETS, bound_names};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
+use crate::secrets::sockets;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
@@ -150,10 +148,9 @@ fn refuse_source(option: &str, source: &Path, refuse: &mut impl FnMut(String, &s
 /// The kernel's table has those that are bound here and now, at whatever depth; of those that another network namespace has
 /// bound there is only the file, which is looked for near the top.
 fn socket_in(directory: &Path) -> Option<PathBuf> {
-    let table = std::fs::read(UNIX_SOCKETS).unwrap_or_default();
-    let bound = bound_names(&table)
-        .filter(|name| name.first() == Some(&b'/'))
-        .map(|name| PathBuf::from(OsStr::from_bytes(name)))
+    let bound = sockets(directory)
+        .unwrap_or_default()
+        .into_iter()
         .map(|socket| socket.canonicalize().unwrap_or(socket))
         .find(|socket| socket.starts_with(directory));
     bound.or_else(|| socket_file(directory, LEVELS, &mut { MOST_ENTRIES }))
@@ -204,7 +201,7 @@ mod tests {
             }),
             none
         );
-        for volume in ["data:/data", "/home:/home:ro", "/anonymous", "/etc:/e"] {
+        for volume in ["data:/data", "/usr/share:/s:ro", "/anonymous", "/etc:/e"] {
             assert_eq!(mounted(volume), none, "{volume}");
         }
     }

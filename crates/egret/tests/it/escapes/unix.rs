@@ -30,7 +30,7 @@ time.sleep(1000)
         .machine
         .spawn(world.command_as(user, directory, &[], &words))
         .unwrap();
-    let ready = world.machine.path(&format!("{directory}/ready"));
+    let ready = world.machine.path(format!("{directory}/ready"));
     while !ready.exists() {
         assert!(server.try_wait().unwrap().is_none());
         std::thread::sleep(std::time::Duration::from_millis(10));
