@@ -1,10 +1,12 @@
 //! What a sandbox tells while it runs, beside its audit log: options, and who listens to the records.
 
+mod all;
 mod metrics;
 mod otlp;
 mod totals;
 
 use crate::failure::Failure;
+pub(crate) use all::{Metrics, metrics};
 use clap::Args;
 use egret_gateway::Gateway;
 use egret_gateway::audit::{self, Rotation};

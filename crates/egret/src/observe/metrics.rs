@@ -3,7 +3,7 @@
 //! Only this machine can connect: the address is loopback, or a unix socket of the user's own. How many are answered at once is
 //! bounded, and so is how long each may take.
 
-use super::totals::{BOUNDS, Labels, Metric, Points};
+use super::totals::{BOUNDS, Durations, Labels, Metric, Points};
 use crate::failure::Failure;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -294,15 +294,15 @@ impl Collector for Told {
                         with(&mut metric, &labels, |metric| metric.encode_gauge(&value))?;
                     }
                 }
-                Points::Histogram(durations) => {
-                    let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
-                    let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
-                    metric.encode_histogram::<NoLabelSet>(
-                        durations.sum,
-                        durations.count,
-                        &buckets,
-                        None,
-                    )?;
+                Points::Histogram(points) => {
+                    for (labels, durations) in points {
+                        let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
+                        let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
+                        let Durations { sum, count, .. } = durations;
+                        with(&mut metric, &labels, |metric| {
+                            metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+                        })?;
+                    }
                 }
             }
         }

@@ -169,7 +169,7 @@ impl Exporter {
     ) -> Outcome {
         let dropped = self.dropped.load(Ordering::Relaxed);
         let metrics = totals.metrics(&gateway.activity().counts, dropped);
-        self.send("/v1/metrics", resource.metrics(&metrics, totals.started))
+        self.send("/v1/metrics", resource.metrics(&metrics, totals.started()))
             .await
     }
 

@@ -4,17 +4,16 @@
 
 use egret_gateway::Counts;
 use egret_gateway::audit::{Event, Record, Verdict};
+use jiff::Timestamp;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What is counted.
 #[derive(Debug)]
 pub(super) struct Totals {
     sandbox: String,
-    /// Seconds since 1970.
-    pub(super) started: f64,
     counted: Mutex<Counted>,
 }
 
@@ -22,6 +21,8 @@ type Word = Cow<'static, str>;
 
 #[derive(Debug, Default)]
 struct Counted {
+    /// Seconds since 1970.
+    started: f64,
     decisions: BTreeMap<[Word; 3], u64>,
     failures: BTreeMap<[Word; 1], u64>,
     lookups: u64,
@@ -65,7 +66,7 @@ pub(super) enum Points {
     /// They only ever grow.
     Counter(Vec<(Labels, u64)>),
     Gauge(Vec<(Labels, f64)>),
-    Histogram(Durations),
+    Histogram(Vec<(Labels, Durations)>),
 }
 
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -75,14 +76,21 @@ impl Totals {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             sandbox: sandbox.to_owned(),
-            started: now.unwrap_or_default().as_secs_f64(),
-            counted: Mutex::default(),
+            counted: Mutex::new(Counted {
+                started: now.unwrap_or_default().as_secs_f64(),
+                ..Counted::default()
+            }),
         }
+    }
+
+    /// When the sandbox was started, in seconds since 1970.
+    pub(super) fn started(&self) -> f64 {
+        self.counted().started
     }
 
     /// Counts a record.
     pub(super) fn see(&self, record: &Record) {
-        let counted = &mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = &mut *self.counted();
         let door = || Word::Borrowed(record.door.map_or("none", |door| door.word()));
         let word = |word: &Option<Word>| word.clone().unwrap_or(Word::Borrowed("none"));
         if let Some(limit) = &record.limit {
@@ -116,13 +124,19 @@ impl Totals {
                 }
                 *counted.findings.entry([word(&record.action)]).or_default() += 1;
             }
+            // For whoever came later, and reads the log from its beginning.
+            (Event::Lifecycle, _) if record.action.as_deref() == Some("started") => {
+                if let Ok(time) = record.time.parse::<Timestamp>() {
+                    counted.started = time.as_microsecond() as f64 / 1e6;
+                }
+            }
             _ => {}
         }
     }
 
     /// The metrics as they are now.
     pub(super) fn metrics(&self, now: &Counts, dropped: u64) -> Vec<Metric> {
-        let counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.counted();
         let one = |value| Points::Counter(vec![(Vec::new(), value)]);
         let direction = |way: &str| vec![("direction", way.to_owned())];
         let traffic = vec![
@@ -142,7 +156,7 @@ impl Totals {
             ("egret_connection_failures", "egret.connection.failures", "{connection}", "Connections that were allowed and did not come about",
                 counters(["door"], &counted.failures)),
             ("egret_connection_duration_seconds", "egret.connection.duration", "s", "How long connections and requests lasted that have ended",
-                Points::Histogram(counted.durations.clone())),
+                Points::Histogram(vec![(Vec::new(), counted.durations.clone())])),
             ("egret_bytes", "egret.network.io", "By", "Bytes carried: up to servers, and down from them",
                 Points::Counter(traffic)),
             ("egret_lookups", "egret.lookups", "{lookup}", "Names that were looked up outside",
@@ -162,7 +176,7 @@ impl Totals {
             ("egret_otlp_dropped", "egret.otlp.dropped", "{record}", "Records that were left out of what is sent to a collector",
                 one(dropped)),
             ("egret_start_time_seconds", "egret.start_time", "s", "When the sandbox was started, in seconds since 1970",
-                Points::Gauge(vec![(Vec::new(), self.started)])),
+                Points::Gauge(vec![(Vec::new(), counted.started)])),
             ("egret_build_info", "egret.build", "1", "The version of egret",
                 Points::Gauge(vec![(build, 1.0)])),
             ("egret_sandbox_info", "egret.sandbox", "1", "The name of the sandbox",
@@ -176,6 +190,36 @@ impl Totals {
             points,
         };
         table.into_iter().map(metric).collect()
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Points {
+    /// Has all values labelled, but for those that are already.
+    pub(super) fn label(&mut self, name: &'static str, value: &str) {
+        let label = |labels: &mut Labels| {
+            if labels.iter().all(|(other, _)| *other != name) {
+                labels.push((name, value.to_owned()));
+            }
+        };
+        match self {
+            Self::Counter(points) => points.iter_mut().for_each(|(labels, _)| label(labels)),
+            Self::Gauge(points) => points.iter_mut().for_each(|(labels, _)| label(labels)),
+            Self::Histogram(points) => points.iter_mut().for_each(|(labels, _)| label(labels)),
+        }
+    }
+
+    /// Adds the values of another metric of the same kind, which have other labels.
+    pub(super) fn add(&mut self, more: Self) {
+        match (self, more) {
+            (Self::Counter(points), Self::Counter(more)) => points.extend(more),
+            (Self::Gauge(points), Self::Gauge(more)) => points.extend(more),
+            (Self::Histogram(points), Self::Histogram(more)) => points.extend(more),
+            _ => {}
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::containers::furnished;
+use crate::world::engine::Kind;
 use crate::world::machine::drain;
 use crate::world::servers::Service;
 use crate::world::{User, World, at, until};
@@ -274,6 +276,96 @@ fn the_socket_of_metrics_stays_where_it_is_and_nobody_inside_has_it() {
         world
             .machine
             .sh(&format!("rm -r {project}/below {project}/other"));
+    }
+}
+
+/// Reads metrics of all sandboxes until each of two has this line, prints them, and ends what tells them.
+fn until_both_have(line: &str) -> String {
+    format!(
+        "egret metrics --at unix:all.sock & metrics=$!; \
+         told() {{ curl -s -m 5 --unix-socket all.sock http://localhost/metrics > told; \
+             for name in one two; do grep -q \"^{line}\" told || return 1; done; }}; \
+         for turn in $(seq 60); do told && break; sleep 0.3; done; cat told; \
+         kill $metrics; wait $metrics; echo \"# ended $?\"; test -e all.sock || echo '# gone'"
+    )
+}
+
+#[test]
+fn metrics_of_all_sandboxes_are_at_one_place() {
+    let world = world();
+    for user in User::ALL {
+        let start = |name: &'static str| {
+            let run = world.run_as(user).args(&["--name", name]);
+            run.allow("www.example.com")
+                .allow("gone.example.com")
+                .start(&["/bin/sh", "-c", &format!("{REQUESTS}; read x; true")])
+        };
+        let live = [start("one"), start("two")];
+        let line = "egret_connection_failures_total{door=.forward.,sandbox=.$name.} 1";
+        let words = ["/bin/sh", "-c", &until_both_have(line)].map(str::to_owned);
+        let directory = format!("{}/project", user.home());
+        let command = world.command_as(user, &directory, &[], &words);
+        let told = world.to_its_end(command, Duration::from_secs(40)).ok();
+        let (text, end) = told.stdout.split_once("# EOF\n").unwrap();
+        assert_eq!(end, "# ended 143\n# gone\n", "{told:#?}");
+        let metrics = read(&world, &format!("{text}# EOF\n"));
+        for name in ["one", "two"] {
+            let value = |metric, more: &[(&str, &str)]| {
+                let labels: Vec<_> = more.iter().copied().chain([("sandbox", name)]).collect();
+                value(&metrics, metric, &labels)
+            };
+            assert_eq!(value("egret_connections_total", &[]), 2.0, "{text}");
+            assert_eq!(
+                value(
+                    "egret_decisions_total",
+                    &[("reason", "denied.address.metadata")]
+                ),
+                1.0,
+                "{text}"
+            );
+            assert!(value("egret_bytes_total", &[("direction", "down")]) > 100.0);
+            assert_eq!(value("egret_connection_duration_seconds_count", &[]), 2.0);
+            assert_eq!(value("egret_sandbox_info", &[]), 1.0);
+        }
+        for live in live {
+            live.finish().ok();
+        }
+    }
+}
+
+#[test]
+fn metrics_of_images_are_told_beside_those_of_programs() {
+    for kind in [Kind::Docker, Kind::RootlessPodman] {
+        let world = furnished(kind);
+        world.dns.answer("www.example.com", &[at::PUBLIC]);
+        world.serve("93.184.216.34:80", Service::Http);
+        let typed = world.typed(&format!(
+            "egret run -d --name two --resolver 10.20.0.53 --allow www.example.com busybox \
+                sh -c 'wget -q -O - http://www.example.com/; wget -q -O - http://evil.test/; sleep 1000' >&2; \
+             egret run --name one --allow www.example.com -- \
+                sh -c 'curl -s -o /dev/null http://www.example.com/; sleep 1000' >&2 & {}; \
+             egret stop one >&2; egret rm -f two >&2",
+            until_both_have("egret_connections_total{sandbox=.$name.} 1")
+        ));
+        for line in [
+            "egret_connections_total{sandbox=\"one\"} 1",
+            "egret_connections_total{sandbox=\"two\"} 1",
+            "egret_decisions_total{verdict=\"allow\",reason=\"allowed.rule\",door=\"forward\",sandbox=\"two\"} 1",
+            "# ended 143",
+            "# gone",
+        ] {
+            assert!(
+                typed.stdout.lines().any(|told| told == line),
+                "{line}: {typed:#?}"
+            );
+        }
+        // What read from the engine has ended with it.
+        until("nothing is left", || {
+            let left = world.machine.processes();
+            !left.iter().any(|process| {
+                process.contains("logs --follow") || process.contains("exec --interactive")
+            })
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Numbers of 64 bits are texts there, and so are ids, in hexadecimal.
 
-use super::super::totals::{BOUNDS, Metric, Points};
+use super::super::totals::{BOUNDS, Durations, Metric, Points};
 use super::OtlpSettings;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -143,14 +143,19 @@ fn in_json(metric: &Metric, times: &Value) -> Value {
             let points: Vec<_> = points.iter().map(point).collect();
             ("gauge", json!({ "dataPoints": points }))
         }
-        Points::Histogram(durations) => {
-            let buckets: Vec<_> = durations.buckets.iter().map(u64::to_string).collect();
-            let point = with_times(json!({
-                "count": durations.count.to_string(), "sum": durations.sum, "bucketCounts": buckets, "explicitBounds": BOUNDS,
-            }));
+        Points::Histogram(points) => {
+            let point = |(labels, durations): &(_, Durations)| {
+                let labels: &Vec<_> = labels;
+                let buckets: Vec<_> = durations.buckets.iter().map(u64::to_string).collect();
+                with_times(json!({
+                    "attributes": attributes(labels), "count": durations.count.to_string(), "sum": durations.sum,
+                    "bucketCounts": buckets, "explicitBounds": BOUNDS,
+                }))
+            };
+            let points: Vec<_> = points.iter().map(point).collect();
             (
                 "histogram",
-                json!({ "dataPoints": [point], "aggregationTemporality": since_start }),
+                json!({ "dataPoints": points, "aggregationTemporality": since_start }),
             )
         }
     };
