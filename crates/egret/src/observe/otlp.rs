@@ -100,14 +100,23 @@ impl Exporter {
             if Instant::now() < not_before {
                 continue;
             }
-            let mut outcome = Outcome::Taken;
-            while outcome == Outcome::Taken && !spans.is_empty() {
-                outcome = self.send_spans(&resource, &mut spans).await;
-            }
-            if Instant::now() >= next_metrics {
-                next_metrics = Instant::now() + self.settings.interval;
-                outcome = outcome.and(self.send_metrics(&resource, totals, gateway).await);
-            }
+            let sending = async {
+                let mut outcome = Outcome::Taken;
+                while outcome == Outcome::Taken && !spans.is_empty() {
+                    outcome = self.send_spans(&resource, &mut spans).await;
+                }
+                if Instant::now() >= next_metrics {
+                    next_metrics = Instant::now() + self.settings.interval;
+                    outcome = outcome.and(self.send_metrics(&resource, totals, gateway).await);
+                }
+                outcome
+            };
+            // At the end nobody waits for an answer that is late already.
+            let outcome = tokio::select! {
+                biased;
+                _ = &mut end => break,
+                outcome = sending => outcome,
+            };
             // Who does not answer is asked less and less often.
             failures = match outcome {
                 Outcome::Again => (failures + 1).min(6),
