@@ -7,7 +7,7 @@ use crate::container::{ContainerOptions, Kind};
 use crate::failure::Failure;
 use crate::learn::{self, Learn, Learner};
 use crate::logs::Filter;
-use crate::observe::{Metrics, ObserveOptions};
+use crate::observe::{Observe, ObserveOptions};
 use crate::verify::Plan;
 use crate::watch::{Answer, Watch};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
@@ -74,8 +74,8 @@ be run, 127 if it is not there."
     Watch(Watch),
     /// Answer what sandboxes ask that were started with --ask, line by line
     Answer(Answer),
-    /// Tell metrics of all sandboxes, for Prometheus
-    Metrics(Metrics),
+    /// Tell of all sandboxes to Prometheus and to OpenTelemetry collectors
+    Observe(Observe),
     /// Stop a sandbox: SIGTERM to its program, then an end to all of it
     Stop(Stop),
     /// Start container sandboxes that were stopped

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Watch(arguments) => watch::watch(arguments),
         Command::Answer(arguments) => watch::answer(arguments),
-        Command::Metrics(arguments) => observe::metrics(arguments),
+        Command::Observe(arguments) => observe::observe(arguments),
         Command::Start(arguments) => container::start(&arguments),
         Command::Restart(arguments) => container::restart(&arguments),
         Command::Rm(arguments) => container::remove(&arguments),

@@ -6,7 +6,7 @@ mod otlp;
 mod totals;
 
 use crate::failure::Failure;
-pub(crate) use all::{Metrics, metrics};
+pub(crate) use all::{Observe, observe};
 use clap::Args;
 use egret_gateway::Gateway;
 use egret_gateway::audit::{self, Rotation};
@@ -138,7 +138,10 @@ impl Prepared {
             };
             let exporting = async {
                 match exporter {
-                    Some(exporter) => exporter.run(&sandbox, &totals, &gateway, ended).await,
+                    Some(exporter) => {
+                        let counts = || gateway.activity().counts;
+                        exporter.run(&sandbox, &totals, counts, ended).await;
+                    }
                     None => {
                         let (Ok(()) | Err(_)) = ended.await;
                     }

@@ -238,7 +238,8 @@ pub(crate) fn configuration(run: &Run) -> Result<RunConfig, Failure> {
     }
     if let Some(option) = process.observe.first_given() {
         return Err(Failure::new(format!(
-            "{option} is about a command's sandbox; the records of a container are the output of its gateway, which the engine keeps"
+            "{option} is about a command's sandbox; the records of a container are the output of its gateway, which the engine keeps, and \
+             `egret observe` tells metrics and spans of containers"
         )));
     }
     if options.detach {

@@ -12,7 +12,7 @@ mod wire;
 pub(super) use settings::{Endpoint, OtlpSettings};
 
 use super::totals::Totals;
-use egret_gateway::Gateway;
+use egret_gateway::Counts;
 use egret_gateway::audit::Record;
 use send::{Outcome, post};
 use spans::Spans;
@@ -75,7 +75,7 @@ impl Exporter {
         mut self,
         sandbox: &str,
         totals: &Totals,
-        gateway: &Gateway,
+        counts: impl Fn() -> Counts + Send + Sync,
         mut end: oneshot::Receiver<()>,
     ) {
         let resource = Resource::new(&self.settings, sandbox);
@@ -107,7 +107,7 @@ impl Exporter {
                 }
                 if Instant::now() >= next_metrics {
                     next_metrics = Instant::now() + self.settings.interval;
-                    outcome = outcome.and(self.send_metrics(&resource, totals, gateway).await);
+                    outcome = outcome.and(self.send_metrics(&resource, totals, counts()).await);
                 }
                 outcome
             };
@@ -139,7 +139,7 @@ impl Exporter {
             }
         }
         let (Ok(_) | Err(_)) =
-            timeout_at(until, self.send_metrics(&resource, totals, gateway)).await;
+            timeout_at(until, self.send_metrics(&resource, totals, counts())).await;
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > 0 {
             say!(
@@ -170,14 +170,9 @@ impl Exporter {
         outcome
     }
 
-    async fn send_metrics(
-        &self,
-        resource: &Resource,
-        totals: &Totals,
-        gateway: &Gateway,
-    ) -> Outcome {
+    async fn send_metrics(&self, resource: &Resource, totals: &Totals, now: Counts) -> Outcome {
         let dropped = self.dropped.load(Ordering::Relaxed);
-        let metrics = totals.metrics(&gateway.activity().counts, dropped);
+        let metrics = totals.metrics(&now, dropped);
         self.send("/v1/metrics", resource.metrics(&metrics, totals.started()))
             .await
     }

@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::containers::furnished;
@@ -282,7 +283,7 @@ fn the_socket_of_metrics_stays_where_it_is_and_nobody_inside_has_it() {
 /// Reads metrics of all sandboxes until each of two has this line, prints them, and ends what tells them.
 fn until_both_have(line: &str) -> String {
     format!(
-        "egret metrics --at unix:all.sock & metrics=$!; \
+        "egret observe --metrics unix:all.sock & metrics=$!; \
          told() {{ curl -s -m 5 --unix-socket all.sock http://localhost/metrics > told; \
              for name in one two; do grep -q \"^{line}\" told || return 1; done; }}; \
          for turn in $(seq 60); do told && break; sleep 0.3; done; cat told; \
@@ -596,6 +597,52 @@ fn a_collector_is_sent_a_span_for_each_connection_and_refusal() {
             record["event"] == "decision" || record["event"] == "dns" && record["verdict"] == "deny"
         });
         assert_eq!(all, on_record.count() as u64);
+    }
+}
+
+#[test]
+fn a_collector_is_sent_what_all_sandboxes_do() {
+    let world = world();
+    for user in User::ALL {
+        let collector = Collector::start(&world, &["4318"]);
+        let socket = format!("{}/all.sock", user.home());
+        let place = format!("unix:{socket}");
+        let words = ["/srv/bin/egret", "observe", "--metrics", &place];
+        let words = words.iter().chain(&["--otlp", "http://127.0.0.1:4318"]);
+        let words: Vec<_> = words.map(|word| (*word).to_owned()).collect();
+        let command = world.command_as(user, "/", &[], &words);
+        let mut observing = world.machine.spawn(command).unwrap();
+        until("it is there", || world.machine.path(&socket).exists());
+        let mut recorded = BTreeSet::new();
+        for name in ["one", "two"] {
+            let outcome = world
+                .run_as(user)
+                .args(&["--name", name])
+                .allow("www.example.com")
+                .client(&format!("{REQUESTS}; sleep 3"))
+                .ok();
+            let decided = outcome
+                .records
+                .iter()
+                .filter(|record| matches!(record["event"].as_str(), Some("decision" | "dns")));
+            let ids = decided.map(|record| record["id"].as_str().unwrap().to_owned());
+            recorded.extend(ids.map(|id| (name.to_owned(), id)));
+        }
+        let id = Pid::from_raw(observing.id().cast_signed()).unwrap();
+        kill_process(id, Signal::TERM).unwrap();
+        assert_eq!(observing.wait().unwrap().code(), Some(143));
+        assert!(!world.machine.path(&socket).exists());
+        let mut sent = BTreeSet::new();
+        for message in collector.told() {
+            if message["path"] == "/v1/traces" {
+                let from = &message["body"]["resourceSpans"][0];
+                let name = attributes(&from["resource"])["egret.sandbox"].clone();
+                let spans = from["scopeSpans"][0]["spans"].as_array().unwrap().iter();
+                sent.extend(spans.map(|span| (name.clone(), attributes(span)["egret.id"].clone())));
+            }
+        }
+        assert!(recorded.len() > 8);
+        assert_eq!(sent, recorded);
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// How it is sent, and as whose.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OtlpSettings {
     pub(super) endpoint: Endpoint,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
