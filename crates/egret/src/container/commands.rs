@@ -490,7 +490,7 @@ impl Drop for AuditStream {
     }
 }
 
-/// Asks the gateway of a container sandbox, as [`control::ask`](crate::control::ask) asks a process.
+/// Asks the gateway of a container sandbox, as [`control::ask`] asks a process.
 pub(crate) fn ask_gateway(sandbox: &Sandbox, request: &Request) -> Result<Answer, Failure> {
     if !sandbox.is_sealed() {
         return Err(Failure::new(format!(

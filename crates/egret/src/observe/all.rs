@@ -39,8 +39,12 @@ pub(crate) struct Observe {
     /// Only these sandboxes, now or when they start
     #[arg(value_name = "NAME")]
     names: Vec<SandboxId>,
-    /// Tell metrics for Prometheus at unix:PATH, 127.0.0.1:PORT or [::1]:PORT
-    #[arg(long, value_name = "WHERE")]
+    /// Where metrics are told.
+    #[arg(
+        long,
+        value_name = "WHERE",
+        help = "Tell metrics for Prometheus at unix:PATH, 127.0.0.1:PORT or [::1]:PORT"
+    )]
     metrics: Option<Place>,
     /// Send spans and metrics to the OpenTelemetry collector at this URL, or at that of OTEL_EXPORTER_OTLP_ENDPOINT: of what
     /// happens from now on
