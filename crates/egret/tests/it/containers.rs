@@ -36,7 +36,7 @@ fn reached_on_host(world: &World, hosts: &[String], attempt: Attempts<'_>) -> Ve
     let request = "GET / HTTP/1.1\r\nHost: server\r\nConnection: close\r\n\r\n";
     let attempts: Vec<_> = hosts
         .iter()
-        .map(|host| json!({"try": "tcp", "host": host, "port": port, "send": request, "wait": 0.5}))
+        .map(|host| json!({"try": "tcp", "host": host, "port": port, "send": request, "wait": 2}))
         .collect();
     let ends = attempt(&attempts);
     assert_eq!(ends.len(), attempts.len(), "{ends:#?}");
