@@ -274,7 +274,7 @@ impl Gateway {
             .record(Event::Policy, &self.log.id())
             .action(action)
             .message(source.to_owned());
-        record.policy = Some(basis.with_hosts(&self.hosts.load()));
+        record.policy = Some(Box::new(basis.with_hosts(&self.hosts.load())));
         self.log.write_first(&record);
     }
 

@@ -91,9 +91,10 @@ pub struct Record {
     /// What happened, in one word, for `lifecycle`, `policy` and `finding`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Cow<'static, str>>,
-    /// The policy that was loaded, for `policy`.
+    /// The policy that was loaded, for `policy`. Boxed: it is large, and the records of connections, which are moved about a
+    /// great deal, have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<Basis>,
+    pub policy: Option<Box<Basis>>,
     /// How many events a `finding` stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,

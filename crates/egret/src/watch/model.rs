@@ -218,7 +218,7 @@ impl Sandbox {
 
     /// What it goes by, as its log tells it.
     pub(crate) fn basis(&self) -> Option<&Basis> {
-        self.policy.as_ref()?.policy.as_ref()
+        self.policy.as_ref()?.policy.as_deref()
     }
 
     fn row(&mut self, destination: String) -> &mut Row {
