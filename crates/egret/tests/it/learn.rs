@@ -12,6 +12,17 @@ use crate::world::run::{Outcome, Run};
 use crate::world::servers::Service;
 use crate::world::{User, World, at, until};
 
+/// Egret gave up before anything ran, and said why.
+#[track_caller]
+fn did_not_run(outcome: &Outcome, why: &str) {
+    assert_eq!(
+        (outcome.code(), outcome.stdout.as_str()),
+        (125, ""),
+        "{outcome:#?}"
+    );
+    assert!(outcome.stderr.contains(why), "{outcome:#?}");
+}
+
 /// Public web servers at some names, a private one, and one on the machine.
 fn web() -> World {
     let world = World::new();
@@ -275,12 +286,7 @@ host_gateway: [8080]
             .learning()
             .args(&["--merge", policy])
             .client("echo RAN");
-        assert_eq!(
-            (outcome.code(), outcome.stdout.as_str()),
-            (125, ""),
-            "{outcome:#?}"
-        );
-        assert!(outcome.stderr.contains(expected), "{outcome:#?}");
+        did_not_run(&outcome, expected);
     }
 }
 
@@ -500,12 +506,7 @@ fn what_cannot_be_learnt_from_is_not_run() {
             .learning()
             .args(args)
             .client("echo RAN");
-        assert_eq!(
-            (outcome.code(), outcome.stdout.as_str()),
-            (125, ""),
-            "{outcome:#?}"
-        );
-        assert!(outcome.stderr.contains(expected), "{outcome:#?}");
+        did_not_run(&outcome, expected);
     }
     let outcome = world
         .run_as(User::Root)
